@@ -1,0 +1,104 @@
+"""Shared fixtures. Every test runs offline, on the CPU, with two threads."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Set before any library reads them; subprocesses of the tests inherit them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["STREAMLIT_SERVER_HEADLESS"] = "true"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+
+from tests import network_guard
+
+N_THREADS = min(2, int(os.environ["OMP_NUM_THREADS"]))
+_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+)
+
+
+@pytest.fixture(autouse=True)
+def _stay_on_this_machine() -> Iterator[None]:
+    with network_guard.watch() as attempts:
+        yield
+    assert not attempts, f"the test tried to leave this machine: {attempts}"
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """A test that trains may set the thread count; the next one starts with the usual one."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(N_THREADS)
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(N_THREADS)
+
+
+@pytest.fixture
+def tiny_llama():
+    """A random Llama, small enough to build for each test: d_model 32, 3 blocks, 96 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    # Embedding 96 * 32; a block: q and o 32 * 32, k and v 32 * 16, three 32 * 64, two norms of 32;
+    # the last norm of 32. A misspelt setting would silently give a model of billions.
+    n_parameters = sum(p.numel() for p in model.parameters())
+    assert n_parameters == 96 * 32 + 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32) + 32
+    return model
+
+
+@pytest.fixture
+def tmp_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty runs folder, which the library and its subprocesses use."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setenv("CSREFT_RUNS", str(folder))
+    return folder
+
+
+def find_chromium(names: tuple[str, ...] = _BROWSERS) -> str | None:
+    """The path of the first browser that is there; CSREFT_CHROMIUM names another one."""
+    chosen = os.environ.get("CSREFT_CHROMIUM")
+    return next(filter(None, map(shutil.which, (chosen, *names) if chosen else names)), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the system's Chromium or Chrome. CI fails without one, others skip."""
+    path = find_chromium()
+    if path is None:
+        message = "no Chromium or Chrome found; install one or set CSREFT_CHROMIUM"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
