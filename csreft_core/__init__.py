@@ -1,0 +1,1 @@
+"""CS-ReFT: train, route and inspect gated low-rank edits of a frozen language model."""

@@ -1,0 +1,157 @@
+"""Loss and exact match per skill, under any gate setting."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from csreft_core.adapter import CSReFT
+from csreft_core.hooking import Attachment, Pass, Request, request
+from csreft_core.skills import Batch, Example, Row, collate, encode
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of a skill set with their tokens."""
+
+    rows: tuple[Row, ...]
+    examples: tuple[Example, ...]
+
+
+def encode_rows(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int) -> Encoded:
+    """Tokenise rows; see `skills.encode` for what is cut."""
+    examples, _ = encode(rows, tokenizer, template, max_length)
+    return Encoded(tuple(rows), tuple(examples))
+
+
+def row_labels(rows: Sequence[Row], names: Sequence[str]) -> Float[Tensor, "row k"]:
+    """1 where a row has the skill that a subspace is named after, else 0."""
+    return torch.tensor([[float(name in row.skills) for name in names] for row in rows])
+
+
+def skill_name(row: Row) -> str:
+    """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
+    return "+".join(row.skills) or "unlabelled"
+
+
+def answer_scores(
+    attachment: Attachment, req: Request, batch: Batch
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Pass]:
+    """Negative log-likelihood and exactness of each answer, teacher-forced.
+
+    The batch is padded on the left, so all answers end in the last column and only their logits
+    are computed.
+
+    Returns:
+        Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
+        one (1 or 0; greedy decoding then gives exactly this answer), and the pass.
+    """
+    width = int(batch.n_answer_tokens.max())
+    output, this = attachment.forward(
+        req,
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        prompt_mask=batch.prompt_mask,
+        logits_to_keep=width + 1,
+        use_cache=False,
+    )
+    logits = output.logits[:, -width - 1 : -1].float()
+    labels = batch.labels[:, -width:]
+    nll = F.cross_entropy(logits.mT, labels, ignore_index=-100, reduction="none").sum(1)
+    right = (logits.argmax(-1) == labels) | (labels == -100)
+    return nll, right.all(1).float(), this
+
+
+def batches(
+    encoded: Encoded, pad_id: int, size: int, device: torch.device
+) -> Iterator[tuple[slice, Batch]]:
+    """Batches in order, with the rows that they hold."""
+    for start in range(0, len(encoded.rows), size):
+        part = slice(start, start + size)
+        yield part, collate(encoded.examples[part], pad_id).to(device)
+
+
+@torch.no_grad()
+def evaluate(
+    attachment: Attachment,
+    adapter: CSReFT | None,
+    encoded: Encoded,
+    *,
+    gates: str | Sequence[float] = "learned",
+    decode: bool = True,
+    batch_size: int = 128,
+) -> dict[str, Any]:
+    """Score rows under a gate setting.
+
+    Args:
+        adapter: None is the bare base.
+        gates: See `gate_settings`.
+        decode: Exact match from greedy decoding (trailing white space ignored), else from the
+            teacher-forced tokens, which needs no extra forward and never counts more.
+
+    Returns:
+        `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
+        `mean`: both as plain means over the skills.
+    """
+    base = attachment.base
+    scores: dict[str, list[tuple[float, float, float]]] = {}
+    for part, batch in batches(encoded, base.pad_id, batch_size, base.device):
+        rows = encoded.rows[part]
+        req = Request(None)
+        if adapter is not None:
+            req = request(adapter, gates, row_labels(rows, adapter.names))
+        nll, exact, _ = answer_scores(attachment, req, batch)
+        if decode:
+            exact = greedy_matches(attachment, req, encoded, part)
+        for row, *score in zip(
+            rows, nll.tolist(), batch.n_answer_tokens.tolist(), exact.tolist(), strict=True
+        ):
+            scores.setdefault(skill_name(row), []).append((score[0], score[1], score[2]))
+    return summarise(scores)
+
+
+def summarise(scores: dict[str, list[tuple[float, float, float]]]) -> dict[str, Any]:
+    """From (nll, answer tokens, exact) of each row to the table of `evaluate`."""
+    skills = {
+        name: {
+            "loss": sum(nll for nll, _, _ in rows) / sum(n for _, n, _ in rows),
+            "exact_match": sum(exact for _, _, exact in rows) / len(rows),
+            "n": len(rows),
+        }
+        for name, rows in scores.items()
+    }
+    mean = {
+        key: math.fsum(skill[key] for skill in skills.values()) / len(skills)
+        for key in ("loss", "exact_match")
+    }
+    return {"skills": skills, "mean": mean}
+
+
+def greedy_matches(
+    attachment: Attachment, req: Request, encoded: Encoded, part: slice
+) -> Float[Tensor, " batch"]:
+    """1 where greedy decoding gives the whole answer and then ends, else 0."""
+    base = attachment.base
+    examples = encoded.examples[part]
+    prompts = collate([Example(e.prompt, ()) for e in examples], base.pad_id).to(base.device)
+    longest = max(len(e.answer) for e in examples)
+    tokens, _ = attachment.generate(
+        req,
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.attention_mask,
+        max_new_tokens=longest + 1,
+        do_sample=False,
+        pad_token_id=base.pad_id,
+    )
+    texts = base.tokenizer.batch_decode(
+        tokens[:, prompts.input_ids.shape[1] :], skip_special_tokens=True
+    )
+    responses = [row.response for row in encoded.rows[part]]
+    return torch.tensor(
+        [float(a.strip() == b.strip()) for a, b in zip(texts, responses, strict=True)]
+    )

@@ -1,0 +1,402 @@
+"""Hooks: the only place where a base model is edited or read.
+
+`attach` puts hooks on a base once. What they do is decided for each call: by the attachment's own
+adapter, or by a `Request` that lives in a context variable, so that many threads can use one base,
+each with its own adapter and gates. Sites are absolute token positions, taken from the attention
+mask and the prompt's length: padding and the key-value cache change nothing.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from csreft_core.adapter import CSReFT
+from csreft_core.base_models import Base
+from csreft_core.errors import ConfigError
+from csreft_core.gate_settings import GateSetting, parse_gate_setting
+from csreft_core.positions import token_index
+
+EMBEDDING = -1
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who is calling: an adapter (None is the bare base) and how its gates are decided.
+
+    `labels` are the skills of the rows, for `oracle`. States of the layers in `capture` are kept.
+    """
+
+    adapter: CSReFT | None
+    setting: GateSetting = field(default_factory=lambda: GateSetting("learned"))
+    labels: Tensor | None = None
+    capture: tuple[int, ...] = ()
+
+
+@dataclass
+class Pass:
+    """One forward of the base: what its hooks share, and what the caller may read afterwards.
+
+    `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
+    hidden states before and after the edit, for the layers that the request captures.
+    """
+
+    request: Request
+    index: Int[Tensor, "batch seq"]
+    prompt_mask: Bool[Tensor, "batch seq"]
+    prompt_length: Int[Tensor, " batch"]
+    skip: bool = False
+    gates: Tensor | None = None
+    logits: Tensor | None = None
+    states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _sites: list[tuple[Tensor, Tensor]] | None = None
+
+    def sites(self) -> list[tuple[Tensor, Tensor]]:
+        """Rows and columns of the edited tokens, for each group of an untied edit."""
+        if self._sites is None:
+            assert self.request.adapter is not None
+            positions = self.request.adapter.positions
+            groups = positions.groups(self.index, self.prompt_length)
+            self._sites = [
+                (rows, columns)
+                for group in range(positions.n_groups)
+                for rows, columns in [torch.nonzero(groups == group, as_tuple=True)]
+            ]
+        return self._sites
+
+    def last_prompt_column(self) -> Int[Tensor, " batch"]:
+        """Column of each row's last prompt token."""
+        columns = torch.arange(self.index.shape[1], device=self.index.device)
+        return torch.where(self.prompt_mask, columns, 0).amax(1)
+
+    def prompt_gates(self) -> Float[Tensor, "batch k"]:
+        """The gates of each prompt; of its last token where the router is per token."""
+        assert self.gates is not None
+        if self.gates.ndim == 2:
+            return self.gates
+        return self.gates[torch.arange(len(self.gates)), self.last_prompt_column()]
+
+
+@dataclass
+class _Generation:
+    """One call of `generate`: its prompt is what the first forward sees."""
+
+    width: int
+    pass_to: list[Pass] | None = None
+    prompt_length: Tensor | None = None
+    gates: Tensor | None = None
+
+
+class Attachment:
+    """Hooks on one base. Other people's hooks are left alone; `detach` removes ours.
+
+    Args:
+        base: The frozen base.
+        adapter: Applied when a call brings no request of its own; None means that every call
+            must, and a call without one raises instead of silently giving the base.
+        gates: Gate setting of that adapter.
+    """
+
+    def __init__(
+        self, base: Base, adapter: CSReFT | None = None, gates: str | Sequence[float] = "learned"
+    ) -> None:
+        self.base = base
+        self.default = None if adapter is None else request(adapter, gates)
+        # Instance-level, so that two bases in one thread do not see each other's calls.
+        self._request: ContextVar[Request] = ContextVar("csreft_request")
+        self._pass: ContextVar[Pass | None] = ContextVar("csreft_pass", default=None)
+        self._generation: ContextVar[_Generation | None] = ContextVar(
+            "csreft_generation", default=None
+        )
+        self._recompute: Pass | None = None
+        model = base.model
+        self._signature = inspect.signature(type(model).forward)
+        embedding = model.get_input_embeddings()
+        self._handles = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, always_call=True),
+            embedding.register_forward_hook(self._on_embedding),
+            *(
+                block.register_forward_hook(self._block_hook(layer))
+                for layer, block in enumerate(base.blocks)
+            ),
+        ]
+        self._wrap(adapter)
+
+    def _wrap(self, adapter: CSReFT | None) -> None:
+        """Note where the prompt of `generate` ends; let `.eval()` and `.train()` reach the adapter.
+
+        Instance attributes shadow the class's methods until `detach`.
+        """
+        model = self.base.model
+        generate, train = model.generate, model.train
+
+        def generate_and_note(*args: Any, **kwargs: Any) -> Any:
+            kept = kwargs.pop("pass_to", None)
+            token = self._generation.set(_Generation(_prompt_width(args, kwargs), kept))
+            try:
+                return generate(*args, **kwargs)
+            finally:
+                self._generation.reset(token)
+
+        def train_both(mode: bool = True) -> nn.Module:
+            if adapter is not None:
+                adapter.train(mode)
+            return train(mode)
+
+        model.__dict__["generate"] = generate_and_note
+        model.__dict__["train"] = train_both
+
+    def detach(self) -> None:
+        """Remove our hooks and wrappers; the base is as it was before."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.base.model.__dict__.pop("generate", None)
+        self.base.model.__dict__.pop("train", None)
+        self._recompute = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    @contextmanager
+    def calling(self, request: Request) -> Iterator[None]:
+        """Calls of the base inside this block, in this context, follow the request."""
+        token = self._request.set(request)
+        try:
+            yield
+        finally:
+            self._request.reset(token)
+
+    def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
+        """One forward under a request; returns the model's output and the pass."""
+        kept: list[Pass] = []
+        with self.calling(request):
+            output = self.base.model(**inputs, pass_to=kept)
+        return output, kept[0]
+
+    def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
+        """`model.generate` under a request; returns the token ids and the prompt's pass."""
+        kept: list[Pass] = []
+        with self.calling(request):
+            tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
+        return tokens, kept[0]
+
+    def _begin(
+        self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        kept = kwargs.pop("pass_to", None)
+        generation = self._generation.get()
+        if generation is not None and generation.prompt_length is None:
+            kept = generation.pass_to
+        prompt_mask = kwargs.pop("prompt_mask", None)
+        current = self._request.get(self.default)
+        if current is None:
+            raise RuntimeError(
+                "no adapter is chosen in this context; call inside `calling(...)`, and start "
+                "threads through contextvars.copy_context().run"
+            )
+        inputs = self._signature.bind_partial(None, *args, **kwargs).arguments
+        inputs.update(inputs.pop("kwargs", {}))
+        this = self._new_pass(current, inputs, prompt_mask)
+        if "position_ids" in self._signature.parameters and inputs.get("position_ids") is None:
+            kwargs["position_ids"] = this.index.clamp(min=0)
+        self._pass.set(this)
+        if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
+            # A checkpointed block is recomputed in autograd's thread, where the context is empty.
+            self._recompute = this
+        if kept is not None:
+            kept.append(this)
+        if isinstance(inputs.get("inputs_embeds"), Tensor):
+            self._route(this, EMBEDDING, inputs["inputs_embeds"])
+        return args, kwargs
+
+    def _end(self, *_: object) -> None:
+        self._pass.set(None)
+
+    def _new_pass(
+        self, current: Request, inputs: dict[str, Any], prompt_mask: Tensor | None
+    ) -> Pass:
+        tokens = inputs.get("input_ids")
+        tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+        assert isinstance(tokens, Tensor), "the base was called without input_ids or inputs_embeds"
+        rows, width = tokens.shape[:2]
+        mask = _real_tokens(inputs, rows, width, tokens.device)
+        index = token_index(mask)[:, -width:]
+        generation = self._generation.get()
+        if generation is None:
+            return _plain_pass(current, mask, index, prompt_mask)
+        if generation.prompt_length is None:
+            if width != generation.width:
+                raise ConfigError(
+                    f"generate sent {width} of {generation.width} prompt tokens at once; prefill "
+                    "in chunks is not supported, leave prefill_chunk_size unset"
+                )
+            generation.prompt_length = mask.sum(1)
+        length = generation.prompt_length
+        this = Pass(
+            request=current,
+            index=index,
+            prompt_mask=(index >= 0) & (index < length.unsqueeze(1)),
+            prompt_length=length,
+        )
+        adapter = current.adapter
+        if generation.gates is not None and adapter is not None:
+            whole = mask.shape[1] == width
+            if not (whole and adapter.spec.router.granularity == "per_token"):
+                this.gates = generation.gates
+            this.skip = not (whole or adapter.positions.generated)
+        return this
+
+    def _current(self) -> Pass:
+        this = self._pass.get(None) or self._recompute
+        if this is None:
+            raise RuntimeError("a block of the base ran outside a forward of the base")
+        return this
+
+    def _on_embedding(self, _module: nn.Module, _args: object, output: Tensor) -> None:
+        this = self._pass.get(None)
+        # The embedding can be called on its own, by the model's owner; that is no pass.
+        if this is not None:
+            self._route(this, EMBEDDING, output)
+
+    def _block_hook(self, layer: int) -> Callable[..., Any]:
+        def on_block(_module: nn.Module, _args: object, output: Any) -> Any:
+            this = self._current()
+            if this.skip:
+                return None
+            hidden = output[0] if isinstance(output, tuple) else output
+            self._route(this, layer, hidden)
+            edited = _edit(this, layer, hidden)
+            if layer in this.request.capture:
+                this.states[layer] = (hidden, edited)
+            if edited is hidden:
+                return None
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return on_block
+
+    def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
+        """Decide the gates of this pass, at the place where the router reads."""
+        adapter = this.request.adapter
+        if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
+            return
+        given = this.request.setting.given(len(hidden), this.request.labels)
+        router = adapter.router
+        if given is not None:
+            this.gates = _for_rows(given.to(hidden.device, torch.float32), len(hidden))
+        elif router is None:
+            raise ConfigError(
+                "this adapter has no router, so its gates cannot be learned; use the gate setting "
+                "'uniform', 'oracle', 'only:<skill>' or a vector"
+            )
+        if router is not None:
+            this.logits = router(router.features(hidden, this.prompt_mask))
+            if given is None:
+                this.gates = router.gates(this.logits)
+                if this.request.setting.kind == "hard":
+                    this.gates = router.binary(this.gates)
+        generation = self._generation.get()
+        if generation is not None:
+            generation.gates = this.prompt_gates()
+
+
+def request(
+    adapter: CSReFT,
+    gates: str | Sequence[float] = "learned",
+    labels: Tensor | None = None,
+    capture: tuple[int, ...] = (),
+) -> Request:
+    """A request from a gate setting as text; `learned` means `uniform` without a router.
+
+    Raises:
+        ConfigError: a setting that does not fit the adapter's subspaces.
+    """
+    if gates == "learned" and adapter.router is None and adapter.spec.router.gates == "uniform":
+        gates = "uniform"
+    return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)
+
+
+def attach(
+    base: Base, adapter: CSReFT | None = None, gates: str | Sequence[float] = "learned"
+) -> Attachment:
+    """Attach an adapter to a base, which stays a plain transformers model.
+
+    `with attach(base, adapter): base.model.generate(...)` edits; after the block, or after
+    `.detach()`, the base is as before.
+    """
+    return Attachment(base, adapter, gates)
+
+
+def _edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
+    """The hidden states with their sites edited; the very same tensor where nothing is."""
+    adapter = this.request.adapter
+    if adapter is None or layer not in adapter.layers:
+        return hidden
+    assert this.gates is not None, "the router reads above the first edited layer"
+    subspaces = adapter.at(layer)
+    for group, (rows, columns) in enumerate(this.sites()):
+        if len(rows) == 0:
+            continue
+        gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
+        h = hidden[rows, columns]
+        edited = h + subspaces(h, gates, group).to(h.dtype)
+        hidden = hidden.index_put((rows, columns), edited)
+    return hidden
+
+
+def _real_tokens(
+    inputs: dict[str, Any], rows: int, width: int, device: torch.device
+) -> Bool[Tensor, "batch total"]:
+    """Which tokens are real, over the whole cached sequence."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        cache = inputs.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        return torch.ones(rows, past + width, dtype=torch.bool, device=device)
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ConfigError(
+            "attention_mask must have one value for each token [batch, seq]; four-dimensional "
+            "masks (static caches, packed rows) are not supported"
+        )
+    return mask.to(device=device, dtype=torch.bool)
+
+
+def _plain_pass(
+    current: Request, mask: Tensor, index: Tensor, prompt_mask: Tensor | None
+) -> Pass:
+    """Outside `generate`, all real tokens are the prompt unless the caller says which are."""
+    if mask.shape[1] != index.shape[1] and current.adapter is not None:
+        raise ConfigError(
+            "a forward on a filled key-value cache outside `generate` does not see its prompt; "
+            "use generate, or pass the whole sequence"
+        )
+    prompt = mask if prompt_mask is None else mask & prompt_mask.to(mask)
+    prompt = prompt[:, -index.shape[1] :]
+    return Pass(request=current, index=index, prompt_mask=prompt, prompt_length=prompt.sum(1))
+
+
+def _for_rows(gates: Float[Tensor, "given k"], rows: int) -> Float[Tensor, "rows k"]:
+    """Beams and several samples of a prompt stand next to each other and share its gates."""
+    if len(gates) == rows:
+        return gates
+    if rows % len(gates):
+        raise ConfigError(f"gates are given for {len(gates)} prompts, the batch has {rows} rows")
+    return gates.repeat_interleave(rows // len(gates), dim=0)
+
+
+def _prompt_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    candidates = [*args[:1], *(kwargs.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))]
+    for value in candidates:
+        if isinstance(value, Tensor):
+            return value.shape[1]
+    return 1

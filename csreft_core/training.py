@@ -1,0 +1,409 @@
+"""Training of an adapter in a run folder: a generator of records, without print and without UI.
+
+The trainer is the only writer of a run's status, metrics, checkpoints, snapshots and adapter.
+The same seed gives the same weights on the CPU, also after a kill and a resume.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+from transformers import get_linear_schedule_with_warmup
+
+from csreft_core.adapter import CSReFT, build_adapter, save_adapter
+from csreft_core.base_models import Base
+from csreft_core.config import Config
+from csreft_core.errors import CsreftError, RunError, SkillSetError
+from csreft_core.evaluation import (
+    Encoded,
+    answer_scores,
+    encode_rows,
+    evaluate,
+    row_labels,
+    skill_name,
+)
+from csreft_core.hooking import Attachment, Pass, attach, request
+from csreft_core.router import binary_entropy, omega, supervision_loss
+from csreft_core.runs import Run
+from csreft_core.skills import SkillSet, collate, epoch_order
+from csreft_core.snapshots import save_snapshot
+
+_RECORDS = 150
+_HEARTBEAT_S = 2.0
+_VALIDATION_ROWS = 256
+
+
+@dataclass
+class _Window:
+    """What has happened since the last record."""
+
+    scores: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
+    gates: dict[str, list[Tensor]] = field(default_factory=dict)
+    tokens: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class _Training:
+    """Everything a step needs."""
+
+    run: Run
+    config: Config
+    adapter: CSReFT
+    attachment: Attachment
+    accelerator: Accelerator
+    train_rows: Encoded
+    validation: Encoded
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    step: int = 0
+    elapsed_s: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    grad_norm: float = math.nan
+
+    @property
+    def gate_setting(self) -> str:
+        """Gates in training and in its evaluations."""
+        return self.config.router.gates
+
+    def spent_s(self) -> float:
+        """Seconds of training, over all resumptions."""
+        return self.elapsed_s + time.perf_counter() - self.started
+
+
+def train(
+    run: Run, base: Base, *, resume: bool = False, accelerator: Accelerator | None = None
+) -> Iterator[dict[str, Any]]:
+    """Train the run's adapter; yields each record of `metrics.jsonl` as it is written.
+
+    A `stop` file in the run folder, or Ctrl-C, saves a checkpoint and the adapter and ends with
+    the state `stopped`. A finished run has its adapter and no checkpoints.
+
+    Args:
+        run: A run that `runs.create_run` made; its config and skills decide everything.
+        base: The frozen base that the config names.
+        resume: Go on from the newest checkpoint, or start if there is none.
+        accelerator: Device and processes; made from the environment if not given.
+
+    Raises:
+        RunError: another process trains this run, or its newest checkpoint cannot be read.
+        ConfigError: settings that do not fit the base or the data.
+    """
+    accelerator = accelerator or Accelerator(cpu=base.device.type == "cpu")
+    config, skill_set = run.config(), run.skill_set()
+    with attach(base) as attachment:
+        training = _prepare(run, config, skill_set, attachment, accelerator)
+        if resume:
+            _load_checkpoint(training)
+        if accelerator.is_main_process:
+            run.truncate_metrics(training.step)
+        yield from _run_steps(training)
+
+
+def _prepare(
+    run: Run,
+    config: Config,
+    skill_set: SkillSet,
+    attachment: Attachment,
+    accelerator: Accelerator,
+) -> _Training:
+    base = attachment.base
+    assert config.provenance is not None, "the run was not created by `create`"
+    adapter = build_adapter(
+        config,
+        d_model=base.d_model,
+        n_layers=base.n_layers,
+        skills=skill_set.names,
+        base_fingerprint=base.fingerprint,
+    ).to(base.device)
+
+    def encoded(split: str) -> Encoded:
+        template, longest = config.provenance.template, config.train.max_length  # type: ignore[union-attr]
+        return encode_rows(skill_set.split(split), base.tokenizer, template, longest)
+
+    optimizer = _optimizer(adapter, config)
+    return _Training(
+        run=run,
+        config=config,
+        adapter=adapter,
+        attachment=attachment,
+        accelerator=accelerator,
+        train_rows=encoded("train"),
+        validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
+        optimizer=optimizer,
+        scheduler=get_linear_schedule_with_warmup(
+            optimizer, round(config.train.warmup * config.train.steps), config.train.steps
+        ),
+    )
+
+
+def _spread(encoded: Encoded) -> Encoded:
+    """At most `_VALIDATION_ROWS` rows, evenly taken."""
+    n = len(encoded.rows)
+    take = np.unique(np.linspace(0, n - 1, min(n, _VALIDATION_ROWS)).astype(int))
+    return Encoded(
+        tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take)
+    )
+
+
+def _optimizer(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
+    """AdamW; the raw parameter behind R never decays, for its scale means nothing."""
+    t = config.train
+    parameters = [(n, p) for n, p in adapter.named_parameters() if p.requires_grad]
+    router = [p for n, p in parameters if n.startswith("router.")]
+    raw = [p for n, p in parameters if n.endswith(".raw")]
+    rest = [p for n, p in parameters if not n.startswith("router.") and not n.endswith(".raw")]
+    groups = [
+        {"params": rest, "lr": t.lr, "weight_decay": t.weight_decay},
+        {"params": raw, "lr": t.lr, "weight_decay": 0.0},
+        {"params": router, "lr": t.router_lr, "weight_decay": t.weight_decay},
+    ]
+    return torch.optim.AdamW(groups)
+
+
+def _batch_rows(n: int, size: int, step: int, seed: int) -> np.ndarray:
+    """Rows of a step: a walk through one shuffled epoch after another, a function of the step."""
+    first = step * size
+    epochs = range(first // n, (first + size - 1) // n + 1)
+    order = np.concatenate([epoch_order(n, seed, epoch) for epoch in epochs])
+    start = first - (first // n) * n
+    return order[start : start + size]
+
+
+def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
+    t = training.config.train
+    log_every = math.ceil(t.steps / _RECORDS)
+    window = _Window()
+    if training.step == 0:
+        yield from _evaluated(training)
+    while training.step < t.steps:
+        _one_step(training, window)
+        step = training.step
+        due = step % t.eval_every == 0, step % t.checkpoint_every == 0, step == t.steps
+        stopping = _agreed(training, training.run.stop_requested())
+        if any(due) or stopping or step % log_every == 0 or step == 1:
+            yield _written(training, _step_record(training, window))
+            window = _Window()
+        if due[0] or due[2]:
+            yield from _evaluated(training)
+        if (due[1] or stopping) and not due[2]:
+            _save_checkpoint(training)
+        if stopping and not due[2]:
+            _save(training)
+            return
+    _save(training)
+    if training.accelerator.is_main_process:
+        training.run.remove_checkpoints()
+
+
+def _agreed(training: _Training, value: bool) -> bool:
+    """Whether any process says so; all must leave the loop in the same step."""
+    if training.accelerator.num_processes == 1:
+        return value
+    flag = torch.tensor(float(value), device=training.accelerator.device)
+    return bool(training.accelerator.reduce(flag, "sum") > 0)
+
+
+def _one_step(training: _Training, window: _Window) -> None:
+    t, accelerator = training.config.train, training.accelerator
+    taken = _batch_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
+    mine = taken[accelerator.process_index :: accelerator.num_processes]
+    training.adapter.train()
+    training.adapter.set_dropout_seed(t.seed * 1_000_003 + training.step)
+    training.optimizer.zero_grad(set_to_none=True)
+    n_tokens = sum(len(training.train_rows.examples[i].answer) for i in taken)
+    if len(mine):
+        accelerator.backward(_loss(training, window, mine, n_tokens, len(taken)))
+    parameters = [p for p in training.adapter.parameters() if p.requires_grad]
+    if accelerator.num_processes > 1:
+        for p in parameters:
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            p.grad = accelerator.reduce(gradient, "sum")  # type: ignore[assignment]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    training.grad_norm = norm.item()
+    if not math.isfinite(training.grad_norm):
+        raise RunError(
+            f"the gradient is not finite at step {training.step + 1}; lower train.lr or "
+            "train.router_lr, or use base.precision fp32, and train again"
+        )
+    training.optimizer.step()
+    training.scheduler.step()
+    training.step += 1
+    window.tokens += n_tokens
+
+
+def _loss(
+    training: _Training, window: _Window, mine: np.ndarray, n_tokens: int, n_rows: int
+) -> Float[Tensor, ""]:
+    """This process's share of the loss: answer tokens and rows of the whole batch divide it."""
+    config, adapter, base = training.config, training.adapter, training.attachment.base
+    rows = [training.train_rows.rows[i] for i in mine]
+    batch = collate([training.train_rows.examples[i] for i in mine], base.pad_id).to(base.device)
+    labels = row_labels(rows, adapter.names).to(base.device)
+    req = request(adapter, training.gate_setting, labels)
+    nll, exact, this = answer_scores(training.attachment, req, batch)
+    loss = nll.sum() / n_tokens
+    share = len(mine) / n_rows
+    r = config.router
+    if adapter.router is not None and this.logits is not None:
+        if r.supervision > 0:
+            loss = loss + share * r.supervision * supervision_loss(
+                _at_last(this, this.logits), labels, r.gate
+            )
+        if r.sparsity > 0:
+            gates = adapter.router.gates(_at_last(this, this.logits))
+            loss = loss + share * r.sparsity * omega(gates, r.omega)
+    if config.adapter.constraint == "penalty":
+        loss = loss + share * config.adapter.penalty * adapter.overlap_penalty()
+    _note(window, training, rows, nll, batch.n_answer_tokens, exact, this)
+    return loss
+
+
+def _at_last(this: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
+    """Router values of each prompt: of its last token, which has seen all of it, if per token."""
+    if values.ndim == 2:
+        return values
+    return values[torch.arange(len(values)), this.last_prompt_column()]
+
+
+@torch.no_grad()
+def _note(
+    window: _Window,
+    training: _Training,
+    rows: list[Any],
+    nll: Tensor,
+    n_tokens: Tensor,
+    exact: Tensor,
+    this: Pass,
+) -> None:
+    gates = this.prompt_gates().cpu()
+    scores = zip(rows, nll.tolist(), n_tokens.tolist(), exact.tolist(), gates, strict=True)
+    for row, loss, n, right, alpha in scores:
+        window.scores.setdefault(skill_name(row), []).append((loss, n, right))
+        window.gates.setdefault(skill_name(row), []).append(alpha)
+
+
+def _gate_means(
+    names: tuple[str, ...], gates: dict[str, list[Tensor]]
+) -> dict[str, dict[str, float]]:
+    means = {skill: torch.stack(rows).mean(0).tolist() for skill, rows in gates.items()}
+    return {skill: dict(zip(names, mean, strict=True)) for skill, mean in means.items()}
+
+
+def _step_record(training: _Training, window: _Window) -> dict[str, Any]:
+    config, adapter = training.config, training.adapter
+    scores = [score for rows in window.scores.values() for score in rows]
+    spent = training.spent_s()
+    seconds = max(time.perf_counter() - window.since, 1e-9)
+    rates = training.scheduler.get_last_lr()
+    subspaces = [adapter.at(layer) for layer in adapter.layers]
+    alphas = torch.stack([alpha for rows in window.gates.values() for alpha in rows])
+    return {
+        "kind": "step",
+        "step": training.step,
+        "loss": sum(s[0] for s in scores) / sum(s[1] for s in scores),
+        "loss_by_skill": {
+            name: sum(s[0] for s in rows) / sum(s[1] for s in rows)
+            for name, rows in sorted(window.scores.items())
+        },
+        "gates_by_skill": _gate_means(adapter.names, dict(sorted(window.gates.items()))),
+        "gate_entropy": binary_entropy(alphas).item(),
+        "orthonormality_error": max(s.orthonormality_error() for s in subspaces),
+        "constraint_error": max(s.constraint_error() for s in subspaces),
+        "overlap": sum(s.overlap() for s in subspaces) / len(subspaces),
+        "grad_norm": training.grad_norm,
+        "lr": rates[0],
+        "router_lr": rates[2],
+        "tokens_per_second": window.tokens / seconds,
+        "time_left_s": spent / training.step * (config.train.steps - training.step),
+        "elapsed_s": spent,
+    }
+
+
+def _written(training: _Training, record: dict[str, Any]) -> dict[str, Any]:
+    """Append the record and refresh the status."""
+    if training.accelerator.is_main_process:
+        training.run.append_metric(record)
+        status = training.run.status()
+        training.run.write_status(
+            replace(status, state="running", step=training.step, heartbeat=time.time())
+        )
+    return record
+
+
+def _evaluated(training: _Training) -> Iterator[dict[str, Any]]:
+    """Score the validation rows and keep a snapshot for pictures over training."""
+    if not training.accelerator.is_main_process:
+        return
+    training.adapter.eval()
+    scores = evaluate(
+        training.attachment,
+        training.adapter,
+        training.validation,
+        gates=training.gate_setting,
+        decode=False,
+    )
+    gates = save_snapshot(
+        training.run.snapshot_path(training.step),
+        training.attachment,
+        training.adapter,
+        training.validation,
+        training.gate_setting,
+    )
+    by_skill: dict[str, list[Tensor]] = {}
+    for row, alpha in gates:
+        by_skill.setdefault(skill_name(row), []).append(alpha)
+    record = {
+        "kind": "eval",
+        "step": training.step,
+        "split": "validation",
+        **scores,
+        "gates_by_skill": _gate_means(training.adapter.names, by_skill),
+    }
+    yield _written(training, record)
+
+
+def _save(training: _Training) -> None:
+    if training.accelerator.is_main_process:
+        save_adapter(training.adapter, training.run.adapter_path)
+
+
+def _save_checkpoint(training: _Training) -> None:
+    if not training.accelerator.is_main_process:
+        return
+    state = {
+        "adapter": training.adapter.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scheduler": training.scheduler.state_dict(),
+        "step": training.step,
+        "elapsed_s": training.spent_s(),
+    }
+    training.run.save_checkpoint(
+        training.step, lambda folder: torch.save(state, folder / "state.pt")
+    )
+
+
+def _load_checkpoint(training: _Training) -> None:
+    checkpoints = training.run.checkpoints()
+    if not checkpoints:
+        return
+    path = checkpoints[-1] / "state.pt"
+    try:
+        state = torch.load(path, weights_only=True, map_location=training.attachment.base.device)
+        training.adapter.load_state_dict(state["adapter"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        training.scheduler.load_state_dict(state["scheduler"])
+        training.step, training.elapsed_s = state["step"], state["elapsed_s"]
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"{path}: this checkpoint cannot be read ({first[:200]}); delete the folder "
+            f"{checkpoints[-1].name} to go on from the one before, or train again"
+        ) from None
