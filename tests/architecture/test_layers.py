@@ -1,0 +1,109 @@
+"""The layer rules hold, and the probes that check them can fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.repository import ROOT
+
+
+def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=_environment(),
+        timeout=120,
+        check=False,
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture
+def copy_of_the_package(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(
+        ROOT / "csreft_core",
+        tmp_path / "csreft_core",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return tmp_path
+
+
+def test_the_import_contracts_hold(copy_of_the_package):
+    result = _lint_imports(copy_of_the_package)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("errors.py", "from csreft_core import runs", "Layers, top to bottom"),
+        ("extra.py", "", "Layers, top to bottom"),
+        ("runs.py", "import streamlit", "Only csreft_core.ui knows Streamlit"),
+        ("charts/theme.py", "import torch", "Charts see tables, not tensors"),
+        ("subspaces.py", "import pandas", "Numerics know no tables and no pages"),
+    ],
+)
+def test_a_violation_breaks_its_contract(copy_of_the_package, module, line, contract):
+    path = copy_of_the_package / "csreft_core" / module
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.write_text(f"{old}\n{line}\n", encoding="utf-8")
+    result = _lint_imports(copy_of_the_package)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{contract} BROKEN" in result.stdout
+
+
+def _loaded_after(imports: str, suspects: str) -> set[str]:
+    """The suspects that a fresh interpreter has loaded after some imports."""
+    code = f"import sys\n{imports}\nprint(*(set({suspects.split()!r}) & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+def _import_all(package: str) -> str:
+    return (
+        f"import pkgutil, importlib, {package} as package\n"
+        f"for module in pkgutil.walk_packages(package.__path__, '{package}.'):\n"
+        "    importlib.import_module(module.name)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("imports", "suspects"),
+    [
+        ("import csreft_core", "torch transformers streamlit pandas plotly pydantic"),
+        ("import csreft_core.config", "torch transformers streamlit pandas plotly"),
+        (_import_all("csreft_core.charts"), "torch transformers streamlit"),
+        (
+            "import csreft_core.subspaces, csreft_core.router, csreft_core.positions",
+            "transformers streamlit pandas plotly",
+        ),
+    ],
+    ids=["package", "config", "charts", "numerics"],
+)
+def test_a_layer_loads_nothing_that_belongs_above_it(imports, suspects):
+    assert _loaded_after(imports, suspects) == set()
+
+
+def test_the_load_probe_sees_a_violation():
+    assert _loaded_after("import plotly, csreft_core.config", "torch plotly") == {"plotly"}

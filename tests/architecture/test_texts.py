@@ -1,0 +1,114 @@
+"""README, docs and settings say what is in the repository."""
+
+import re
+import tomllib
+
+import pytest
+
+from tests.repository import ROOT, repository_files
+
+# Home folders of the usual systems, and the mount that build machines like to use.
+_MACHINE_PATH = re.compile(rb"/(?:home|root|Users|work)/\w|[A-Z]:\\+Users\\+\w")
+_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
+
+
+def test_no_file_holds_a_path_of_somebodys_machine():
+    found = {
+        str(path): match.group()
+        for path in repository_files()
+        if (match := _MACHINE_PATH.search((ROOT / path).read_bytes()))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("text", ["/ho" + "me/ann/csreft", "/ro" + "ot/x", "C:\\Us" + "ers\\ann"])
+def test_the_path_probe_sees_a_machine_path(text):
+    assert _MACHINE_PATH.search(text.encode())
+    assert not _MACHINE_PATH.search(b"assets/pocket ./runs https://arxiv.org/abs/2503.10617")
+
+
+def _tree_of_readme() -> dict[str, str]:
+    """Path and description of each line of the file tree in the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"## Files\n.*?```\n(.*?)```", text, flags=re.DOTALL)
+    assert block, "README.md has no '## Files' section with a tree"
+    entries, parents = {}, []
+    for line in block.group(1).splitlines():
+        indent = (len(line) - len(line.lstrip())) // 2
+        name, _, description = line.strip().partition(" ")
+        parents[indent:] = [name.rstrip("/")]
+        entries["/".join(parents) + ("/" if name.endswith("/") else "")] = description.strip()
+    return entries
+
+
+def test_the_tree_in_the_readme_is_the_repository():
+    listed = _tree_of_readme()
+    there = set()
+    for path in repository_files():
+        depth = 2 if path.parts[0] in ("csreft_core", "docs", "pages", "assets") else 1
+        folder = len(path.parts) > depth
+        there.add("/".join(path.parts[:depth]) + ("/" if folder else ""))
+        if len(path.parts) > 1:
+            there.add(path.parts[0] + "/")
+    ignored = {"csreft_core/__init__.py"}
+    assert set(listed) == there - ignored
+    assert not [name for name, description in listed.items() if not description]
+
+
+def test_links_between_the_texts_lead_somewhere():
+    broken = [
+        f"{page}: {target}"
+        for page in repository_files()
+        if page.suffix == ".md"
+        for target in _LINK.findall((ROOT / page).read_text(encoding="utf-8"))
+        if not (ROOT / page).parent.joinpath(target).exists()
+    ]
+    assert not broken
+
+
+def test_contributing_fits_on_a_page():
+    assert (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").count("\n") <= 40
+
+
+def _luminance(colour: str) -> float:
+    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast ratio, 1 to 21."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_contrast_formula_is_right():
+    assert _contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert _contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_charts_stand_out_from_the_background(theme):
+    settings = tomllib.loads((ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))
+    colours = settings["theme"][theme]
+    backgrounds = (colours["backgroundColor"], colours["secondaryBackgroundColor"])
+    for background in backgrounds:
+        assert _contrast(colours["textColor"], background) >= 7
+        assert _contrast(colours["linkColor"], background) >= 4.5
+        assert _contrast(colours["primaryColor"], background) >= 3
+        assert min(_contrast(c, background) for c in colours["chartCategoricalColors"]) >= 3
+
+
+def test_streamlit_knows_every_setting():
+    from streamlit import config
+
+    settings = tomllib.loads((ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))
+    known = set(config.get_config_options(force_reparse=False))
+    names = {
+        f"{section}.{name}"
+        for section, values in settings.items()
+        for name in values
+        if not isinstance(values[name], dict)
+    } | {f"theme.{theme}.{name}" for theme, values in settings["theme"].items() for name in values}
+    assert "theme.light.textColor" in known
+    assert names <= known
