@@ -79,6 +79,19 @@ def test_an_attempt_fails_the_test_even_when_the_error_is_swallowed(tmp_path):
     assert "tried to leave this machine" in result.stdout
 
 
+def test_a_test_that_changes_the_thread_count_leaves_no_trace(tmp_path):
+    result = _run_inner(
+        tmp_path,
+        "import torch\n"
+        "before = min(2, torch.get_num_threads())\n"
+        "def test_changes():\n"
+        "    torch.set_num_threads(before + 2)\n"
+        "def test_after():\n"
+        "    assert torch.get_num_threads() == before\n",
+    )
+    assert "2 passed" in result.stdout, result.stdout
+
+
 def test_without_a_browser_ci_fails_and_others_skip(tmp_path):
     test = (
         "import conftest\n"
