@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -88,7 +88,7 @@ def parse_gate_setting(setting: str | Sequence[float], names: Sequence[str]) -> 
     return _vector(values, names)
 
 
-def _vector(values: list[float], names: Sequence[str]) -> GateSetting:
+def _vector(values: list[Any], names: Sequence[str]) -> GateSetting:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not numbers or len(values) != len(names) or not all(math.isfinite(v) for v in values):
         raise ConfigError(

@@ -145,5 +145,6 @@ def omega(
         # xlogy has no finite slope at 0 and 1, where saturated gates arrive in float32.
         return binary_entropy(gates.clamp(1e-6, 1 - 1e-6))
     usage = gates.mean(0)
-    share = usage / usage.sum().clamp(min=1e-12)
+    # Nor at a share of 0, where a subspace ends that no hard gate opens.
+    share = (usage / usage.sum().clamp(min=1e-12)).clamp(min=1e-9)
     return math.log(gates.shape[-1]) + torch.xlogy(share, share).sum()
