@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -162,7 +162,7 @@ class Attachment:
         self.base.model.__dict__.pop("train", None)
         self._recompute = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Attachment":
         return self
 
     def __exit__(self, *_: object) -> None:
