@@ -99,6 +99,14 @@ def test_text_and_charts_stand_out_from_the_background(theme):
         assert min(_contrast(c, background) for c in colours["chartCategoricalColors"]) >= 3
 
 
+def test_charts_use_the_colours_of_the_pages():
+    from csreft_core.charts.theme import DARK, LIGHT
+
+    theme = tomllib.loads((ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))["theme"]
+    assert list(LIGHT.colours) == theme["light"]["chartCategoricalColors"]
+    assert list(DARK.colours) == theme["dark"]["chartCategoricalColors"]
+
+
 def test_streamlit_knows_every_setting():
     from streamlit import config
 
