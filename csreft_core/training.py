@@ -5,9 +5,12 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,9 +21,9 @@ from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from csreft_core.adapter import CSReFT, build_adapter, save_adapter
-from csreft_core.base_models import Base
-from csreft_core.config import Config
-from csreft_core.errors import CsreftError, RunError, SkillSetError
+from csreft_core.base_models import Base, load_base
+from csreft_core.config import BaseConfig, Config, Provenance
+from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import (
     Encoded,
     answer_scores,
@@ -32,11 +35,10 @@ from csreft_core.evaluation import (
 from csreft_core.hooking import Attachment, Pass, attach, request
 from csreft_core.router import binary_entropy, omega, supervision_loss
 from csreft_core.runs import Run
-from csreft_core.skills import SkillSet, collate, epoch_order
+from csreft_core.skills import SkillSet, collate, epoch_order, resolve_template
 from csreft_core.snapshots import save_snapshot
 
 _RECORDS = 150
-_HEARTBEAT_S = 2.0
 _VALIDATION_ROWS = 256
 
 
@@ -79,32 +81,104 @@ class _Training:
 
 
 def train(
-    run: Run, base: Base, *, resume: bool = False, accelerator: Accelerator | None = None
+    run: Run,
+    base: Base | None = None,
+    *,
+    resume: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train the run's adapter; yields each record of `metrics.jsonl` as it is written.
 
-    A `stop` file in the run folder, or Ctrl-C, saves a checkpoint and the adapter and ends with
-    the state `stopped`. A finished run has its adapter and no checkpoints.
+    A `stop` file in the run folder saves a checkpoint and the adapter and ends with the state
+    `stopped`. A finished run has its adapter and no checkpoints.
 
     Args:
         run: A run that `runs.create_run` made; its config and skills decide everything.
-        base: The frozen base that the config names.
+        base: The frozen base that the config names; loaded if not given.
         resume: Go on from the newest checkpoint, or start if there is none.
         accelerator: Device and processes; made from the environment if not given.
 
     Raises:
         RunError: another process trains this run, or its newest checkpoint cannot be read.
-        ConfigError: settings that do not fit the base or the data.
+        CsreftError: a base, data or settings that do not work or do not fit each other.
     """
-    accelerator = accelerator or Accelerator(cpu=base.device.type == "cpu")
-    config, skill_set = run.config(), run.skill_set()
-    with attach(base) as attachment:
-        training = _prepare(run, config, skill_set, attachment, accelerator)
-        if resume:
-            _load_checkpoint(training)
-        if accelerator.is_main_process:
-            run.truncate_metrics(training.step)
-        yield from _run_steps(training)
+    accelerator = accelerator or Accelerator(cpu=run.config().base.device == "cpu")
+    with _reporting(run, accelerator):
+        base = base or load_base(_on_device(run.config().base, accelerator))
+        config = _with_provenance(run, base, accelerator)
+        with attach(base) as attachment:
+            training = _prepare(run, config, run.skill_set(), attachment, accelerator)
+            if resume:
+                _load_checkpoint(training)
+            if accelerator.is_main_process:
+                run.truncate_metrics(training.step)
+            yield from _run_steps(training)
+
+
+@contextmanager
+def _reporting(run: Run, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the run's lock and tell in its status how the training goes and ends."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    with run.training_lock():
+        run.clear_stop()
+        report(run, state="running", message="loading the base", started=time.time(), ended=None)
+        try:
+            yield
+        except GeneratorExit:
+            report(run, state="interrupted", message="training was left; resume it")
+            raise
+        except KeyboardInterrupt:
+            report(run, state="interrupted", message="interrupted by the keyboard; resume it")
+            raise
+        except Exception as error:
+            text = str(error) if isinstance(error, CsreftError) else f"{error!r}; see log.txt"
+            report(run, state="failed", message=text, ended=time.time())
+            raise
+        stopped = run.status().step < run.config().train.steps
+        report(run, state="stopped" if stopped else "finished", message="", ended=time.time())
+
+
+def report(run: Run, **changes: Any) -> None:
+    """Change fields of the run's status; the heartbeat is now."""
+    status = replace(run.status(), heartbeat=time.time(), pid=os.getpid(), **changes)
+    run.write_status(status)
+
+
+def _on_device(config: BaseConfig, accelerator: Accelerator) -> BaseConfig:
+    """With several processes, each takes the device that accelerate gave it."""
+    if accelerator.num_processes == 1 or config.device != "auto":
+        return config
+    return replace(config, device=str(accelerator.device))
+
+
+def _with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
+    """Complete the run's config with what it is trained on.
+
+    Raises:
+        RunError: the run was begun on another base.
+    """
+    config = run.config()
+    if config.provenance and config.provenance.base_fingerprint != base.fingerprint:
+        raise RunError(
+            f"run {run.name!r} was begun on a base with fingerprint "
+            f"{config.provenance.base_fingerprint[:12]}, but {base.id!r} has "
+            f"{base.fingerprint[:12]}; restore that base, or begin a new run"
+        )
+    provenance = Provenance(
+        base_fingerprint=base.fingerprint,
+        base_revision=base.revision,
+        template=resolve_template(config.data.template, base.tokenizer),
+        versions={name: version(name) for name in ("torch", "transformers", "accelerate")},
+    )
+    threads = config.train.threads or torch.get_num_threads()
+    config = replace(
+        config, provenance=provenance, train=replace(config.train, threads=threads)
+    )
+    if accelerator.is_main_process:
+        run.write_config(config)
+    return config
 
 
 def _prepare(
@@ -115,7 +189,8 @@ def _prepare(
     accelerator: Accelerator,
 ) -> _Training:
     base = attachment.base
-    assert config.provenance is not None, "the run was not created by `create`"
+    assert config.provenance is not None
+    template, longest = config.provenance.template, config.train.max_length
     adapter = build_adapter(
         config,
         d_model=base.d_model,
@@ -125,7 +200,6 @@ def _prepare(
     ).to(base.device)
 
     def encoded(split: str) -> Encoded:
-        template, longest = config.provenance.template, config.train.max_length  # type: ignore[union-attr]
         return encode_rows(skill_set.split(split), base.tokenizer, template, longest)
 
     optimizer = _optimizer(adapter, config)
@@ -331,10 +405,7 @@ def _written(training: _Training, record: dict[str, Any]) -> dict[str, Any]:
     """Append the record and refresh the status."""
     if training.accelerator.is_main_process:
         training.run.append_metric(record)
-        status = training.run.status()
-        training.run.write_status(
-            replace(status, state="running", step=training.step, heartbeat=time.time())
-        )
+        report(training.run, state="running", step=training.step, message="")
     return record
 
 

@@ -1,0 +1,185 @@
+"""One loaded base that answers many callers at once, each with its own adapter and gates.
+
+Thread-safe: hooks are registered once and read the caller's request from a context variable.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from threading import Thread
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import TextIteratorStreamer
+
+from csreft_core.adapter import CSReFT, check_base
+from csreft_core.base_models import Base, load_base
+from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
+from csreft_core.errors import ConfigError
+from csreft_core.hooking import Attachment, Request, request
+from csreft_core.skills import Example, collate, prompt_ids
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prompt, the text that the model gave, and the gates it was given under (None: base)."""
+
+    prompt: str
+    text: str
+    gates: dict[str, float] | None
+    n_tokens: int
+
+
+class Engine:
+    """Answers prompts on one base; adapter None is the bare base.
+
+    The engine owns the base: nothing else may attach to it.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._attachment = Attachment(base)
+
+    @classmethod
+    def load(cls, config: BaseConfig) -> "Engine":
+        """Load the base and make an engine of it."""
+        return cls(load_base(config))
+
+    def _request(
+        self,
+        adapter: CSReFT | None,
+        gates: str | Sequence[float],
+        skills: Sequence[Sequence[str]] | None,
+        capture: tuple[int, ...] = (),
+    ) -> Request:
+        if adapter is None:
+            return Request(None, capture=capture)
+        check_base(adapter, self.base.fingerprint, self.base.id)
+        labels = None
+        if skills is not None:
+            labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])
+        return request(adapter, gates, labels, capture)
+
+    def _encode(self, prompts: Sequence[str], template: str) -> dict[str, Tensor]:
+        if not prompts or any(not prompt.strip() for prompt in prompts):
+            raise ConfigError("the prompt is empty; write a question")
+        ids = [tuple(prompt_ids(prompt, self.base.tokenizer, template)) for prompt in prompts]
+        longest = max(len(i) for i in ids)
+        limit = getattr(self.base.model.config, "max_position_embeddings", None)
+        if limit is not None and longest >= limit:
+            raise ConfigError(
+                f"the prompt has {longest} tokens, the base reads at most {limit}; shorten it"
+            )
+        batch = collate([Example(i, ()) for i in ids], self.base.pad_id).to(self.base.device)
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+    def _new_tokens(self, inputs: dict[str, Tensor], max_new_tokens: int) -> int:
+        limit = getattr(self.base.model.config, "max_position_embeddings", None)
+        width = inputs["input_ids"].shape[1]
+        return max_new_tokens if limit is None else max(1, min(max_new_tokens, limit - width))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        adapter: CSReFT | None,
+        prompt: str,
+        gates: str | Sequence[float] = "learned",
+        *,
+        max_new_tokens: int = 32,
+        template: str = PLAIN_TEMPLATE,
+        skills: Sequence[str] | None = None,
+    ) -> Answer:
+        """The greedy answer to one prompt.
+
+        Args:
+            adapter: None is the bare base.
+            prompt: The user's text, without template.
+            gates: See `gate_settings`; `oracle` needs `skills`.
+            max_new_tokens: Longest answer; capped by what the base can read.
+            template: The run's resolved template.
+            skills: The prompt's true skills.
+
+        Raises:
+            ConfigError: an empty or too long prompt, or a setting that does not fit.
+            AdapterError: the adapter is of another base.
+        """
+        req = self._request(adapter, gates, None if skills is None else [skills])
+        inputs = self._encode([prompt], template)
+        tokens, this = self._attachment.generate(
+            req,
+            **inputs,
+            max_new_tokens=self._new_tokens(inputs, max_new_tokens),
+            do_sample=False,
+            pad_token_id=self.base.pad_id,
+        )
+        new = tokens[0, inputs["input_ids"].shape[1] :]
+        text = self.base.tokenizer.decode(new, skip_special_tokens=True).strip()
+        named = None
+        if adapter is not None:
+            named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
+        return Answer(prompt, text, named, len(new))
+
+    def stream(
+        self,
+        adapter: CSReFT | None,
+        prompt: str,
+        gates: str | Sequence[float] = "learned",
+        *,
+        max_new_tokens: int = 32,
+        template: str = PLAIN_TEMPLATE,
+    ) -> Iterator[str]:
+        """As `generate`, piece by piece; the pieces joined and stripped are its text."""
+        req = self._request(adapter, gates, None)
+        inputs = self._encode([prompt], template)
+        streamer = TextIteratorStreamer(
+            self.base.tokenizer, skip_prompt=True, skip_special_tokens=True
+        )
+        failure: list[Exception] = []
+
+        def work() -> None:
+            try:
+                with torch.no_grad():
+                    self._attachment.generate(
+                        req,
+                        **inputs,
+                        max_new_tokens=self._new_tokens(inputs, max_new_tokens),
+                        do_sample=False,
+                        pad_token_id=self.base.pad_id,
+                        streamer=streamer,
+                    )
+            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+                failure.append(error)
+                streamer.end()
+
+        thread = Thread(target=copy_context().run, args=(work,), daemon=True)
+        thread.start()
+        yield from streamer
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    @torch.no_grad()
+    def gates(
+        self,
+        adapter: CSReFT,
+        prompts: Sequence[str],
+        setting: str | Sequence[float] = "learned",
+        *,
+        template: str = PLAIN_TEMPLATE,
+        skills: Sequence[Sequence[str]] | None = None,
+        batch_size: int = 128,
+    ) -> Float[Tensor, "prompt k"]:
+        """The gates of each prompt; of its last token where the router is per token."""
+        parts = []
+        for start in range(0, len(prompts), batch_size):
+            part = slice(start, start + batch_size)
+            req = self._request(adapter, setting, None if skills is None else skills[part])
+            inputs = self._encode(prompts[part], template)
+            _, this = self._attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+            parts.append(this.prompt_gates().cpu())
+        return torch.cat(parts)
+
+    def close(self) -> None:
+        """Take the hooks off the base."""
+        self._attachment.detach()
