@@ -195,12 +195,16 @@ def load_adapter(path: Path) -> CSReFT:
         raise AdapterError(
             f"{path}: is damaged or not a safetensors file ({error}); copy it again or train again"
         ) from None
-    adapter = CSReFT(_read_spec(path, metadata), torch.Generator().manual_seed(0))
-    expected = {name: t.shape for name, t in adapter.state_dict().items()}
-    if expected != {name: t.shape for name, t in tensors.items()}:
+    spec = _read_spec(path, metadata)
+    try:
+        adapter = CSReFT(spec, torch.Generator().manual_seed(0))
+    except ConfigError as error:
+        raise AdapterError(f"{path}: its description does not fit itself ({error})") from None
+    expected = {name: (t.shape, t.dtype) for name, t in adapter.state_dict().items()}
+    if expected != {name: (t.shape, t.dtype) for name, t in tensors.items()}:
         raise AdapterError(
-            f"{path}: its tensors do not have the names and shapes that its description asks for; "
-            "the file was changed, train again"
+            f"{path}: its tensors do not have the names, shapes and types that its description "
+            "asks for; the file was changed, train again"
         )
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         raise AdapterError(f"{path}: holds values that are not finite; train again, lower train.lr")
@@ -222,10 +226,15 @@ def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
                 f"{path}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
                 "update the program"
             )
-        return _SPEC.validate_json(metadata["csreft"])
+        spec = _SPEC.validate_json(metadata["csreft"])
+        if not spec.names or spec.d_model < 1:
+            raise ValueError("it has no subspaces or no width")
     except (ValueError, AttributeError, ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise AdapterError(f"{path}: its description cannot be read ({first})") from None
+        raise AdapterError(
+            f"{path}: its description cannot be read ({first}); copy it again or train again"
+        ) from None
+    return spec
 
 
 def check_base(adapter: CSReFT, fingerprint: str, base_id: str) -> None:
