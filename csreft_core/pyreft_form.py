@@ -50,7 +50,7 @@ def export_pyreft(adapter: CSReFT, folder: Path) -> None:
         AdapterError: more than one subspace, a form or a router that the files cannot hold, or a
             folder that has something in it.
     """
-    _check_fits(adapter)
+    _check_fits(adapter.spec)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise AdapterError(f"{folder}: expected a new or empty folder; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,16 +70,15 @@ def export_pyreft(adapter: CSReFT, folder: Path) -> None:
     (folder / DESCRIPTION).write_bytes(_SPEC.dump_json(adapter.spec, indent=1))
 
 
-def _check_fits(adapter: CSReFT) -> None:
-    spec = adapter.spec
-    if adapter.n_subspaces != 1:
+def _check_fits(spec: AdapterSpec) -> None:
+    if len(spec.names) != 1:
         raise AdapterError(
-            f"pyreft's form holds one subspace, but this adapter has {adapter.n_subspaces}; "
+            f"pyreft's form holds one subspace, but this adapter has {len(spec.names)} subspaces; "
             "train with adapter.n_subspaces=1 (preset 'loreft'), or share adapter.safetensors"
         )
     if spec.adapter.form in ("consreft", "lobireft"):
         raise AdapterError(
-            f"pyreft's form needs W, which form '{spec.adapter.form}' does not have; "
+            f"pyreft's form needs W, but form '{spec.adapter.form}' has no W; "
             "train with adapter.form=loreft, direft or noreft, or share adapter.safetensors"
         )
     if spec.router.gates == "learned":
@@ -130,6 +129,7 @@ def import_pyreft(
         )
     else:
         spec = _spec_of(folder, edits, n_layers, base_fingerprint, positions, form)
+    _check_fits(spec)
     try:
         adapter = CSReFT(spec, torch.Generator().manual_seed(0))
     except ConfigError as error:
