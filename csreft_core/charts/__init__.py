@@ -1,0 +1,1 @@
+"""Figures: tidy tables in, plotly figures out. No tensors, no page, no files."""
