@@ -278,14 +278,17 @@ def read_config(path: Path) -> Config:
         ConfigError: no such file, not UTF-8, not JSON, or not a valid config.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        # Notepad begins a UTF-8 file with a mark, which utf-8-sig takes away.
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; give a path or --preset") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; give the config file inside it") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except ValueError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not JSON ({error}); see --preset for an example") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {type(tree).__name__}")
@@ -315,7 +318,7 @@ def with_overrides(config: Config, assignments: Iterable[str]) -> Config:
             )
         try:
             group[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             group[name] = text
     return config_from_dict(tree, source="settings")
 

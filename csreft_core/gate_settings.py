@@ -80,9 +80,9 @@ def parse_gate_setting(setting: str | Sequence[float], names: Sequence[str]) -> 
         return GateSetting("given", tuple(float(name == skill) for name in names))
     try:
         values = json.loads(text if text.startswith("[") else f"[{text}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(
-            f"unknown gate setting {text!r}; expected {', '.join(_NAMED)}, only:<skill> "
+            f"unknown gate setting {text[:80]!r}; expected {', '.join(_NAMED)}, only:<skill> "
             f"or {k} numbers such as {','.join(['1'] + ['0'] * (k - 1))}"
         ) from None
     return _vector(values, names)
