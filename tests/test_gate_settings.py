@@ -64,6 +64,7 @@ def test_oracle_without_labels_is_an_error():
         ("[1,0,[1]]", "expected 3 finite gates"),
         ("1;0;0", "unknown gate setting"),
         ("[1,0,0", "unknown gate setting"),
+        ("[" * 100_000, "unknown gate setting"),
         ([1.0], "expected 3 finite gates"),
         ([1.0, float("nan"), 0.0], "expected 3 finite gates"),
     ],
