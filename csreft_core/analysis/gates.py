@@ -120,12 +120,12 @@ def sentence_gate_range(table: pd.DataFrame) -> str:
     top = ranges.idxmax()
     if ranges[top] <= _SAME:
         return (
-            f"The gates ignore the prompt: over {n} prompts, max − min of every gate is at most "
+            f"The gates ignore the prompt: over {n} prompts, max - min of every gate is at most "
             f"{ranges[top]:.1g}."
         )
     low = ranges.idxmin()
     return (
-        f"The gates depend on the prompt: over {n} prompts, max − min is {ranges[top]:.3f} for "
+        f"The gates depend on the prompt: over {n} prompts, max - min is {ranges[top]:.3f} for "
         f"{top} and at least {ranges[low]:.3f} for every gate."
     )
 

@@ -149,7 +149,9 @@ def sentence_entropy(records: Sequence[Record]) -> str:
     if entropy.empty:
         return "No gates yet."
     value = entropy.iloc[-1]
-    return f"The gate entropy is {value:.3f} nats; gates at one half would have 0.693, at 0 or 1, 0."
+    return (
+        f"The gate entropy is {value:.3f} nats; gates at one half would have 0.693, at 0 or 1, 0."
+    )
 
 
 def sentence_constraint(records: Sequence[Record]) -> str:

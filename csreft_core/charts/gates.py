@@ -104,7 +104,8 @@ def gates_over_prompts(
                 "opacity": 0.75,
             },
             customdata=part[["prompt", "subspace"]],
-            hovertemplate="%{customdata[0]}<br>%{customdata[1]}: gate %{x:.6f}<extra>%{fullData.name}</extra>",
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}: gate %{x:.6f}"
+            "<extra>%{fullData.name}</extra>",
         )
     figure.update_xaxes(title="gate (no unit, 0 closed, 1 open)", range=[-0.04, 1.04])
     figure.update_yaxes(

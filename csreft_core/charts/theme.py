@@ -4,11 +4,12 @@ A skill is told apart by its colour and by its marker, dash and pattern, so a fi
 without colour. No I/O, no randomness.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 MOST_POINTS = 400
 _FONT = "Source Sans Pro, Source Sans, Segoe UI, Helvetica, Arial, sans-serif"
@@ -68,7 +69,7 @@ class Style:
     pattern: str
 
 
-def styles(names: Sequence[str], palette: Palette) -> dict[str, Style]:
+def styles(names: Iterable[str], palette: Palette) -> dict[str, Style]:
     """A style for each name, by its place; colours repeat after eight, the mixture does not."""
     n = len(palette.colours)
     return {
@@ -82,16 +83,14 @@ def styles(names: Sequence[str], palette: Palette) -> dict[str, Style]:
     }
 
 
-def ordered(names: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+def ordered(names: Iterable[str] | None, found: Iterable[str]) -> list[str]:
     """The given names that were found, in their order, then the others as they were found."""
     there = list(dict.fromkeys(found))
     first = [name for name in names or () if name in there]
     return first + [name for name in there if name not in first]
 
 
-def thinned(
-    x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS
-) -> tuple[np.ndarray, np.ndarray]:
+def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most `most` points of a line; each bin keeps its lowest and its highest point.
 
     First and last point stay. NaN is kept as a gap where a whole bin is NaN.
