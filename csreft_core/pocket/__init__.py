@@ -1,0 +1,1 @@
+"""The embedded tiny base model ``pocket``: its words, its texts, its training, its check."""
