@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -60,8 +60,8 @@ class Status:
     """
 
     state: State
-    step: int = Field(ge=0)
-    total_steps: int = Field(ge=1)
+    step: Annotated[int, Field(ge=0)]
+    total_steps: Annotated[int, Field(ge=1)]
     heartbeat: float
     message: str
     created: float
