@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csreft_core.adapter import CSReFT
+from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment, Pass, Request, request
 from csreft_core.skills import Batch, Example, Row, collate, encode
 
@@ -32,6 +33,23 @@ def encode_rows(rows: Sequence[Row], tokenizer: Any, template: str, max_length: 
 def row_labels(rows: Sequence[Row], names: Sequence[str]) -> Float[Tensor, "row k"]:
     """1 where a row has the skill that a subspace is named after, else 0."""
     return torch.tensor([[float(name in row.skills) for name in names] for row in rows])
+
+
+def check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """See that oracle gates can be made of the rows' skills.
+
+    Raises:
+        ConfigError: a row without a skill, or with one that no subspace is named after.
+    """
+    for row in rows:
+        unknown = [skill for skill in row.skills if skill not in names]
+        if unknown or not row.skills:
+            which = f"skill {unknown[0]!r}" if unknown else "no skill"
+            raise ConfigError(
+                f"gate setting 'oracle' needs a subspace for the skill of each prompt, but "
+                f"{row.prompt[:40]!r} has {which} and the subspaces are {', '.join(names)}; use "
+                "'learned' or gates of your own"
+            )
 
 
 def skill_name(row: Row) -> str:
@@ -97,7 +115,12 @@ def evaluate(
     Returns:
         `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
         `mean`: both as plain means over the skills.
+
+    Raises:
+        ConfigError: a gate setting that does not fit the adapter or the rows.
     """
+    if adapter is not None and gates == "oracle":
+        check_labels(encoded.rows, adapter.names)
     base = attachment.base
     scores: dict[str, list[tuple[float, float, float]]] = {}
     for part, batch in batches(encoded, base.pad_id, batch_size, base.device):

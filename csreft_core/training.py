@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
-from csreft_core.adapter import CSReFT, build_adapter, save_adapter
+from csreft_core.adapter import CSReFT, build_adapter, parameter_counts, save_adapter
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import BaseConfig, Config, Provenance
 from csreft_core.errors import CsreftError, RunError
@@ -99,10 +99,13 @@ def train(
         accelerator: Device and processes; made from the environment if not given.
 
     Raises:
-        RunError: another process trains this run, or its newest checkpoint cannot be read.
+        RunError: it is finished, another process trains it, or its newest checkpoint cannot be
+            read.
         CsreftError: a base, data or settings that do not work or do not fit each other.
     """
     accelerator = accelerator or Accelerator(cpu=run.config().base.device == "cpu")
+    if resume and run.status().state == "finished":
+        raise RunError(f"run {run.name!r} is finished, there is nothing to resume; train a new one")
     with _reporting(run, accelerator):
         base = base or load_base(_on_device(run.config().base, accelerator))
         config = _with_provenance(run, base, accelerator)
@@ -112,6 +115,7 @@ def train(
                 _load_checkpoint(training)
             if accelerator.is_main_process:
                 run.truncate_metrics(training.step)
+            yield _start_record(training)
             yield from _run_steps(training)
 
 
@@ -181,6 +185,25 @@ def _with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
     return config
 
 
+def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
+    """A fresh adapter, if settings, base and data fit each other.
+
+    Raises:
+        ConfigError: layers, ranks or subspaces that do not fit the base or the skills.
+        SkillSetError: a row without a skill where training needs the labels.
+    """
+    adapter = build_adapter(
+        config,
+        d_model=base.d_model,
+        n_layers=base.n_layers,
+        skills=skill_set.names,
+        base_fingerprint=base.fingerprint,
+    )
+    if config.router.gates == "oracle" or config.router.supervision > 0:
+        skill_set.labels(skill_set.split("train"))
+    return adapter.to(base.device)
+
+
 def _prepare(
     run: Run,
     config: Config,
@@ -191,13 +214,7 @@ def _prepare(
     base = attachment.base
     assert config.provenance is not None
     template, longest = config.provenance.template, config.train.max_length
-    adapter = build_adapter(
-        config,
-        d_model=base.d_model,
-        n_layers=base.n_layers,
-        skills=skill_set.names,
-        base_fingerprint=base.fingerprint,
-    ).to(base.device)
+    adapter = fitting_adapter(config, base, skill_set)
 
     def encoded(split: str) -> Encoded:
         return encode_rows(skill_set.split(split), base.tokenizer, template, longest)
@@ -399,6 +416,19 @@ def _step_record(training: _Training, window: _Window) -> dict[str, Any]:
         "time_left_s": spent / training.step * (config.train.steps - training.step),
         "elapsed_s": spent,
     }
+
+
+def _start_record(training: _Training) -> dict[str, Any]:
+    """What is trained, in numbers; written once, at the first step of all."""
+    record = {
+        "kind": "start",
+        "step": training.step,
+        "parameters": parameter_counts(training.adapter),
+        "base_parameters": training.attachment.base.n_parameters,
+    }
+    if training.step > 0:
+        return record
+    return _written(training, record)
 
 
 def _written(training: _Training, record: dict[str, Any]) -> dict[str, Any]:

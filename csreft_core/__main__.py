@@ -1,0 +1,30 @@
+"""`python -m csreft_core`: the command line."""
+
+import os
+import sys
+import warnings
+from io import TextIOWrapper
+
+from csreft_core.cli import main
+
+
+def _start() -> int:
+    if not sys.warnoptions:
+        # A line on stderr means a mistake; notes of libraries are none. `-W default` shows them.
+        warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A Windows console may not know every character of a prompt or an answer.
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has left. Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(_start())

@@ -1,0 +1,147 @@
+"""`evaluate`, `generate` and `inspect`: the commands that use a finished run."""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from csreft_core.adapter import CSReFT, check_base, load_adapter
+from csreft_core.analysis.composition import best_patterns, pattern_scores, pattern_table
+from csreft_core.analysis.gates import gate_skill_nmi, gates_table
+from csreft_core.base_models import Base, load_base
+from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.config import PLAIN_TEMPLATE, Config
+from csreft_core.engine import Engine
+from csreft_core.errors import ConfigError
+from csreft_core.evaluation import check_labels, encode_rows, evaluate
+from csreft_core.gate_settings import parse_gate_setting
+from csreft_core.hooking import attach
+from csreft_core.runs import Run, open_run
+from csreft_core.skills import Row, read_skills
+
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run that can be used, without its base."""
+
+    run: Run
+    config: Config
+    adapter: CSReFT
+
+    @property
+    def template(self) -> str:
+        """The resolved template of its prompts."""
+        provenance = self.config.provenance
+        return PLAIN_TEMPLATE if provenance is None else provenance.template
+
+    def base(self) -> Base:
+        """Load its base and see that it is the right one."""
+        base = load_base(self.config.base)
+        check_base(self.adapter, base.fingerprint, base.id)
+        return base
+
+    def rows(self, skills: str | None, split: str) -> tuple[Row, ...]:
+        """Rows of a skill set, by default of the one it was trained on."""
+        if skills is None:
+            return self.run.skill_set().split(split)
+        return read_skills(skills, self.config.data.skill_column).split(split)
+
+
+def _open(path: str) -> _Trained:
+    run = open_run(Path(path))
+    return _Trained(run, run.config(), load_adapter(run.adapter_path))
+
+
+def evaluate_command(args: argparse.Namespace) -> int:
+    """Loss and exact match for each skill; with gates of the router, their NMI with the skill."""
+    quiet_libraries()
+    trained = _open(args.run)
+    adapter, config = trained.adapter, trained.config
+    if args.gates != BEST:
+        parse_gate_setting(args.gates, adapter.names)
+    rows = trained.rows(args.skills, args.split)
+    base = trained.base()
+    encoded = encode_rows(rows, base.tokenizer, trained.template, config.train.max_length)
+    with attach(base) as attachment:
+        if args.gates == BEST:
+            scores = pattern_scores(best_patterns(pattern_table(attachment, adapter, encoded)))
+        else:
+            scores = evaluate(attachment, adapter, encoded, gates=args.gates)
+    result = {"run": str(trained.run.path), "gates": args.gates, "split": args.split, **scores}
+    if args.gates in ("learned", "hard") and adapter.router is not None:
+        result["nmi"] = gate_skill_nmi(_table(Engine(base), trained, rows, args.gates))
+    print(json.dumps(result, ensure_ascii=False) if args.json else _scores_text(result))
+    return 0
+
+
+def _table(engine: Engine, trained: _Trained, rows: tuple[Row, ...], gates: str) -> pd.DataFrame:
+    if gates == "oracle":
+        check_labels(rows, trained.adapter.names)
+    return gates_table(
+        engine,
+        trained.adapter,
+        [row.prompt for row in rows],
+        ["+".join(row.skills) for row in rows],
+        gates,
+        template=trained.template,
+    )
+
+
+def _scores_text(result: dict) -> str:
+    rows = [{"skill": name, **scores} for name, scores in result["skills"].items()]
+    rows.append({"skill": "mean", **result["mean"], "n": sum(row["n"] for row in rows)})
+    shown = rows_text([_columns(row) for row in rows])
+    end = f"\nnmi of gates and skill: {result['nmi']:.3f}" if "nmi" in result else ""
+    return f"gates {result['gates']}, split {result['split']}\n{shown}{end}"
+
+
+def _columns(row: dict) -> dict:
+    return {
+        "skill": row["skill"],
+        "loss (nats)": row["loss"],
+        "exact match": row["exact_match"],
+        "n": row["n"],
+    }
+
+
+def generate_command(args: argparse.Namespace) -> int:
+    """Answer one prompt under a gate setting."""
+    quiet_libraries()
+    trained = _open(args.run)
+    parse_gate_setting(args.gates, trained.adapter.names)
+    engine = Engine(trained.base())
+    answer = engine.generate(trained.adapter, args.prompt, args.gates, template=trained.template)
+    if args.json:
+        shown = {"prompt": answer.prompt, "text": answer.text, "gates": answer.gates}
+        print(json.dumps(shown, ensure_ascii=False))
+        return 0
+    print(answer.text)
+    gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
+    print("gates: " + "  ".join(gates))
+    return 0
+
+
+def inspect_command(args: argparse.Namespace) -> int:
+    """The gates of prompts: one row for each prompt and subspace."""
+    quiet_libraries()
+    trained = _open(args.run)
+    parse_gate_setting(args.gates, trained.adapter.names)
+    if args.prompt and args.skills:
+        raise ConfigError("both --prompt and --skills are given; choose one")
+    if args.prompt:
+        rows = tuple(Row((), prompt, "", "test_items") for prompt in args.prompt)
+    else:
+        rows = trained.rows(args.skills, args.split)
+    table = _table(Engine(trained.base()), trained, rows, args.gates)
+    if args.csv:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    elif args.json:
+        print(table.to_json(orient="records", force_ascii=False))
+    else:
+        print(rows_text(table.to_dict("records")))
+    return 0

@@ -1,0 +1,189 @@
+"""The arguments of every command. Nothing heavy is imported here, so mistakes answer at once."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from csreft_core.config import PRESET_NOTES
+from csreft_core.errors import ConfigError
+
+_GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
+_VIEWS = ("gates",)
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake as our error, in one line, instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; its result has `command`, the function to call with it."""
+    top = _Parser(
+        prog="python -m csreft_core",
+        description="Train CS-ReFT adapters and look at what they do.",
+        allow_abbrev=False,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_generate(commands)
+    _add_inspect(commands)
+    _add_upkeep(commands)
+    return top
+
+
+def _add(commands: argparse._SubParsersAction, name: str, command: Command, text: str) -> _Parser:
+    added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = _add(commands, "train", _train, "Train an adapter in a run folder.")
+    train.add_argument(
+        "config", nargs="?", metavar="CONFIG.json", help="a config file; a run's is one"
+    )
+    train.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"start from a preset: {', '.join(PRESET_NOTES)} (default: recommended)",
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="path=value",
+        help="set one value, such as train.steps=200; may be repeated",
+    )
+    train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run, under its own config"
+    )
+    train.add_argument(
+        "--queue", action="store_true", help="wait until no other run of the folder trains"
+    )
+    _add_json(train, "print the last record as JSON")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = _add(commands, "evaluate", _evaluate, "Loss and exact match of each skill.")
+    evaluate.add_argument("run", metavar="RUN", help="the run folder")
+    _add_gates(evaluate, "; or best: for each prompt the best of all open and closed gates")
+    _add_rows(evaluate)
+    _add_json(evaluate, "print the scores as JSON")
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
+    generate = _add(commands, "generate", _generate, "Answer one prompt.")
+    generate.add_argument("run", metavar="RUN", help="the run folder")
+    generate.add_argument("--prompt", required=True, metavar="TEXT", help="the question")
+    _add_gates(generate)
+    _add_json(generate, "print prompt, answer and gates as JSON")
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    inspect = _add(commands, "inspect", _inspect, "Print the table that a page draws.")
+    inspect.add_argument("run", metavar="RUN", help="the run folder")
+    inspect.add_argument("view", choices=_VIEWS, help="which table")
+    inspect.add_argument(
+        "--prompt",
+        nargs="+",
+        action="extend",
+        metavar="TEXT",
+        help="prompts to look at, instead of a split of the run's skill set",
+    )
+    _add_gates(inspect)
+    _add_rows(inspect)
+    form = inspect.add_mutually_exclusive_group()
+    _add_json(form, "print rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+
+
+def _add_upkeep(commands: argparse._SubParsersAction) -> None:
+    doctor = _add(commands, "doctor", _doctor, "Check this installation.")
+    _add_json(doctor, "print the checks as JSON")
+    pocket = _add(commands, "build-pocket", _build_pocket, "Train the embedded base model.")
+    pocket.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
+    pocket.add_argument("--steps", type=int, metavar="N", help="stop early, after N steps")
+    pocket.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    pocket.add_argument(
+        "--check", action="store_true", help="then ask each skill without and with examples"
+    )
+    examples = _add(commands, "build-examples", _build_examples, "Train the shipped runs.")
+    examples.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
+    examples.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
+
+
+def _add_gates(command: _Parser, more: str = "") -> None:
+    command.add_argument(
+        "--gates",
+        default="learned",
+        metavar="SETTING",
+        help=f"{_GATES} (with = before a minus sign){more}; default: learned",
+    )
+
+
+def _add_rows(command: _Parser) -> None:
+    command.add_argument(
+        "--skills", metavar="FILE", help="a skill set; default: the one the run was trained on"
+    )
+    command.add_argument(
+        "--split",
+        default="test",
+        metavar="NAME",
+        help="train, validation, test_items, test_paraphrases, test_both, test_two_skills, "
+        "test (the first three tests) or all; default: test",
+    )
+
+
+def _add_json(command: argparse._ActionsContainer, text: str) -> None:
+    command.add_argument("--json", action="store_true", help=text)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from csreft_core.cli.settings import asked_config
+
+    config = asked_config(args)
+    from csreft_core.cli.train import train_command
+
+    return train_command(args, config)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from csreft_core.cli.answer import evaluate_command
+
+    return evaluate_command(args)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from csreft_core.cli.answer import generate_command
+
+    return generate_command(args)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from csreft_core.cli.answer import inspect_command
+
+    return inspect_command(args)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from csreft_core.cli.upkeep import doctor_command
+
+    return doctor_command(args)
+
+
+def _build_pocket(args: argparse.Namespace) -> int:
+    from csreft_core.cli.upkeep import build_pocket_command
+
+    return build_pocket_command(args)
+
+
+def _build_examples(args: argparse.Namespace) -> int:
+    from csreft_core.cli.upkeep import build_examples_command
+
+    return build_examples_command(args)

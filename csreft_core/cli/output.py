@@ -1,0 +1,37 @@
+"""How answers look on a terminal."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and notes of the libraries off stderr: one line there means a mistake."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def rows_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows with the same keys as an aligned table: text to the left, numbers to the right."""
+    if not rows:
+        return "(no rows)"
+    cells = [[*rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    left = [isinstance(value, str) for value in rows[0].values()]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if is_text else cell.rjust(width)
+            for cell, width, is_text in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

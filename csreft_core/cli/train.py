@@ -1,0 +1,162 @@
+"""`train`: a new run or an old one, a progress bar, a summary."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from csreft_core.base_models import Base, load_base
+from csreft_core.cli.output import quiet_libraries
+from csreft_core.config import Config
+from csreft_core.jobs import release_turns, resume_line, wait_for_turn
+from csreft_core.runs import Run, check_new_run, create_run, open_run
+from csreft_core.skills import read_skills
+from csreft_core.training import fitting_adapter, train
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]
+
+
+def train_command(args: argparse.Namespace, given: Config | None) -> int:
+    """Train a run to its end, or until it is asked to stop.
+
+    Args:
+        args: The arguments of `train`.
+        given: The config of a new run; None goes on with an old one.
+    """
+    quiet_libraries()
+    out = Path(args.out)
+    if given is None:
+        run, base = open_run(out), None
+    else:
+        check_new_run(out)
+    config = run.config() if given is None else given
+    _use_threads(config)
+    accelerator = Accelerator(cpu=config.base.device == "cpu")
+    if given is not None:
+        run, base = _new(out, given, accelerator)
+    is_main = accelerator.is_main_process
+    seen: dict[str, dict[str, Any]] = {}
+    with _stopping(run) as asked:
+        if not (args.queue and is_main) or wait_for_turn(run):
+            records = train(run, base, resume=args.resume, accelerator=accelerator)
+            seen = _follow(run, records, asked, show=is_main, quiet=args.json)
+    release_turns()
+    if is_main and args.json:
+        print(json.dumps(_final(run, seen), ensure_ascii=False))
+    elif is_main:
+        print(_summary(run, seen))
+    return 0
+
+
+def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base]:
+    """A new run, made only after config, data and base were found to fit each other."""
+    skill_set = read_skills(config.data.path, config.data.skill_column)
+    base = load_base(config.base)
+    fitting_adapter(config, base, skill_set)
+    if accelerator.is_main_process:
+        create_run(out, config, skill_set)
+    accelerator.wait_for_everyone()
+    return open_run(out), base
+
+
+def _use_threads(config: Config) -> None:
+    """In this process only, and before anything is computed: the last bits depend on it."""
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+
+
+@contextmanager
+def _stopping(run: Run) -> Iterator[threading.Event]:
+    """Ctrl+C or a termination asks the run to save and end; a second one ends at once."""
+    asked = threading.Event()
+
+    def ask(number: int, _frame: object) -> None:
+        asked.set()
+        run.request_stop()
+        signal.signal(number, previous[number])
+
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    previous = {n: signal.signal(n, ask) for n in _SIGNALS} if on_main_thread else {}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _follow(
+    run: Run, records: Iterator[dict[str, Any]], asked: threading.Event, *, show: bool, quiet: bool
+) -> dict[str, dict[str, Any]]:
+    """Draw the progress; returns the last record of each kind."""
+    seen: dict[str, dict[str, Any]] = {}
+    on_terminal = sys.stderr.isatty()
+    # A run that cannot start says so before any bar is drawn.
+    started = [*islice(records, 1)]
+    with tqdm(
+        total=run.config().train.steps,
+        unit="step",
+        disable=not show,
+        mininterval=0.2 if on_terminal else 5,
+        dynamic_ncols=on_terminal,
+    ) as bar:
+        for record in chain(started, records):
+            seen[record["kind"]] = record
+            if asked.is_set():  # also one that came before the trainer listened
+                run.request_stop()
+            if record["kind"] == "start" and show and not quiet:
+                tqdm.write(_parameters(record), file=sys.stdout)
+            bar.set_postfix(_state(seen), refresh=False)
+            bar.update(record["step"] - bar.n)
+    return seen
+
+
+def _state(seen: dict[str, dict[str, Any]]) -> dict[str, str]:
+    shown = {}
+    if "step" in seen:
+        shown["loss"] = f"{seen['step']['loss']:.3f}"
+    if "eval" in seen:
+        shown["validation"] = f"{seen['eval']['mean']['exact_match']:.0%}"
+    return shown
+
+
+def _parameters(start: dict[str, Any]) -> str:
+    counts, base = start["parameters"], start["base_parameters"]
+    return (
+        f"parameters: {counts['subspaces']:,} subspaces + {counts['router']:,} router = "
+        f"{counts['total']:,}, {counts['total'] / base:.4%} of the base's {base:,}"
+    )
+
+
+def _final(run: Run, seen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The last evaluation, with what it belongs to."""
+    start = seen.get("start", {})
+    counts = {key: start[key] for key in ("parameters", "base_parameters") if key in start}
+    last = seen.get("eval") or seen.get("step") or {}
+    return {"run": str(run.path), "state": run.status().state, **counts, **last}
+
+
+def _summary(run: Run, seen: dict[str, dict[str, Any]]) -> str:
+    status = run.status()
+    parts = [f"{status.state} at step {status.step} of {status.total_steps}"]
+    if "step" in seen:
+        parts.append(f"{seen['step']['elapsed_s']:.0f} s, loss {seen['step']['loss']:.3f}")
+    if "eval" in seen:
+        parts.append(f"validation exact match {seen['eval']['mean']['exact_match']:.3f}")
+    parts.append(
+        f"adapter in {run.adapter_path}"
+        if status.state == "finished"
+        else f"go on with: {resume_line(run)}"
+    )
+    return "; ".join(parts)

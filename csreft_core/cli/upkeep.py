@@ -1,0 +1,61 @@
+"""`doctor`, `build-pocket` and `build-examples`: the commands that care for an installation."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.doctor import run_checks
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """Print the checks; 1 if something has to be done."""
+    quiet_libraries()
+    checks = run_checks()
+    well = all(check.ok for check in checks)
+    if args.json:
+        rows = [{**asdict(check), "ok": check.ok} for check in checks]
+        print(json.dumps({"ok": well, "checks": rows}, ensure_ascii=False, indent=2))
+        return 0 if well else 1
+    for check in checks:
+        print(f"{'ok ' if check.ok else 'BAD'}  {check.name:<13} {check.found}")
+        if not check.ok:
+            print(f"     {'':<13} -> {check.remedy}")
+    print("All is well." if well else "Follow the arrows above, then run doctor again.")
+    return 0 if well else 1
+
+
+def build_pocket_command(args: argparse.Namespace) -> int:
+    """Train the embedded base into a new folder; `--check` then asks it every skill."""
+    from csreft_core.pocket.build import build
+    from csreft_core.pocket.check import knowledge_table
+
+    quiet_libraries()
+    out = Path(args.out)
+    with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
+        for record in build(out, steps=args.steps, seed=args.seed):
+            if record["event"] == "step":
+                bar.total = record["steps"]
+                bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
+                bar.update()
+            else:
+                saved = record
+    print(f"{saved['path']}: {saved['n_parameters']:,} weights, sha256 {saved['sha256']}")
+    if args.check:
+        print(rows_text([asdict(row) for row in knowledge_table(out)]))
+    return 0
+
+
+def build_examples_command(args: argparse.Namespace) -> int:
+    """Train the shipped runs into a folder."""
+    from csreft_core.examples import build_examples
+
+    quiet_libraries()
+    for run in build_examples(Path(args.out), args.names):
+        size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+        print(f"{run.path}: {size / 1000:.0f} kB", flush=True)
+    return 0
