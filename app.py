@@ -1,0 +1,21 @@
+"""Start: a shipped run is open; one sentence, its gates, and the answers with and without them."""
+
+import streamlit as st
+
+from csreft_core.ui import library, start
+from csreft_core.ui.shell import showing_errors, start_page
+
+with start_page("Start") as run:
+    start.intro(run)
+    if run is not None and start.can_answer(run):
+        row = start.choose_prompt(run)
+        if start.wants_answers(run):
+            left, right = st.columns([3, 2], gap="large")
+            with left, showing_errors():
+                start.show_gates(run, row)
+            with right, showing_errors():
+                start.show_answers(run, row)
+    runs = library.all_runs()
+    with showing_errors():
+        start.show_paper(library.example("paper", runs), library.example("recommended", runs))
+    start.ways_onward(run)

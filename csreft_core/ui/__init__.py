@@ -1,0 +1,1 @@
+"""The pages' building blocks: the only part of the library that knows Streamlit."""

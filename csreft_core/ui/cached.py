@@ -1,0 +1,159 @@
+"""Heavy work, kept by ids: the loaded base, adapters, answers, gates, metrics.
+
+Keys are paths with their time of change, the base's settings and the prompt; never a model or a
+tensor. Every cache has a bound.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from csreft_core.adapter import CSReFT, load_adapter, parameter_counts
+from csreft_core.analysis.gates import gates_table
+from csreft_core.base_models import load_base
+from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
+from csreft_core.engine import Answer, Engine
+from csreft_core.runs import Run
+from csreft_core.skills import Row, read_skills
+
+Stamp = tuple[str, int]
+
+
+def _stamp(path: Path) -> Stamp:
+    """A file and its time of change: the same stamp means the same content."""
+    return str(path), path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _base_key(config: Config) -> str:
+    return json.dumps(asdict(config.base))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the base model …")
+def _engine(base_key: str) -> Engine:
+    # Two at most, and none is closed when it leaves: another session may still be using it.
+    return Engine(load_base(BaseConfig(**json.loads(base_key))))
+
+
+def engine_of(run: Run) -> Engine:
+    """The engine of a run's base; shared by all sessions."""
+    return _engine(_base_key(run.config()))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _adapter(stamp: Stamp) -> CSReFT:
+    return load_adapter(Path(stamp[0]))
+
+
+def adapter_of(run: Run) -> CSReFT:
+    """The run's trained adapter; raises `AdapterError` where there is none."""
+    return _adapter(_stamp(run.adapter_path))
+
+
+def template_of(config: Config) -> str:
+    """The resolved template of a run's prompts."""
+    return PLAIN_TEMPLATE if config.provenance is None else config.provenance.template
+
+
+@st.cache_data(max_entries=256, show_spinner="Asking the model …")
+def _answer(
+    base_key: str, adapter: Stamp | None, template: str, prompt: str, gates: str, skills: str
+) -> Answer:
+    return _engine(base_key).generate(
+        None if adapter is None else _adapter(adapter),
+        prompt,
+        gates,
+        template=template,
+        skills=skills.split("+") if skills else None,
+    )
+
+
+def answer(run: Run, prompt: str, gates: str = "learned", skills: str = "") -> Answer:
+    """The answer with the run's adapter; `skills`, joined by `+`, is for oracle gates."""
+    config = run.config()
+    key, stamp = _base_key(config), _stamp(run.adapter_path)
+    return _answer(key, stamp, template_of(config), prompt, gates, skills)
+
+
+def base_answer(run: Run, prompt: str) -> Answer:
+    """The answer of the run's base without any adapter."""
+    config = run.config()
+    return _answer(_base_key(config), None, template_of(config), prompt, "learned", "")
+
+
+@st.cache_data(max_entries=64, show_spinner="Reading the gates …")
+def _gates(
+    base_key: str,
+    adapter: Stamp,
+    template: str,
+    prompts: tuple[str, ...],
+    skills: tuple[str, ...],
+    setting: str,
+) -> pd.DataFrame:
+    return gates_table(
+        _engine(base_key), _adapter(adapter), prompts, skills, setting, template=template
+    )
+
+
+def gates_of(
+    run: Run, prompts: Sequence[str], skills: Sequence[str], setting: str = "learned"
+) -> pd.DataFrame:
+    """`gates_table` of a run."""
+    config = run.config()
+    stamp, template = _stamp(run.adapter_path), template_of(config)
+    return _gates(_base_key(config), stamp, template, tuple(prompts), tuple(skills), setting)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _rows(stamp: Stamp) -> tuple[Row, ...]:
+    return Run(Path(stamp[0]).parent).skill_set().rows
+
+
+def rows_of(run: Run) -> tuple[Row, ...]:
+    """The rows of the run's skill set."""
+    return _rows(_stamp(run.path / "skills.jsonl"))
+
+
+def skill_names(run: Run) -> list[str]:
+    """The run's skills, in their order."""
+    return list(dict.fromkeys(name for row in rows_of(run) for name in row.skills))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _skill_set_rows(path: str, stamp: Stamp, skill_column: str) -> tuple[Row, ...]:  # noqa: ARG001
+    return read_skills(path, skill_column).rows
+
+
+def shipped_rows(path: str, skill_column: str = "skill") -> tuple[Row, ...]:
+    """The rows of a skill set by name, file or folder; raises `SkillSetError`."""
+    return _skill_set_rows(path, _stamp(Path(path)), skill_column)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _metrics(stamp: Stamp, size: int) -> list[dict[str, Any]]:  # noqa: ARG001
+    return Run(Path(stamp[0]).parent).metrics()
+
+
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    """The run's records; read again only when the file has changed."""
+    path = run.metrics_path
+    return _metrics(_stamp(path), path.stat().st_size if path.exists() else 0)
+
+
+def parameters_of(run: Run) -> dict[str, int]:
+    """Trained parameters in three parts: subspaces, router, total."""
+    return parameter_counts(adapter_of(run))
+
+
+def unknown_words(run: Run, prompt: str) -> list[str]:
+    """Words of a prompt that the base's tokeniser has no token for."""
+    tokenizer = engine_of(run).base.tokenizer
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return []
+    words = dict.fromkeys(prompt.split())
+    return [w for w in words if unknown in tokenizer(w, add_special_tokens=False)["input_ids"]]

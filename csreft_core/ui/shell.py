@@ -1,0 +1,90 @@
+"""What every page begins and ends with: settings, navigation, the chosen run, errors, versions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import streamlit as st
+
+from csreft_core import jobs
+from csreft_core.errors import CsreftError
+from csreft_core.runs import Run, runs_root
+from csreft_core.ui import library
+from csreft_core.ui.state import forget, remembered, written
+
+_PAGES = (
+    ("Learn", "app.py", "Start", ":material/home:", "What the gates do to one sentence"),
+    ("Build", "pages/Train.py", "Train", ":material/model_training:", "Teach a model your skills"),
+    ("Keep", "pages/Runs.py", "Runs", ":material/folder_open:", "All runs, and what differs"),
+)
+
+
+@contextmanager
+def showing_errors() -> Iterator[None]:
+    """Show the user's mistakes as a message that says what to do; everything else is a bug."""
+    try:
+        yield
+    except CsreftError as error:
+        text = str(error)
+        st.error(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
+
+
+@contextmanager
+def start_page(title: str) -> Iterator[Run | None]:
+    """Set the page up and give the chosen run; None where there is none at all.
+
+    Args:
+        title: Of the page, as in the navigation.
+    """
+    st.set_page_config(
+        page_title=f"{title} · CS-ReFT Explorer", page_icon=":material/alt_route:", layout="wide"
+    )
+    jobs.mark_interrupted(runs_root())
+    run = _chosen_run(library.all_runs())
+    with showing_errors():
+        yield run
+    _footer(run)
+
+
+def _chosen_run(runs: dict[str, Run]) -> Run | None:
+    asked = st.query_params.get("run")
+    problem = library.why_not(asked, runs_root()) if asked and asked not in runs else None
+    default = next((i for i in runs if library.is_example(i)), next(iter(runs), ""))
+    chosen = remembered("run", default, runs)
+    with st.sidebar:
+        st.markdown("### :material/alt_route: CS-ReFT Explorer")
+        _navigation(chosen)
+        if runs:
+            st.selectbox(
+                "Run",
+                list(runs),
+                format_func=library.label,
+                key="run",
+                on_change=written,
+                args=("run",),
+                help="The run that the pages show. It stays when you change the page, and a copy "
+                "of the address shows the same.",
+            )
+        else:
+            forget("run")
+    if problem:
+        st.error(problem)
+    return runs.get(chosen)
+
+
+def _navigation(chosen: str) -> None:
+    for group, path, label, icon, text in _PAGES:
+        st.caption(group)
+        st.page_link(path, label=label, icon=icon, help=text, query_params=run_link(chosen))
+
+
+def run_link(identity: str) -> dict[str, str]:
+    """The part of a link that carries the chosen run to another page."""
+    return {"run": identity} if identity else {}
+
+
+def _footer(run: Run | None) -> None:
+    parts = [f"{name} {version(name)}" for name in ("torch", "transformers", "streamlit")]
+    if run is not None:
+        parts.insert(0, f"run {run.name}")
+    st.caption(" · ".join(["CS-ReFT Explorer", *parts]))
