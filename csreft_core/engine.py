@@ -171,7 +171,7 @@ class Engine:
         batch_size: int = 128,
     ) -> Float[Tensor, "prompt k"]:
         """The gates of each prompt; of its last token where the router is per token."""
-        parts = []
+        parts = [torch.zeros(0, adapter.n_subspaces)]
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
             req = self._request(adapter, setting, None if skills is None else skills[part])

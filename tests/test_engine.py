@@ -1,0 +1,219 @@
+"""One base, many callers: every answer is the one that a caller alone would get."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from csreft_core.config import RouterConfig
+from csreft_core.engine import Engine
+from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.hooking import attach
+from tests.tiny import make_adapter, tiny_base, tokens
+
+TEMPLATE = "{prompt} ?"
+
+
+@pytest.fixture
+def engine(tiny_llama):
+    engine = Engine(tiny_base(tiny_llama))
+    yield engine
+    engine.close()
+
+
+def text(*words: int) -> str:
+    return " ".join(f"w{i}" for i in words)
+
+
+PROMPT = text(5, 9, 31, 40)
+SHORT = {"max_new_tokens": 4, "template": TEMPLATE}
+
+
+def test_answer_is_that_of_a_plain_generate(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    answer = engine.generate(adapter, PROMPT, **SHORT)
+    ids = engine.base.tokenizer(f"{PROMPT} ?", return_tensors="pt").input_ids
+    engine.close()
+    with torch.no_grad(), attach(engine.base, adapter):
+        out = engine.base.model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    new = out[0, ids.shape[1] :]
+    assert answer.text == engine.base.tokenizer.decode(new, skip_special_tokens=True)
+    assert (answer.prompt, answer.n_tokens) == (PROMPT, len(new))
+
+
+def test_bare_base_and_adapter_answer_side_by_side(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    bare, edited, off = (
+        engine.generate(None, PROMPT, **SHORT),
+        engine.generate(adapter, PROMPT, **SHORT),
+        engine.generate(adapter, PROMPT, "off", **SHORT),
+    )
+    assert bare.gates is None
+    assert bare.text == off.text
+    assert bare.text != edited.text
+    assert off.gates == {"skill 0": 0.0, "skill 1": 0.0}
+
+
+def test_gates_are_named_and_those_of_the_table(engine):
+    adapter = make_adapter(engine.base)
+    answer = engine.generate(adapter, PROMPT, **SHORT)
+    table = engine.gates(adapter, [PROMPT, text(7)], template=TEMPLATE)
+    assert tuple(answer.gates) == ("skill 0", "skill 1")
+    assert list(answer.gates.values()) == pytest.approx(table[0].tolist(), abs=1e-6)
+    assert not torch.equal(table[0], table[1])
+
+
+def test_gates_of_many_prompts_do_not_depend_on_the_batch(engine):
+    adapter = make_adapter(engine.base)
+    prompts = [text(*row.tolist()) for row in tokens(3, 7, 5, 2, 9)]
+    whole = engine.gates(adapter, prompts, template=TEMPLATE)
+    parts = engine.gates(adapter, prompts, template=TEMPLATE, batch_size=2)
+    torch.testing.assert_close(whole, parts, atol=1e-6, rtol=0)
+    assert whole.shape == (5, 2)
+
+
+@pytest.mark.parametrize("granularity", ["per_prompt", "per_token"])
+def test_gates_per_token_report_the_last_prompt_token(engine, granularity):
+    adapter = make_adapter(engine.base, router=RouterConfig(granularity=granularity))
+    answer = engine.generate(adapter, PROMPT, **SHORT)
+    table = engine.gates(adapter, [PROMPT, text(4, 5, 6, 7, 8, 9)], template=TEMPLATE)
+    assert list(answer.gates.values()) == pytest.approx(table[0].tolist(), abs=1e-6)
+
+
+def test_oracle_takes_the_true_skills(engine):
+    adapter = make_adapter(engine.base)
+    answer = engine.generate(adapter, PROMPT, "oracle", skills=["skill 1"], **SHORT)
+    only = engine.generate(adapter, PROMPT, "only:skill 1", **SHORT)
+    assert answer == only
+    assert answer.gates == {"skill 0": 0.0, "skill 1": 1.0}
+    rows = [["skill 0"], ["skill 0", "skill 1"]]
+    table = engine.gates(adapter, [PROMPT, PROMPT], "oracle", template=TEMPLATE, skills=rows)
+    assert table.tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    with pytest.raises(ConfigError, match="needs the skill of each prompt"):
+        engine.generate(adapter, PROMPT, "oracle", **SHORT)
+
+
+def test_streamed_pieces_are_the_answer(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    pieces = list(engine.stream(adapter, PROMPT, **SHORT))
+    assert "".join(pieces).strip() == engine.generate(adapter, PROMPT, **SHORT).text
+    assert len(pieces) > 1
+
+
+def test_a_failure_while_streaming_reaches_the_caller(engine):
+    adapter = make_adapter(engine.base, router=RouterConfig(gates="oracle"))
+    with pytest.raises(ConfigError, match="has no router"):
+        list(engine.stream(adapter, PROMPT, **SHORT))
+    assert engine.generate(None, PROMPT, **SHORT).n_tokens > 0
+
+
+def test_a_stream_that_is_left_early_harms_nobody(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    stream = engine.stream(adapter, PROMPT, **SHORT)
+    next(stream)
+    stream.close()
+    bare = engine.generate(None, PROMPT, **SHORT)
+    assert bare.gates is None
+    assert bare == engine.generate(None, PROMPT, **SHORT)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n"])
+def test_empty_prompt(engine, prompt):
+    with pytest.raises(ConfigError, match="the prompt is empty; write a question"):
+        engine.generate(None, prompt, **SHORT)
+
+
+def test_no_prompts(engine):
+    assert engine.gates(make_adapter(engine.base), [], template=TEMPLATE).shape == (0, 2)
+
+
+def test_too_long_prompt(engine):
+    with pytest.raises(ConfigError, match="has 128 tokens, the base reads at most 128; shorten"):
+        engine.generate(None, text(*[5] * 127), **SHORT)
+    answer = engine.generate(None, text(*[5] * 125), max_new_tokens=50, template=TEMPLATE)
+    assert 1 <= answer.n_tokens <= 2
+
+
+def test_adapter_of_another_base(engine):
+    with pytest.raises(AdapterError, match="trained on a base with fingerprint"):
+        engine.generate(make_adapter(), PROMPT, **SHORT)
+
+
+def test_setting_that_does_not_fit(engine):
+    with pytest.raises(ConfigError, match="no subspace 'french'"):
+        engine.generate(make_adapter(engine.base), PROMPT, "only:french", **SHORT)
+
+
+def test_adapters_in_training_mode_do_not_drop_anything(engine):
+    adapter = make_adapter(engine.base, dropout=0.5, positions="all")
+    expected = engine.generate(adapter, PROMPT, **SHORT)
+    assert engine.generate(adapter, PROMPT, **SHORT) == expected
+
+
+def test_close_takes_the_hooks_off(engine):
+    hooks = len(engine.base.blocks[0]._forward_hooks)
+    engine.close()
+    assert hooks == 1
+    assert len(engine.base.blocks[0]._forward_hooks) == 0
+
+
+# --- many callers ----------------------------------------------------------------------------
+
+N_THREADS, N_CALLS = 8, 500
+SETTINGS = ("learned", "hard", "uniform", "off", "only:skill 0", "0.3,-1", "learned", "uniform")
+
+
+class Caller:
+    """One thread's adapter, setting and prompts; the last one streams."""
+
+    def __init__(self, engine: Engine, number: int) -> None:
+        self.engine, self.number = engine, number
+        self.adapter = None
+        if number != 3:
+            positions = ("all", "l1", "f2+l2", "all_prompt")[number % 4]
+            granularity = "per_token" if number % 3 == 1 else "per_prompt"
+            self.adapter = make_adapter(
+                engine.base,
+                layers=((1,), (0, 2))[number % 2],
+                positions=positions,
+                router=RouterConfig(granularity=granularity),
+                seed=number,
+            )
+        lengths = [2 + (number + i) % 5 for i in range(5)]
+        self.prompts = [text(*row.tolist()) for row in tokens(*lengths, seed=number)]
+
+    def call(self, i: int) -> object:
+        prompt, setting = self.prompts[i % 5], SETTINGS[self.number]
+        if self.number == N_THREADS - 1:
+            pieces = self.engine.stream(
+                self.adapter, prompt, setting, max_new_tokens=2, template=TEMPLATE
+            )
+            return "".join(pieces).strip()
+        return self.engine.generate(
+            self.adapter, prompt, setting, max_new_tokens=2, template=TEMPLATE
+        )
+
+
+def test_eight_threads_get_the_answers_that_they_would_get_alone(engine):
+    """500 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
+    torch.set_num_threads(1)
+    callers = [Caller(engine, number) for number in range(N_THREADS)]
+    alone = [[caller.call(i) for i in range(5)] for caller in callers]
+    together = threading.Barrier(N_THREADS)
+
+    def work(caller: Caller) -> list[object]:
+        together.wait()
+        return [caller.call(i) for i in range(N_CALLS)]
+
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        answers = list(pool.map(work, callers))
+    for caller, got, expected in zip(callers, answers, alone, strict=True):
+        assert got == [expected[i % 5] for i in range(N_CALLS)], caller.number
+    # Callers differ, or a mix-up would not show.
+    prompt = callers[0].prompts[0]
+    texts = {
+        engine.generate(caller.adapter, prompt, SETTINGS[caller.number], **SHORT).text
+        for caller in callers
+    }
+    assert len(texts) >= 4
