@@ -23,6 +23,8 @@ def _start() -> int:
         # The reader of a pipe (`| head`) has left. Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # also a second one, while a training saves
+        return 130
     return code
 
 

@@ -132,7 +132,7 @@ def evaluate(
         if decode:
             exact = greedy_matches(attachment, req, encoded, part)
         for row, *score in zip(
-            rows, nll.tolist(), batch.n_answer_tokens.tolist(), exact.tolist(), strict=True
+            rows, nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist(), strict=True
         ):
             scores.setdefault(skill_name(row), []).append((score[0], score[1], score[2]))
     return summarise(scores)

@@ -177,9 +177,7 @@ def _with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
         versions={name: version(name) for name in ("torch", "transformers", "accelerate")},
     )
     threads = config.train.threads or torch.get_num_threads()
-    config = replace(
-        config, provenance=provenance, train=replace(config.train, threads=threads)
-    )
+    config = replace(config, provenance=provenance, train=replace(config.train, threads=threads))
     if accelerator.is_main_process:
         run.write_config(config)
     return config
@@ -190,7 +188,9 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
 
     Raises:
         ConfigError: layers, ranks or subspaces that do not fit the base or the skills.
-        SkillSetError: a row without a skill where training needs the labels.
+        SkillSetError: a row without a skill where training needs the labels, or a chat template
+            that the base does not have.
+        UnsupportedModelError: a tokeniser that cannot end an answer.
     """
     adapter = build_adapter(
         config,
@@ -201,6 +201,8 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
     )
     if config.router.gates == "oracle" or config.router.supervision > 0:
         skill_set.labels(skill_set.split("train"))
+    template = resolve_template(config.data.template, base.tokenizer)
+    encode_rows(skill_set.rows[:1], base.tokenizer, template, config.train.max_length)
     return adapter.to(base.device)
 
 
@@ -239,9 +241,7 @@ def _spread(encoded: Encoded) -> Encoded:
     """At most `_VALIDATION_ROWS` rows, evenly taken."""
     n = len(encoded.rows)
     take = np.unique(np.linspace(0, n - 1, min(n, _VALIDATION_ROWS)).astype(int))
-    return Encoded(
-        tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take)
-    )
+    return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
 
 
 def _optimizer(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
@@ -375,7 +375,7 @@ def _note(
     this: Pass,
 ) -> None:
     gates = this.prompt_gates().cpu()
-    scores = zip(rows, nll.tolist(), n_tokens.tolist(), exact.tolist(), gates, strict=True)
+    scores = zip(rows, nll.tolist(), n_tokens.double().tolist(), exact.tolist(), gates, strict=True)
     for row, loss, n, right, alpha in scores:
         window.scores.setdefault(skill_name(row), []).append((loss, n, right))
         window.gates.setdefault(skill_name(row), []).append(alpha)

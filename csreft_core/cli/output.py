@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 
@@ -14,6 +15,11 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def begun(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same records, once the first is there: no bar is drawn for what cannot start."""
+    return chain([*islice(records, 1)], records)
 
 
 def rows_text(rows: Sequence[dict[str, Any]]) -> str:

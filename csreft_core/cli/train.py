@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from csreft_core.base_models import Base, load_base
-from csreft_core.cli.output import quiet_libraries
+from csreft_core.cli.output import begun, quiet_libraries
 from csreft_core.config import Config
 from csreft_core.jobs import release_turns, resume_line, wait_for_turn
 from csreft_core.runs import Run, check_new_run, create_run, open_run
@@ -102,8 +101,7 @@ def _follow(
     """Draw the progress; returns the last record of each kind."""
     seen: dict[str, dict[str, Any]] = {}
     on_terminal = sys.stderr.isatty()
-    # A run that cannot start says so before any bar is drawn.
-    started = [*islice(records, 1)]
+    records = begun(records)
     with tqdm(
         total=run.config().train.steps,
         unit="step",
@@ -111,7 +109,7 @@ def _follow(
         mininterval=0.2 if on_terminal else 5,
         dynamic_ncols=on_terminal,
     ) as bar:
-        for record in chain(started, records):
+        for record in records:
             seen[record["kind"]] = record
             if asked.is_set():  # also one that came before the trainer listened
                 run.request_stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.cli.output import begun, quiet_libraries, rows_text
 from csreft_core.doctor import run_checks
 
 
@@ -36,8 +36,9 @@ def build_pocket_command(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     out = Path(args.out)
+    records = begun(build(out, steps=args.steps, seed=args.seed))
     with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
-        for record in build(out, steps=args.steps, seed=args.seed):
+        for record in records:
             if record["event"] == "step":
                 bar.total = record["steps"]
                 bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)

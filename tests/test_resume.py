@@ -1,0 +1,212 @@
+"""Killed, stopped or interrupted: after a resume the adapter is that of an uninterrupted run."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csreft_core import training
+from csreft_core.cli import main
+from csreft_core.run_folder import Run
+from csreft_core.runs import open_run
+from tests import tiny_runs
+from tests.repository import ROOT
+
+# Trains, but stands still for good at one place: before step N, or within a write.
+_DRIVER = """
+import sys, time
+from csreft_core import training
+from csreft_core.cli import main
+
+place, at = sys.argv[1], int(sys.argv[2])
+one_step, save, save_adapter = training._one_step, training.torch.save, training.save_adapter
+
+def stand_still():
+    print("here", flush=True)
+    time.sleep(600)
+
+def step(this, window):
+    if place == "step" and this.step == at:
+        stand_still()
+    one_step(this, window)
+
+def half_a_checkpoint(state, path):
+    save(state, path)
+    if place == "checkpoint" and state["step"] == at:
+        path.write_bytes(path.read_bytes()[:2000])
+        stand_still()
+
+def no_adapter(adapter, path):
+    if place == "adapter":
+        stand_still()
+    save_adapter(adapter, path)
+    if place == "end":
+        stand_still()
+
+training._one_step, training.torch.save, training.save_adapter = step, half_a_checkpoint, no_adapter
+sys.exit(main(sys.argv[3:]))
+"""
+# 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last
+# step, within the writing of a checkpoint, before the adapter is written, and after it.
+PLACES = [("step", 2), ("step", 6), ("step", 8), ("step", 11), ("checkpoint", 8), ("adapter", 0),
+          ("end", 0)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, a skill set and an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny_runs.save_base(folder / "base")
+    tiny_runs.write_rows(folder / "skills.jsonl", tiny_runs.rows())
+    assert main(command(folder, folder / "whole")) == 0
+    return folder
+
+
+def command(made: Path, out: Path) -> list[str]:
+    changes = {"router__supervision": 1, "adapter__dropout": 0.2, "train__weight_decay": 0.1}
+    chosen = tiny_runs.settings(made / "base", made / "skills.jsonl", **changes)
+    return ["train", *chosen, "--out", str(out), "--json"]
+
+
+def resume(run: Path) -> None:
+    assert main(["train", "--out", str(run), "--resume", "--json"]) == 0
+
+
+def results(run: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """The adapter's bytes, and the records without what a clock decided."""
+    clock = ("elapsed_s", "time_left_s", "tokens_per_second")
+    records = [{k: v for k, v in r.items() if k not in clock} for r in Run(run).metrics()]
+    return (run / "adapter.safetensors").read_bytes(), records
+
+
+@pytest.fixture(scope="module")
+def killed(made: Path) -> dict[tuple[str, int], Path]:
+    """One run for each place, trained by a process of its own and killed there."""
+    processes = {}
+    for place, at in PLACES:
+        run = made / f"{place}-{at}"
+        processes[place, at] = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER, place, str(at), *command(made, run)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    for process in processes.values():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    return {(place, at): made / f"{place}-{at}" for place, at in PLACES}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0]}-{place[1]}")
+def test_a_killed_run_goes_on_to_the_same_adapter(made, killed, place):
+    run = killed[place]
+    assert open_run(run).status().state == "running"  # nobody was left to say otherwise
+    if place[0] != "end":
+        assert not (run / "adapter.safetensors").exists()
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"kind": "step", "st')  # a line that the kill tore
+    resume(run)
+    assert results(run) == results(made / "whole")
+    assert open_run(run).status().state == "finished"
+
+
+def test_another_start_gives_another_adapter(made, tmp_path):
+    """The comparison above can fail."""
+    assert main([*command(made, tmp_path / "run"), "--set", "train.seed=1"]) == 0
+    assert results(tmp_path / "run") != results(made / "whole")
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Any) -> None:
+    """Let something happen within a step."""
+    one_step = training._one_step
+
+    def step(this: Any, window: Any) -> None:
+        one_step(this, window)
+        if this.step == n:
+            act(this.run)
+
+    monkeypatch.setattr(training, "_one_step", step)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_stop_saves_and_a_resume_goes_on(made, tmp_path, monkeypatch, n):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_step(patched, n, Run.request_stop)
+        assert main(command(made, path)) == 0
+    run = open_run(path)
+    assert (run.status().state, run.status().step) == ("stopped", n)
+    assert run.adapter_path.exists()  # usable as it is
+    assert main(["evaluate", str(path), "--json"]) == 0
+    resume(path)
+    adapter, records = results(path)
+    whole, expected = results(made / "whole")
+    assert adapter == whole
+    # The stop wrote one record more, which splits the mean of a later one.
+    assert [r for r in records if r["kind"] == "eval"] == [
+        r for r in expected if r["kind"] == "eval"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_termination_save_and_say_how_to_go_on(
+    made, tmp_path, monkeypatch, capsys, number
+):
+    path = tmp_path / "run"
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, lambda _: signal.raise_signal(number))
+        assert main([part for part in command(made, path) if part != "--json"]) == 0
+    assert signal.getsignal(number) == before
+    assert open_run(path).status().state == "stopped"
+    out = capsys.readouterr().out
+    assert "stopped at step 5 of 12" in out
+    assert f"train --out {path} --resume" in out
+    resume(path)
+    assert results(path)[0] == results(made / "whole")[0]
+
+
+def test_a_second_ctrl_c_ends_at_once(made, tmp_path, monkeypatch):
+    def twice(_: Run) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, twice)
+        with pytest.raises(KeyboardInterrupt):
+            main(command(made, path))
+    assert open_run(path).status().state == "interrupted"
+    resume(path)
+    assert results(path)[0] == results(made / "whole")[0]
+
+
+def test_the_thread_count_is_recorded_and_restored(made, tmp_path, monkeypatch):
+    path, seen = tmp_path / "run", []
+    unset = [part for part in command(made, path) if not part.startswith("train.threads")]
+    # `--set` stands before each value; the one that lost its value goes too.
+    arguments = [
+        part
+        for part, after in zip(unset, [*unset[1:], ""], strict=True)
+        if not (part == "--set" and after == "--set")
+    ]
+    training.torch.set_num_threads(1)
+    with monkeypatch.context() as patched:
+        at_step(patched, 3, Run.request_stop)
+        assert main(arguments) == 0
+    assert open_run(path).config().train.threads == 1
+    training.torch.set_num_threads(2)
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, lambda _: seen.append(training.torch.get_num_threads()))
+        resume(path)
+    assert seen == [1]
+    assert results(path)[0] == results(made / "whole")[0]
