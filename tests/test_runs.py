@@ -233,10 +233,11 @@ def test_the_lock_ends_with_a_killed_process(tmp_path):
         [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        assert run.is_locked()
-        process.kill()
-        process.wait()
+        try:
+            assert process.stdout.readline() == "held\n"
+            assert run.is_locked()
+        finally:
+            process.kill()
     assert not run.is_locked()
 
 
@@ -254,13 +255,14 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
         [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        until = time.time() + 1
-        seen = set()
-        while time.time() < until:
-            seen.add(run.status().message)
-        process.kill()
-        process.wait()
+        try:
+            process.stdout.readline()
+            until = time.time() + 1
+            seen = set()
+            while time.time() < until:
+                seen.add(run.status().message)
+        finally:
+            process.kill()
     assert len(seen) > 1
     assert open_run(run.path).status().total_steps == 7
 
