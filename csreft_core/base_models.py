@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -55,7 +55,7 @@ class Base:
     def pad_id(self) -> int:
         """Token to pad with; it is always masked."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if isinstance(token, int):
                 return token
         return 0
 
@@ -117,7 +117,8 @@ def load_base(config: BaseConfig) -> Base:
             f"base.path {config.path!r} cannot be loaded: {first[:300]}; give 'pocket', a folder "
             "that transformers saved, or a Hub id that this machine has or can reach"
         ) from None
-    return freeze(model.to(device), tokenizer, base_id=config.path, revision=config.revision)
+    model.to(device)  # pyright: ignore[reportArgumentType]  # the stub of a decorated method
+    return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
 
 
 def freeze(
@@ -134,8 +135,7 @@ def freeze(
     """
     model.eval().requires_grad_(False)
     blocks = find_blocks(model)
-    d_model = model.get_input_embeddings().weight.shape[1]
-    width = getattr(model.config.get_text_config(), "hidden_size", d_model)
+    width = model.config.get_text_config().hidden_size
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -143,7 +143,7 @@ def freeze(
         revision=revision,
         fingerprint=fingerprint(model),
         blocks=blocks,
-        d_model=width,
+        d_model=int(width),
         n_parameters=sum(p.numel() for p in model.parameters()),
     )
 
@@ -180,7 +180,9 @@ def fingerprint(model: PreTrainedModel) -> str:
     """
     digest = hashlib.sha256()
     digest.update("\n".join(sorted(name for name, _ in model.named_parameters())).encode())
-    table = model.get_input_embeddings().weight.detach().to(torch.bfloat16).cpu().contiguous()
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding.weight, Tensor)
+    table = embedding.weight.detach().to(torch.bfloat16).cpu().contiguous()
     digest.update(str(tuple(table.shape)).encode())
-    digest.update(table.view(torch.uint8).numpy())
+    digest.update(table.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

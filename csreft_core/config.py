@@ -140,8 +140,7 @@ class AdapterConfig:
             raise ValueError("form 'consreft' has no identity start; use init 'random'")
         if not self.tied and "+" not in self.positions:
             raise ValueError(
-                f"untied edits need two groups of positions such as 'f2+l2', "
-                f"not '{self.positions}'"
+                f"untied edits need two groups of positions such as 'f2+l2', not '{self.positions}'"
             )
 
 
@@ -162,9 +161,7 @@ class RouterConfig:
         default="sigmoid", description="From router logits to gates."
     )
     top_k: int = Field(default=1, ge=1, description="Open gates of gate 'top_k'.")
-    threshold: float = Field(
-        default=0.5, ge=0, le=1, description="A gate above it counts as open."
-    )
+    threshold: float = Field(default=0.5, ge=0, le=1, description="A gate above it counts as open.")
     temperature: float = Field(default=1.0, gt=0, description="Divides the router logits.")
     granularity: Literal["per_prompt", "per_token"] = Field(
         default="per_prompt", description="One gate vector for a prompt or for each token."

@@ -114,7 +114,7 @@ class Engine:
             pad_token_id=self.base.pad_id,
         )
         new = tokens[0, inputs["input_ids"].shape[1] :]
-        text = self.base.tokenizer.decode(new, skip_special_tokens=True).strip()
+        text = self.base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()
         named = None
         if adapter is not None:
             named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))

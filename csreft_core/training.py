@@ -5,51 +5,32 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 """
 
 import math
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
 from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
 from csreft_core.adapter import CSReFT, build_adapter, parameter_counts, save_adapter
 from csreft_core.base_models import Base, load_base
-from csreft_core.config import BaseConfig, Config, Provenance
-from csreft_core.errors import CsreftError, RunError
-from csreft_core.evaluation import (
-    Encoded,
-    answer_scores,
-    encode_rows,
-    evaluate,
-    row_labels,
-    skill_name,
-)
-from csreft_core.hooking import Attachment, Pass, attach, request
-from csreft_core.router import binary_entropy, omega, supervision_loss
+from csreft_core.config import Config
+from csreft_core.errors import RunError
+from csreft_core.evaluation import Encoded, encode_rows, evaluate, skill_name
+from csreft_core.hooking import Attachment, attach
+from csreft_core.objective import Window, batch_loss, gate_means
+from csreft_core.reporting import on_device, report, reporting, with_provenance
+from csreft_core.router import binary_entropy
 from csreft_core.runs import Run
-from csreft_core.skills import SkillSet, collate, epoch_order, resolve_template
+from csreft_core.skills import SkillSet, epoch_order, resolve_template
 from csreft_core.snapshots import save_snapshot
 
 _RECORDS = 150
 _VALIDATION_ROWS = 256
-
-
-@dataclass
-class _Window:
-    """What has happened since the last record."""
-
-    scores: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
-    gates: dict[str, list[Tensor]] = field(default_factory=dict)
-    tokens: int = 0
-    since: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
@@ -106,9 +87,9 @@ def train(
     accelerator = accelerator or Accelerator(cpu=run.config().base.device == "cpu")
     if resume and run.status().state == "finished":
         raise RunError(f"run {run.name!r} is finished, there is nothing to resume; train a new one")
-    with _reporting(run, accelerator):
-        base = base or load_base(_on_device(run.config().base, accelerator))
-        config = _with_provenance(run, base, accelerator)
+    with reporting(run, accelerator):
+        base = base or load_base(on_device(run.config().base, accelerator))
+        config = with_provenance(run, base, accelerator)
         with attach(base) as attachment:
             training = _prepare(run, config, run.skill_set(), attachment, accelerator)
             if resume:
@@ -117,70 +98,6 @@ def train(
                 run.truncate_metrics(training.step)
             yield _start_record(training)
             yield from _run_steps(training)
-
-
-@contextmanager
-def _reporting(run: Run, accelerator: Accelerator) -> Iterator[None]:
-    """Hold the run's lock and tell in its status how the training goes and ends."""
-    if not accelerator.is_main_process:
-        yield
-        return
-    with run.training_lock():
-        run.clear_stop()
-        report(run, state="running", message="loading the base", started=time.time(), ended=None)
-        try:
-            yield
-        except GeneratorExit:
-            report(run, state="interrupted", message="training was left; resume it")
-            raise
-        except KeyboardInterrupt:
-            report(run, state="interrupted", message="interrupted by the keyboard; resume it")
-            raise
-        except Exception as error:
-            text = str(error) if isinstance(error, CsreftError) else f"{error!r}; see log.txt"
-            report(run, state="failed", message=text, ended=time.time())
-            raise
-        stopped = run.status().step < run.config().train.steps
-        report(run, state="stopped" if stopped else "finished", message="", ended=time.time())
-
-
-def report(run: Run, **changes: Any) -> None:
-    """Change fields of the run's status; the heartbeat is now."""
-    status = replace(run.status(), heartbeat=time.time(), pid=os.getpid(), **changes)
-    run.write_status(status)
-
-
-def _on_device(config: BaseConfig, accelerator: Accelerator) -> BaseConfig:
-    """With several processes, each takes the device that accelerate gave it."""
-    if accelerator.num_processes == 1 or config.device != "auto":
-        return config
-    return replace(config, device=str(accelerator.device))
-
-
-def _with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
-    """Complete the run's config with what it is trained on.
-
-    Raises:
-        RunError: the run was begun on another base.
-    """
-    config = run.config()
-    if config.provenance and config.provenance.base_fingerprint != base.fingerprint:
-        raise RunError(
-            f"run {run.name!r} was begun on a base with fingerprint "
-            f"{config.provenance.base_fingerprint[:12]}, but {base.id!r} has "
-            f"{base.fingerprint[:12]}; restore that base, or begin a new run"
-        )
-    provenance = Provenance(
-        base_fingerprint=base.fingerprint,
-        base_revision=base.revision,
-        template=resolve_template(config.data.template, base.tokenizer),
-        versions={name: version(name) for name in ("torch", "transformers", "accelerate")},
-    )
-    threads = config.train.threads or torch.get_num_threads()
-    config = replace(config, provenance=provenance, train=replace(config.train, threads=threads))
-    if accelerator.is_main_process:
-        run.write_config(config)
-    return config
 
 
 def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
@@ -271,7 +188,7 @@ def _batch_rows(n: int, size: int, step: int, seed: int) -> np.ndarray:
 def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
     t = training.config.train
     log_every = math.ceil(t.steps / _RECORDS)
-    window = _Window()
+    window = Window()
     if training.step == 0:
         yield from _evaluated(training)
     while training.step < t.steps:
@@ -281,7 +198,7 @@ def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
         stopping = _agreed(training, training.run.stop_requested())
         if any(due) or stopping or step % log_every == 0 or step == 1:
             yield _written(training, _step_record(training, window))
-            window = _Window()
+            window = Window()
         if due[0] or due[2]:
             yield from _evaluated(training)
         if (due[1] or stopping) and not due[2]:
@@ -299,10 +216,12 @@ def _agreed(training: _Training, value: bool) -> bool:
     if training.accelerator.num_processes == 1:
         return value
     flag = torch.tensor(float(value), device=training.accelerator.device)
-    return bool(training.accelerator.reduce(flag, "sum") > 0)
+    total = training.accelerator.reduce(flag, "sum")
+    assert isinstance(total, Tensor)
+    return bool(total > 0)
 
 
-def _one_step(training: _Training, window: _Window) -> None:
+def _one_step(training: _Training, window: Window) -> None:
     t, accelerator = training.config.train, training.accelerator
     taken = _batch_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
     mine = taken[accelerator.process_index :: accelerator.num_processes]
@@ -311,7 +230,17 @@ def _one_step(training: _Training, window: _Window) -> None:
     training.optimizer.zero_grad(set_to_none=True)
     n_tokens = sum(len(training.train_rows.examples[i].answer) for i in taken)
     if len(mine):
-        accelerator.backward(_loss(training, window, mine, n_tokens, len(taken)))
+        loss = batch_loss(
+            training.attachment,
+            training.adapter,
+            training.config,
+            [training.train_rows.rows[i] for i in mine],
+            [training.train_rows.examples[i] for i in mine],
+            n_tokens=n_tokens,
+            n_rows=len(taken),
+            window=window,
+        )
+        accelerator.backward(loss)
     parameters = [p for p in training.adapter.parameters() if p.requires_grad]
     if accelerator.num_processes > 1:
         for p in parameters:
@@ -330,65 +259,7 @@ def _one_step(training: _Training, window: _Window) -> None:
     window.tokens += n_tokens
 
 
-def _loss(
-    training: _Training, window: _Window, mine: np.ndarray, n_tokens: int, n_rows: int
-) -> Float[Tensor, ""]:
-    """This process's share of the loss: answer tokens and rows of the whole batch divide it."""
-    config, adapter, base = training.config, training.adapter, training.attachment.base
-    rows = [training.train_rows.rows[i] for i in mine]
-    batch = collate([training.train_rows.examples[i] for i in mine], base.pad_id).to(base.device)
-    labels = row_labels(rows, adapter.names).to(base.device)
-    req = request(adapter, training.gate_setting, labels)
-    nll, exact, this = answer_scores(training.attachment, req, batch)
-    loss = nll.sum() / n_tokens
-    share = len(mine) / n_rows
-    r = config.router
-    if adapter.router is not None and this.logits is not None:
-        if r.supervision > 0:
-            loss = loss + share * r.supervision * supervision_loss(
-                _at_last(this, this.logits), labels, r.gate
-            )
-        if r.sparsity > 0:
-            gates = adapter.router.gates(_at_last(this, this.logits))
-            loss = loss + share * r.sparsity * omega(gates, r.omega)
-    if config.adapter.constraint == "penalty":
-        loss = loss + share * config.adapter.penalty * adapter.overlap_penalty()
-    _note(window, training, rows, nll, batch.n_answer_tokens, exact, this)
-    return loss
-
-
-def _at_last(this: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
-    """Router values of each prompt: of its last token, which has seen all of it, if per token."""
-    if values.ndim == 2:
-        return values
-    return values[torch.arange(len(values)), this.last_prompt_column()]
-
-
-@torch.no_grad()
-def _note(
-    window: _Window,
-    training: _Training,
-    rows: list[Any],
-    nll: Tensor,
-    n_tokens: Tensor,
-    exact: Tensor,
-    this: Pass,
-) -> None:
-    gates = this.prompt_gates().cpu()
-    scores = zip(rows, nll.tolist(), n_tokens.double().tolist(), exact.tolist(), gates, strict=True)
-    for row, loss, n, right, alpha in scores:
-        window.scores.setdefault(skill_name(row), []).append((loss, n, right))
-        window.gates.setdefault(skill_name(row), []).append(alpha)
-
-
-def _gate_means(
-    names: tuple[str, ...], gates: dict[str, list[Tensor]]
-) -> dict[str, dict[str, float]]:
-    means = {skill: torch.stack(rows).mean(0).tolist() for skill, rows in gates.items()}
-    return {skill: dict(zip(names, mean, strict=True)) for skill, mean in means.items()}
-
-
-def _step_record(training: _Training, window: _Window) -> dict[str, Any]:
+def _step_record(training: _Training, window: Window) -> dict[str, Any]:
     config, adapter = training.config, training.adapter
     scores = [score for rows in window.scores.values() for score in rows]
     spent = training.spent_s()
@@ -404,7 +275,7 @@ def _step_record(training: _Training, window: _Window) -> dict[str, Any]:
             name: sum(s[0] for s in rows) / sum(s[1] for s in rows)
             for name, rows in sorted(window.scores.items())
         },
-        "gates_by_skill": _gate_means(adapter.names, dict(sorted(window.gates.items()))),
+        "gates_by_skill": gate_means(adapter.names, dict(sorted(window.gates.items()))),
         "gate_entropy": binary_entropy(alphas).item(),
         "orthonormality_error": max(s.orthonormality_error() for s in subspaces),
         "constraint_error": max(s.constraint_error() for s in subspaces),
@@ -466,7 +337,7 @@ def _evaluated(training: _Training) -> Iterator[dict[str, Any]]:
         "step": training.step,
         "split": "validation",
         **scores,
-        "gates_by_skill": _gate_means(training.adapter.names, by_skill),
+        "gates_by_skill": gate_means(training.adapter.names, by_skill),
     }
     yield _written(training, record)
 
