@@ -3,6 +3,7 @@
 Returns results and prints nothing. No check needs the network, a GPU or a browser.
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -100,13 +101,21 @@ def _cuda() -> Check:
 
 
 def _pocket(folder: Path) -> Check:
-    """The embedded base loads, and is what this project ships."""
-    remedy = f"restore {folder} from the repository, or run: python -m csreft_core build-pocket"
+    """The embedded base loads, and its weights are those of its card."""
+    remedy = (
+        f"restore {folder} from the repository, or build it again: "
+        "python -m csreft_core build-pocket --out NEW_FOLDER"
+    )
     try:
         base = load_base(BaseConfig(path=str(folder), device="cpu"))
     except CsreftError as error:
         return Check("pocket base", str(error), remedy)
-    return Check("pocket base", f"{base.n_parameters:,} weights, {base.fingerprint[:12]}")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    found = f"{base.n_parameters:,} weights, SHA-256 {digest[:12]}"
+    card = folder / "README.md"
+    if not card.is_file() or digest not in card.read_text(encoding="utf-8"):
+        return Check("pocket base", f"{found}, which is not that of its card", remedy)
+    return Check("pocket base", found)
 
 
 def _nearest(folder: Path) -> Path:
