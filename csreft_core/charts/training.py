@@ -81,7 +81,7 @@ def loss_curves(
     figure.update_xaxes(title=_STEPS)
     figure.update_yaxes(title="loss (nats per answer token)", rangemode="tozero")
     alt = f"Lines: loss of {len(skills)} skills over the steps, in training and in validation."
-    return finish(figure, question=question, alt=alt, palette=palette, height=340)
+    return finish(figure, question=question, alt=alt, palette=palette, height=410)
 
 
 def gate_curves(
@@ -149,7 +149,7 @@ def entropy_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure
     figure.update_xaxes(title=_STEPS)
     figure.update_yaxes(title="gate entropy (nats a gate)", range=[0, 0.74])
     alt = "Line: mean entropy of the gates over the steps; the dotted line is ln 2."
-    return finish(figure, question=question, alt=alt, palette=palette, height=260)
+    return finish(figure, question=question, alt=alt, palette=palette, height=280)
 
 
 def constraint_curves(
@@ -255,7 +255,7 @@ def exact_match_bars(
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
     alt = f"Bars: share of right answers for each of {len(skills)} skills."
-    height = 110 + 26 * len(skills) * max(1, len(runs)) + 14 * len(skills)
+    height = max(280, 110 + 14 * len(skills) + 26 * len(skills) * len(runs))
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 

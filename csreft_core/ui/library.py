@@ -6,7 +6,7 @@ A run's id is what the URL holds: its name, or `example:` and its name.
 from pathlib import Path
 
 from csreft_core.errors import RunError
-from csreft_core.runs import Run, example_runs, list_runs, open_run, runs_root
+from csreft_core.runs import Run, example_runs, find_run, list_runs, runs_root
 
 EXAMPLE = "example:"
 ACTIVE = ("queued", "running")
@@ -50,10 +50,8 @@ def example(preset: str, runs: dict[str, Run]) -> Run | None:
 
 def why_not(identity: str, root: Path) -> str:
     """Why an id that came from a URL cannot be shown."""
-    if is_example(identity) or "/" in identity or identity.startswith("."):
-        return f"There is no run {identity[:80]!r}. The list on the left has all runs."
     try:
-        open_run(root / identity)
+        find_run(identity, root)
     except RunError as error:
         return str(error)
-    return f"There is no run {identity[:80]!r}."
+    return f"There is no run {identity!r}."

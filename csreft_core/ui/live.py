@@ -147,15 +147,18 @@ def _show_curves(run: Run, records: list[dict[str, Any]], *, live: bool) -> None
             charts.loss_curves, tables.loss_table(records), names, name="loss", live=live,
             sentence=tables.sentence_loss(records),
         )  # fmt: skip
-        show_chart(
-            charts.exact_match_bars, tables.last_scores(records), names, name="exact", live=live,
-            sentence=tables.sentence_exact_match(records),
-        )  # fmt: skip
     with right:
         show_chart(
             charts.gate_curves, tables.gate_curve_table(records), names, name="gatecurves",
             live=live, sentence=tables.sentence_gates(records),
         )  # fmt: skip
+    left, right = st.columns(2, gap="large")
+    with left:
+        show_chart(
+            charts.exact_match_bars, tables.last_scores(records), names, name="exact", live=live,
+            sentence=tables.sentence_exact_match(records),
+        )  # fmt: skip
+    with right:
         show_chart(
             charts.entropy_curve, steps, name="entropy", live=live,
             sentence=tables.sentence_entropy(records),

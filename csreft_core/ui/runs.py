@@ -46,13 +46,16 @@ def _columns() -> dict[str, object]:
     config = st.column_config
     return {
         "exact match": config.ProgressColumn(
-            "exact match", min_value=0, max_value=1, format="percent",
+            "exact match", min_value=0, max_value=1, format="percent", width="small",
             help="Mean over the skills at the last evaluation, validation split.",
         ),
         "loss": config.NumberColumn(
-            "loss (nats)", format="%.3f", help="Mean over the skills, nats per answer token."
+            "loss (nats)", format="%.3f", width="small",
+            help="Mean over the skills, nats per answer token.",
         ),
-        "loss curve": config.LineChartColumn("loss curve", help="Validation loss.", y_min=0),
+        "loss curve": config.LineChartColumn(
+            "loss curve", help="Validation loss.", y_min=0, width="small"
+        ),
         "created": config.DatetimeColumn("created", format="YYYY-MM-DD HH:mm"),
     }  # fmt: skip
 
@@ -63,13 +66,13 @@ def _row(identity: str, run: Run) -> dict[str, object]:
     return {
         "run": library.label(identity),
         "status": status.state,
-        "settings": summary(config),
-        "skills": ", ".join(cached.skill_names(run)),
         "exact match": means["exact_match"].iloc[-1] if len(means) else None,
         "loss": means["loss"].iloc[-1] if len(means) else None,
         "loss curve": means["loss"].tolist(),
         "steps": f"{status.step} of {status.total_steps}",
         "time": duration(float(steps["elapsed_s"].iloc[-1])) if len(steps) else "",
+        "settings": summary(config),
+        "skills": ", ".join(cached.skill_names(run)),
         "created": pd.Timestamp(status.created, unit="s", tz="UTC"),
     }
 

@@ -47,7 +47,7 @@ class Setting:
     path: str
     help: str
     annotation: Any
-    least: float | None
+    least: int | float | None
 
     @property
     def label(self) -> str:

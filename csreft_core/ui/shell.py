@@ -7,10 +7,11 @@ from importlib.metadata import version
 import streamlit as st
 
 from csreft_core import jobs
+from csreft_core.config import ASSETS
 from csreft_core.errors import CsreftError
 from csreft_core.runs import Run, runs_root
 from csreft_core.ui import library
-from csreft_core.ui.state import forget, remembered, written
+from csreft_core.ui.state import forget, keep, remembered, written
 
 _PAGES = (
     ("Learn", "app.py", "Start", ":material/home:", "What the gates do to one sentence"),
@@ -36,9 +37,9 @@ def start_page(title: str) -> Iterator[Run | None]:
     Args:
         title: Of the page, as in the navigation.
     """
-    st.set_page_config(
-        page_title=f"{title} · CS-ReFT Explorer", page_icon=":material/alt_route:", layout="wide"
-    )
+    # A local file: the browser would fetch a Material icon for the tab from the network.
+    icon = str(ASSETS / "icon.svg")
+    st.set_page_config(page_title=f"{title} · CS-ReFT Explorer", page_icon=icon, layout="wide")
     jobs.mark_interrupted(runs_root())
     run = _chosen_run(library.all_runs())
     with showing_errors():
@@ -50,7 +51,11 @@ def _chosen_run(runs: dict[str, Run]) -> Run | None:
     asked = st.query_params.get("run")
     problem = library.why_not(asked, runs_root()) if asked and asked not in runs else None
     default = next((i for i in runs if library.is_example(i)), next(iter(runs), ""))
-    chosen = remembered("run", default, runs)
+    chosen = remembered("run", "", runs) or default
+    if chosen:
+        # Always in the address: the default changes when a run is added.
+        keep("run", chosen)
+        st.session_state["run"] = chosen
     with st.sidebar:
         st.markdown("### :material/alt_route: CS-ReFT Explorer")
         _navigation(chosen)

@@ -17,10 +17,14 @@ from csreft_core.skills import SHIPPED, SkillSet, read_skills
 from csreft_core.ui import cached, settings
 from csreft_core.ui.state import forget, keep, written
 
-_MATTERS = (
-    "adapter.rank", "adapter.constraint", "train.steps", "train.lr", "train.seed",
-    "router.supervision",
-)  # fmt: skip
+_MATTERS = {
+    "adapter.rank": "rank r of each subspace",
+    "adapter.constraint": "constraint on the subspaces",
+    "train.steps": "steps",
+    "router.supervision": "weight of the skill labels",
+    "train.lr": "learning rate",
+    "train.seed": "seed",
+}
 _ELSEWHERE = ("data.path", "adapter.layers", *_MATTERS)
 _MOST_BYTES = 5_000_000
 _SETS = ("four", "six", "two_skills", "own")
@@ -41,8 +45,8 @@ def show_settings() -> None:
     _choose_data()
     with st.grid(4, min_column_width=150):
         _choose_layers()
-        for path in _MATTERS:
-            settings.draw(path)
+        for path, label in _MATTERS.items():
+            settings.draw(path, label)
     with st.expander("All other settings", icon=":material/tune:"):
         for group in settings.GROUPS:
             st.markdown(f"**{group}**")
@@ -122,7 +126,7 @@ def _choose_layers() -> None:
         return
     st.session_state["layers"] = layers
     st.multiselect(
-        "layers", range(n), key="layers", on_change=_layers_written,
+        "edited layers", range(n), key="layers", on_change=_layers_written,
         help=settings.setting("adapter.layers").help + f" The base has {n}.\n\n`adapter.layers`",
     )  # fmt: skip
 

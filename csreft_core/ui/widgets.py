@@ -73,7 +73,10 @@ def show_data(
     table: pd.DataFrame, name: str, figure: Callable[[Palette], go.Figure] | None = None
 ) -> None:
     """A button that opens the table, its CSV and the figure as a page that works offline."""
-    popover = st.popover("Data", icon=":material/table:", key=f"data-{name}", on_change="rerun")
+    popover = st.popover(
+        "Data", icon=":material/table:", type="tertiary", key=f"data-{name}", on_change="rerun",
+        help="The table behind this, to read or to download.",
+    )  # fmt: skip
     if not popover.open:
         return
     with popover:

@@ -1,0 +1,88 @@
+"""Pages in Streamlit's own test harness, on run folders that are made in a moment."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from csreft_core.adapter import build_adapter, save_adapter
+from csreft_core.base_models import load_base
+from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config, Provenance, preset
+from csreft_core.runs import Run, create_run
+from csreft_core.skills import SkillSet, read_skills
+from tests.page_runs import SKILLS, assert_no_bug, records
+from tests.repository import ROOT
+
+
+@pytest.fixture(scope="session")
+def fingerprint() -> str:
+    """Of the shipped base."""
+    return load_base(BaseConfig()).fingerprint
+
+
+@pytest.fixture(scope="session")
+def few_rows() -> SkillSet:
+    """The shipped skill set, cut to ten rows of each skill in each split."""
+    whole = read_skills("four")
+    counts: Counter[tuple] = Counter()
+    rows = []
+    for row in whole.rows:
+        counts[row.skills, row.split] += 1
+        if counts[row.skills, row.split] <= 10:
+            rows.append(row)
+    return SkillSet(tuple(rows), whole.names)
+
+
+@pytest.fixture
+def make_run(tmp_runs: Path, fingerprint: str, few_rows: SkillSet) -> Callable[..., Run]:
+    """Makes run folders as the trainer leaves them, with a fresh adapter, not a trained one."""
+
+    def make(
+        name: str = "mine",
+        *,
+        state: str = "finished",
+        config: Config | None = None,
+        root: Path | None = None,
+        base: str = fingerprint,
+        message: str = "",
+        with_adapter: bool = True,
+    ) -> Run:
+        config = config or preset("recommended")
+        provenance = Provenance(base_fingerprint=base, template=PLAIN_TEMPLATE, versions={})
+        short = replace(config.train, steps=4)
+        config = replace(config, train=short, provenance=provenance)
+        run = create_run((root or tmp_runs) / name, config, few_rows)
+        for record in records():
+            run.append_metric(record)
+        if with_adapter:
+            adapter = build_adapter(
+                config, d_model=128, n_layers=6, skills=SKILLS, base_fingerprint=base
+            )
+            save_adapter(adapter, run.adapter_path)
+        step = 4 if state == "finished" else 2
+        run.write_status(replace(run.status(), state=state, step=step, message=message))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def open_app() -> Callable[..., AppTest]:
+    """Opens a page, entering through the app's first page as a browser does."""
+    st.cache_data.clear()
+
+    def start(page: str = "app.py", **query: str | list[str]) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for name, value in query.items():
+            app.query_params[name] = value
+        if page != "app.py":
+            app.switch_page(page)
+        app.run()
+        assert_no_bug(app)
+        return app
+
+    return start

@@ -1,0 +1,55 @@
+"""Records of a made-up run, and what a page under test says."""
+
+from streamlit.testing.v1 import AppTest
+
+SKILLS = ("french", "category", "plural", "spelling")
+
+
+def records(steps: int = 4, fall: float = 0.5) -> list[dict]:
+    """Metrics in which every loss falls and every skill's own gate opens."""
+    found = []
+    for step in range(steps + 1):
+        loss = 3.0 * fall**step
+        gates = {
+            skill: {other: 0.5 + (0.1 if other == skill else -0.1) * step for other in SKILLS}
+            for skill in SKILLS
+        }
+        if step:
+            found.append(
+                {
+                    "kind": "step", "step": step, "loss": loss,
+                    "loss_by_skill": dict.fromkeys(SKILLS, loss), "gates_by_skill": gates,
+                    "gate_entropy": 0.6, "orthonormality_error": 1e-7, "constraint_error": 1e-7,
+                    "overlap": 0.0, "grad_norm": 1.0, "lr": 0.01, "router_lr": 0.01,
+                    "tokens_per_second": 900.0, "time_left_s": 3.0, "elapsed_s": 1.0 * step,
+                }
+            )  # fmt: skip
+        scores = {"loss": loss, "exact_match": min(1.0, step / 4), "n": 60}
+        found.append(
+            {
+                "kind": "eval", "step": step, "split": "validation",
+                "skills": dict.fromkeys(SKILLS, scores),
+                "mean": {"loss": loss, "exact_match": scores["exact_match"]},
+                "gates_by_skill": gates,
+            }
+        )  # fmt: skip
+    return found
+
+
+def assert_no_bug(app: AppTest) -> None:
+    """No exception reached the page."""
+    assert not app.exception, [e.message for e in app.exception]
+
+
+def texts(app: AppTest) -> str:
+    """Everything that a page says, in one text."""
+    kinds = (
+        app.title, app.header, app.subheader, app.markdown, app.caption, app.info, app.warning,
+        app.error, app.success,
+    )  # fmt: skip
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def n_charts(app: AppTest) -> int:
+    """How many figures a page shows."""
+    return len(app.get("plotly_chart"))
