@@ -59,8 +59,8 @@ def pattern_scores(table: pd.DataFrame) -> dict[str, dict]:
     Args:
         table: One row for each prompt, with the columns of `pattern_table`.
     """
+    columns = table[["skill", "nll", "n_tokens", "exact_match"]].itertuples(index=False, name=None)
     scores: dict[str, list[tuple[float, float, float]]] = {}
-    for row in table.itertuples():
-        scored = (float(row.nll), float(row.n_tokens), float(row.exact_match))
-        scores.setdefault(str(row.skill), []).append(scored)
+    for skill, nll, n_tokens, exact in columns:
+        scores.setdefault(skill, []).append((float(nll), float(n_tokens), float(exact)))
     return summarise(scores)

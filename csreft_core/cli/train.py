@@ -38,12 +38,10 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
     out = Path(args.out)
     if given is None:
         run, base = open_run(out), None
+        accelerator = _computing(run.config())
     else:
         check_new_run(out)
-    config = run.config() if given is None else given
-    _use_threads(config)
-    accelerator = Accelerator(cpu=config.base.device == "cpu")
-    if given is not None:
+        accelerator = _computing(given)
         run, base = _new(out, given, accelerator)
     is_main = accelerator.is_main_process
     seen: dict[str, dict[str, Any]] = {}
@@ -70,10 +68,11 @@ def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base
     return open_run(out), base
 
 
-def _use_threads(config: Config) -> None:
-    """In this process only, and before anything is computed: the last bits depend on it."""
+def _computing(config: Config) -> Accelerator:
+    """Set up device and threads, before anything is computed: the last bits depend on them."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    return Accelerator(cpu=config.base.device == "cpu")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,15 +38,14 @@ def build_pocket_command(args: argparse.Namespace) -> int:
     quiet_libraries()
     out = Path(args.out)
     records = begun(build(out, steps=args.steps, seed=args.seed))
+    record: dict[str, Any] = {}
     with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
         for record in records:
             if record["event"] == "step":
                 bar.total = record["steps"]
                 bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
                 bar.update()
-            else:
-                saved = record
-    print(f"{saved['path']}: {saved['n_parameters']:,} weights, sha256 {saved['sha256']}")
+    print(f"{out}: {record['n_parameters']:,} weights, sha256 {record['sha256']}")
     if args.check:
         print(rows_text([asdict(row) for row in knowledge_table(out)]))
     return 0
