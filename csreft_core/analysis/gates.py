@@ -120,8 +120,8 @@ def sentence_gate_range(table: pd.DataFrame) -> str:
     top = ranges.idxmax()
     if ranges[top] <= _SAME:
         return (
-            f"The gates ignore the prompt: over {n} prompts, max - min of every gate is at most "
-            f"{ranges[top]:.1g}."
+            f"The gates ignore the prompt: over {n} prompts, max - min of every gate is "
+            f"{f'at most {ranges[top]:.1g}' if ranges[top] else 'exactly 0'}."
         )
     low = ranges.idxmin()
     return (

@@ -189,13 +189,13 @@ class Alert:
 
 
 def alerts(records: Sequence[Record], *, learned_gates: bool = True) -> list[Alert]:
-    """What looks wrong so far: loss not finite, no progress, or gates that have collapsed.
+    """What looks wrong so far: loss not finite or risen, no progress, gates that have collapsed.
 
     Args:
         records: Metrics records.
         learned_gates: Whether a router decides; fixed gates cannot collapse.
     """
-    found = [_not_finite(records), _plateau(records)]
+    found = [_not_finite(records), _risen(records) or _plateau(records)]
     if learned_gates:
         found.append(_collapsed(records))
     return [alert for alert in found if alert is not None]
@@ -209,6 +209,17 @@ def _not_finite(records: Sequence[Record]) -> Alert | None:
     return Alert(
         f"The loss or the gradient is not finite at step {int(bad['step'].iloc[0])}.",
         "Lower train.lr and train.router_lr, or set base.precision to fp32, and train again.",
+    )
+
+
+def _risen(records: Sequence[Record]) -> Alert | None:
+    """The last loss is far above the lowest one: by more than half of what had been gained."""
+    loss = mean_curve(records)["loss"]
+    if len(loss) < 3 or loss.iloc[-1] - loss.min() < max(0.1, (loss.iloc[0] - loss.min()) / 2):
+        return None
+    return Alert(
+        f"The validation loss rose again, from {loss.min():.3f} to {loss.iloc[-1]:.3f} nats.",
+        "Lower train.lr and train.router_lr, or train for fewer steps.",
     )
 
 

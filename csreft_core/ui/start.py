@@ -194,7 +194,7 @@ def _show_range(run: Run) -> None:
     largest = gate_range(table)["range"].max()
     st.metric(
         f"Largest max - min of a gate ({run.name})",
-        f"{largest:.3f}" if largest > 1e-3 else f"{largest:.1e}",
+        f"{largest:.3f}" if largest > 1e-3 or largest == 0 else f"{largest:.1e}",
         help=help_text("range"),
     )
     show_chart(

@@ -85,7 +85,10 @@ def test_sentence_of_two_open_gates_of_three():
 
 def test_sentence_of_the_range():
     assert g.sentence_gate_range(table((0.5, 0.5), (0.5, 0.5))).startswith("The gates ignore")
-    assert "at most 0." in g.sentence_gate_range(table((0.5, 0.5), (0.5, 0.5)))
+    assert "is exactly 0." in g.sentence_gate_range(table((0.5, 0.5), (0.5, 0.5)))
+    nearly = g.sentence_gate_range(table((0.5, 0.5), (0.5 + 1e-7, 0.5)))
+    assert "ignore the prompt" in nearly
+    assert "at most 1e-07." in nearly
     moving = g.sentence_gate_range(table((0.25, 1.0), (0.75, 1.0)))
     assert moving.startswith("The gates depend on the prompt: over 2 prompts, max - min is 0.500")
 

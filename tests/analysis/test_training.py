@@ -153,6 +153,13 @@ def test_a_plateau_raises_an_alert_only_while_answers_are_wrong():
     assert t.alerts([evaluation(i, right=1.0) for i in range(0, 60, 10)]) == []
 
 
+def test_a_loss_that_rises_again_raises_an_alert():
+    # Means 4, 1, 3: two of the three nats that were gained are lost.
+    risen = [evaluation(0, 4, 4), evaluation(1, 1, 1), evaluation(2, 3, 3)]
+    assert ["from 1.000 to 3.000" in alert.text for alert in t.alerts(risen)] == [True]
+    assert t.alerts([evaluation(0, 4, 4), evaluation(1, 1, 1), evaluation(2, 1.2, 1.2)]) == []
+
+
 def test_collapsed_gates_raise_an_alert_only_where_a_router_decides():
     same = [evaluation(i, a=6 - i, gates=((0.5, 0.5), (0.5, 0.5))) for i in range(3)]
     assert "same for all skills" in t.alerts(same)[0].text

@@ -9,7 +9,6 @@ from csreft_core.config import preset
 from csreft_core.ui import library
 from tests.page_runs import assert_no_bug, n_charts, texts
 
-
 SHIPPED = "example:recommended-0"
 
 
