@@ -6,6 +6,7 @@ Remote code is never trusted and pickled weights are never read.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -104,12 +105,13 @@ def load_base(config: BaseConfig) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
         )
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=config.revision,
             dtype=_DTYPES[config.precision],
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -117,8 +119,14 @@ def load_base(config: BaseConfig) -> Base:
             f"base.path {config.path!r} cannot be loaded: {first[:300]}; give 'pocket', a folder "
             "that transformers saved, or a Hub id that this machine has or can reach"
         ) from None
-    model.to(device)  # pyright: ignore[reportArgumentType]  # the stub of a decorated method
-    return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
+    model, report = loaded
+    if report["missing_keys"]:
+        # transformers fills them with random numbers and only warns.
+        raise UnsupportedModelError(
+            f"base.path {config.path!r} lacks {len(report['missing_keys'])} of its weights, such "
+            f"as {min(report['missing_keys'])}; copy the whole folder again"
+        )
+    return freeze(model.to(device), tokenizer, base_id=config.path, revision=config.revision)
 
 
 def freeze(

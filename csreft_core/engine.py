@@ -17,7 +17,8 @@ from csreft_core.adapter import CSReFT, check_base
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import Attachment, Request, request
+from csreft_core.hooking import Attachment
+from csreft_core.passes import Request, request
 from csreft_core.skills import Example, collate, prompt_ids
 
 

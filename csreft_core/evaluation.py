@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from csreft_core.adapter import CSReFT
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import Attachment, Pass, Request, request
+from csreft_core.hooking import Attachment
+from csreft_core.passes import Pass, Request, request
 from csreft_core.skills import Batch, Example, Row, collate, encode
 
 

@@ -10,77 +10,19 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
-from csreft_core.gate_settings import GateSetting, parse_gate_setting
+from csreft_core.passes import Pass, Request, edit, for_rows, plain_pass, real_tokens, request
 from csreft_core.positions import token_index
 
 EMBEDDING = -1
-
-
-@dataclass(frozen=True)
-class Request:
-    """Who is calling: an adapter (None is the bare base) and how its gates are decided.
-
-    `labels` are the skills of the rows, for `oracle`. States of the layers in `capture` are kept.
-    """
-
-    adapter: CSReFT | None
-    setting: GateSetting = field(default_factory=lambda: GateSetting("learned"))
-    labels: Tensor | None = None
-    capture: tuple[int, ...] = ()
-
-
-@dataclass
-class Pass:
-    """One forward of the base: what its hooks share, and what the caller may read afterwards.
-
-    `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
-    hidden states before and after the edit, for the layers that the request captures.
-    """
-
-    request: Request
-    index: Int[Tensor, "batch seq"]
-    prompt_mask: Bool[Tensor, "batch seq"]
-    prompt_length: Int[Tensor, " batch"]
-    skip: bool = False
-    gates: Tensor | None = None
-    logits: Tensor | None = None
-    states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _sites: list[tuple[Tensor, Tensor]] | None = None
-
-    def sites(self) -> list[tuple[Tensor, Tensor]]:
-        """Rows and columns of the edited tokens, for each group of an untied edit."""
-        if self._sites is None:
-            assert self.request.adapter is not None
-            positions = self.request.adapter.positions
-            groups = positions.groups(self.index, self.prompt_length)
-            self._sites = [
-                (rows, columns)
-                for group in range(positions.n_groups)
-                for rows, columns in [torch.nonzero(groups == group, as_tuple=True)]
-            ]
-        return self._sites
-
-    def last_prompt_column(self) -> Int[Tensor, " batch"]:
-        """Column of each row's last prompt token."""
-        columns = torch.arange(self.index.shape[1], device=self.index.device)
-        return torch.where(self.prompt_mask, columns, 0).amax(1)
-
-    def prompt_gates(self) -> Float[Tensor, "batch k"]:
-        """The gates of each prompt; of its last token where the router is per token."""
-        assert self.gates is not None
-        if self.gates.ndim == 2:
-            return self.gates
-        return self.gates[torch.arange(len(self.gates)), self.last_prompt_column()]
 
 
 @dataclass
@@ -135,13 +77,14 @@ class Attachment:
         Instance attributes shadow the class's methods until `detach`.
         """
         model = self.base.model
-        generate, train = model.generate, model.train
+        train = model.train
+        generate: Any = model.generate
 
         def generate_and_note(*args: Any, **kwargs: Any) -> Any:
             kept = kwargs.pop("pass_to", None)
             token = self._generation.set(_Generation(_prompt_width(args, kwargs), kept))
             try:
-                return generate(*args, **kwargs)
+                return generate(*args, **kwargs)  # pyright: ignore[reportCallIssue]
             finally:
                 self._generation.reset(token)
 
@@ -230,11 +173,11 @@ class Attachment:
         tokens = inputs.get("inputs_embeds") if tokens is None else tokens
         assert isinstance(tokens, Tensor), "the base was called without input_ids or inputs_embeds"
         rows, width = tokens.shape[:2]
-        mask = _real_tokens(inputs, rows, width, tokens.device)
+        mask = real_tokens(inputs, rows, width, tokens.device)
         index = token_index(mask)[:, -width:]
         generation = self._generation.get()
         if generation is None:
-            return _plain_pass(current, mask, index, prompt_mask)
+            return plain_pass(current, mask, index, prompt_mask)
         if generation.prompt_length is None:
             if width != generation.width:
                 raise ConfigError(
@@ -276,7 +219,7 @@ class Attachment:
                 return None
             hidden = output[0] if isinstance(output, tuple) else output
             self._route(this, layer, hidden)
-            edited = _edit(this, layer, hidden)
+            edited = edit(this, layer, hidden)
             if layer in this.request.capture:
                 this.states[layer] = (hidden, edited)
             if edited is hidden:
@@ -293,37 +236,22 @@ class Attachment:
         given = this.request.setting.given(len(hidden), this.request.labels)
         router = adapter.router
         if given is not None:
-            this.gates = _for_rows(given.to(hidden.device, torch.float32), len(hidden))
+            this.gates = for_rows(given.to(hidden.device, torch.float32), len(hidden))
         elif router is None:
             raise ConfigError(
                 "this adapter has no router, so its gates cannot be learned; use the gate setting "
                 "'uniform', 'oracle', 'only:<skill>' or a vector"
             )
         if router is not None:
-            this.logits = router(router.features(hidden, this.prompt_mask))
+            logits = router(router.features(hidden, this.prompt_mask))
+            this.logits = logits
             if given is None:
-                this.gates = router.gates(this.logits)
+                this.gates = router.gates(logits)
                 if this.request.setting.kind == "hard":
                     this.gates = router.binary(this.gates)
         generation = self._generation.get()
         if generation is not None:
             generation.gates = this.prompt_gates()
-
-
-def request(
-    adapter: CSReFT,
-    gates: str | Sequence[float] = "learned",
-    labels: Tensor | None = None,
-    capture: tuple[int, ...] = (),
-) -> Request:
-    """A request from a gate setting as text; `learned` means `uniform` without a router.
-
-    Raises:
-        ConfigError: a setting that does not fit the adapter's subspaces.
-    """
-    if gates == "learned" and adapter.router is None and adapter.spec.router.gates == "uniform":
-        gates = "uniform"
-    return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)
 
 
 def attach(
@@ -337,66 +265,9 @@ def attach(
     return Attachment(base, adapter, gates)
 
 
-def _edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
-    """The hidden states with their sites edited; the very same tensor where nothing is."""
-    adapter = this.request.adapter
-    if adapter is None or layer not in adapter.layers:
-        return hidden
-    assert this.gates is not None, "the router reads above the first edited layer"
-    subspaces = adapter.at(layer)
-    for group, (rows, columns) in enumerate(this.sites()):
-        if len(rows) == 0:
-            continue
-        gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
-        h = hidden[rows, columns]
-        edited = h + subspaces(h, gates, group).to(h.dtype)
-        hidden = hidden.index_put((rows, columns), edited)
-    return hidden
-
-
-def _real_tokens(
-    inputs: dict[str, Any], rows: int, width: int, device: torch.device
-) -> Bool[Tensor, "batch total"]:
-    """Which tokens are real, over the whole cached sequence."""
-    mask = inputs.get("attention_mask")
-    if mask is None:
-        cache = inputs.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        return torch.ones(rows, past + width, dtype=torch.bool, device=device)
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise ConfigError(
-            "attention_mask must have one value for each token [batch, seq]; four-dimensional "
-            "masks (static caches, packed rows) are not supported"
-        )
-    return mask.to(device=device, dtype=torch.bool)
-
-
-def _plain_pass(
-    current: Request, mask: Tensor, index: Tensor, prompt_mask: Tensor | None
-) -> Pass:
-    """Outside `generate`, all real tokens are the prompt unless the caller says which are."""
-    if mask.shape[1] != index.shape[1] and current.adapter is not None:
-        raise ConfigError(
-            "a forward on a filled key-value cache outside `generate` does not see its prompt; "
-            "use generate, or pass the whole sequence"
-        )
-    prompt = mask if prompt_mask is None else mask & prompt_mask.to(mask)
-    prompt = prompt[:, -index.shape[1] :]
-    return Pass(request=current, index=index, prompt_mask=prompt, prompt_length=prompt.sum(1))
-
-
-def _for_rows(gates: Float[Tensor, "given k"], rows: int) -> Float[Tensor, "rows k"]:
-    """Beams and several samples of a prompt stand next to each other and share its gates."""
-    if len(gates) == rows:
-        return gates
-    if rows % len(gates):
-        raise ConfigError(f"gates are given for {len(gates)} prompts, the batch has {rows} rows")
-    return gates.repeat_interleave(rows // len(gates), dim=0)
-
-
 def _prompt_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    candidates = [*args[:1], *(kwargs.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))]
-    for value in candidates:
+    named = [kwargs.get(name) for name in ("inputs_embeds", "inputs", "input_ids")]
+    for value in (*args[:1], *named):
         if isinstance(value, Tensor):
             return value.shape[1]
     return 1

@@ -11,7 +11,8 @@ from torch import Tensor
 from csreft_core.adapter import CSReFT
 from csreft_core.config import Config
 from csreft_core.evaluation import answer_scores, row_labels, skill_name
-from csreft_core.hooking import Attachment, Pass, request
+from csreft_core.hooking import Attachment
+from csreft_core.passes import Pass, request
 from csreft_core.router import omega, supervision_loss
 from csreft_core.skills import Example, Row, collate
 

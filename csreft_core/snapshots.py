@@ -17,7 +17,8 @@ from torch import Tensor
 
 from csreft_core.adapter import CSReFT
 from csreft_core.evaluation import Encoded, row_labels
-from csreft_core.hooking import Attachment, request
+from csreft_core.hooking import Attachment
+from csreft_core.passes import request
 from csreft_core.skills import Example, Row, collate
 
 N_PROMPTS = 48

@@ -8,7 +8,8 @@ import torch
 from csreft_core.adapter import CSReFT
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import Encoded, answer_scores, batches, skill_name, summarise
-from csreft_core.hooking import Attachment, request
+from csreft_core.hooking import Attachment
+from csreft_core.passes import request
 
 MAX_SUBSPACES = 8
 

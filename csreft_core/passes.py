@@ -1,0 +1,144 @@
+"""One forward of a base under a request: who asks, which tokens are edited, with which gates.
+
+No hooks here; `hooking` places them and fills a `Pass` on the way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from csreft_core.adapter import CSReFT
+from csreft_core.errors import ConfigError
+from csreft_core.gate_settings import GateSetting, parse_gate_setting
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who is calling: an adapter (None is the bare base) and how its gates are decided.
+
+    `labels` are the skills of the rows, for `oracle`. States of the layers in `capture` are kept.
+    """
+
+    adapter: CSReFT | None
+    setting: GateSetting = field(default_factory=lambda: GateSetting("learned"))
+    labels: Tensor | None = None
+    capture: tuple[int, ...] = ()
+
+
+@dataclass
+class Pass:
+    """One forward of the base: what its hooks share, and what the caller may read afterwards.
+
+    `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
+    hidden states before and after the edit, for the layers that the request captures.
+    """
+
+    request: Request
+    index: Int[Tensor, "batch seq"]
+    prompt_mask: Bool[Tensor, "batch seq"]
+    prompt_length: Int[Tensor, " batch"]
+    skip: bool = False
+    gates: Tensor | None = None
+    logits: Tensor | None = None
+    states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _sites: list[tuple[Tensor, Tensor]] | None = None
+
+    def sites(self) -> list[tuple[Tensor, Tensor]]:
+        """Rows and columns of the edited tokens, for each group of an untied edit."""
+        if self._sites is None:
+            assert self.request.adapter is not None
+            positions = self.request.adapter.positions
+            groups = positions.groups(self.index, self.prompt_length)
+            self._sites = [
+                (rows, columns)
+                for group in range(positions.n_groups)
+                for rows, columns in [torch.nonzero(groups == group, as_tuple=True)]
+            ]
+        return self._sites
+
+    def last_prompt_column(self) -> Int[Tensor, " batch"]:
+        """Column of each row's last prompt token."""
+        columns = torch.arange(self.index.shape[1], device=self.index.device)
+        return torch.where(self.prompt_mask, columns, 0).amax(1)
+
+    def prompt_gates(self) -> Float[Tensor, "batch k"]:
+        """The gates of each prompt; of its last token where the router is per token."""
+        assert self.gates is not None
+        if self.gates.ndim == 2:
+            return self.gates
+        return self.gates[torch.arange(len(self.gates)), self.last_prompt_column()]
+
+
+def request(
+    adapter: CSReFT,
+    gates: str | Sequence[float] = "learned",
+    labels: Tensor | None = None,
+    capture: tuple[int, ...] = (),
+) -> Request:
+    """A request from a gate setting as text; `learned` means `uniform` without a router.
+
+    Raises:
+        ConfigError: a setting that does not fit the adapter's subspaces.
+    """
+    if gates == "learned" and adapter.router is None and adapter.spec.router.gates == "uniform":
+        gates = "uniform"
+    return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)
+
+
+def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
+    """The hidden states with their sites edited; the very same tensor where nothing is."""
+    adapter = this.request.adapter
+    if adapter is None or layer not in adapter.layers:
+        return hidden
+    assert this.gates is not None, "the router reads above the first edited layer"
+    subspaces = adapter.at(layer)
+    for group, (rows, columns) in enumerate(this.sites()):
+        if len(rows) == 0:
+            continue
+        gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
+        h = hidden[rows, columns]
+        edited = h + subspaces(h, gates, group).to(h.dtype)
+        hidden = hidden.index_put((rows, columns), edited)
+    return hidden
+
+
+def real_tokens(
+    inputs: dict[str, Any], rows: int, width: int, device: torch.device
+) -> Bool[Tensor, "batch total"]:
+    """Which tokens are real, over the whole cached sequence."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        cache = inputs.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        return torch.ones(rows, past + width, dtype=torch.bool, device=device)
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ConfigError(
+            "attention_mask must have one value for each token [batch, seq]; four-dimensional "
+            "masks (static caches, packed rows) are not supported"
+        )
+    return mask.to(device=device, dtype=torch.bool)
+
+
+def plain_pass(current: Request, mask: Tensor, index: Tensor, prompt_mask: Tensor | None) -> Pass:
+    """Outside `generate`, all real tokens are the prompt unless the caller says which are."""
+    if mask.shape[1] != index.shape[1] and current.adapter is not None:
+        raise ConfigError(
+            "a forward on a filled key-value cache outside `generate` does not see its prompt; "
+            "use generate, or pass the whole sequence"
+        )
+    prompt = mask if prompt_mask is None else mask & prompt_mask.to(mask)
+    prompt = prompt[:, -index.shape[1] :]
+    return Pass(request=current, index=index, prompt_mask=prompt, prompt_length=prompt.sum(1))
+
+
+def for_rows(gates: Float[Tensor, "given k"], rows: int) -> Float[Tensor, "rows k"]:
+    """Beams and several samples of a prompt stand next to each other and share its gates."""
+    if len(gates) == rows:
+        return gates
+    if rows % len(gates):
+        raise ConfigError(f"gates are given for {len(gates)} prompts, the batch has {rows} rows")
+    return gates.repeat_interleave(rows // len(gates), dim=0)
