@@ -53,6 +53,11 @@ class Base:
         return self.model.device
 
     @property
+    def context(self) -> int | None:
+        """Most tokens that it can read; None where its configuration names no limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def pad_id(self) -> int:
         """Token to pad with; it is always masked."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):

@@ -67,7 +67,7 @@ class Engine:
             raise ConfigError("the prompt is empty; write a question")
         ids = [tuple(prompt_ids(prompt, self.base.tokenizer, template)) for prompt in prompts]
         longest = max(len(i) for i in ids)
-        limit = getattr(self.base.model.config, "max_position_embeddings", None)
+        limit = self.base.context
         if limit is not None and longest >= limit:
             raise ConfigError(
                 f"the prompt has {longest} tokens, the base reads at most {limit}; shorten it"
@@ -76,7 +76,7 @@ class Engine:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
     def _new_tokens(self, inputs: dict[str, Tensor], max_new_tokens: int) -> int:
-        limit = getattr(self.base.model.config, "max_position_embeddings", None)
+        limit = self.base.context
         width = inputs["input_ids"].shape[1]
         return max_new_tokens if limit is None else max(1, min(max_new_tokens, limit - width))
 

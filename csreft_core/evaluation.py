@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csreft_core.adapter import CSReFT
+from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
@@ -19,16 +20,18 @@ from csreft_core.skills import Batch, Example, Row, collate, encode
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of a skill set with their tokens."""
+    """Rows of a skill set with their tokens; `n_cut` of them were too long and are cut."""
 
     rows: tuple[Row, ...]
     examples: tuple[Example, ...]
+    n_cut: int = 0
 
 
-def encode_rows(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int) -> Encoded:
-    """Tokenise rows; see `skills.encode` for what is cut."""
-    examples, _ = encode(rows, tokenizer, template, max_length)
-    return Encoded(tuple(rows), tuple(examples))
+def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int) -> Encoded:
+    """Tokenise rows, cut to `max_length` or to what the base can read, see `skills.encode`."""
+    length = min(max_length, base.context or max_length)
+    examples, n_cut = encode(rows, base.tokenizer, template, length)
+    return Encoded(tuple(rows), tuple(examples), n_cut)
 
 
 def row_labels(rows: Sequence[Row], names: Sequence[str]) -> Float[Tensor, "row k"]:

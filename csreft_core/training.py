@@ -119,7 +119,7 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
     if config.router.gates == "oracle" or config.router.supervision > 0:
         skill_set.labels(skill_set.split("train"))
     template = resolve_template(config.data.template, base.tokenizer)
-    encode_rows(skill_set.rows[:1], base.tokenizer, template, config.train.max_length)
+    encode_rows(skill_set.rows[:1], base, template, config.train.max_length)
     return adapter.to(base.device)
 
 
@@ -136,7 +136,7 @@ def _prepare(
     adapter = fitting_adapter(config, base, skill_set)
 
     def encoded(split: str) -> Encoded:
-        return encode_rows(skill_set.split(split), base.tokenizer, template, longest)
+        return encode_rows(skill_set.split(split), base, template, longest)
 
     optimizer = _optimizer(adapter, config)
     return _Training(
@@ -296,6 +296,9 @@ def _start_record(training: _Training) -> dict[str, Any]:
         "step": training.step,
         "parameters": parameter_counts(training.adapter),
         "base_parameters": training.attachment.base.n_parameters,
+        "n_processes": training.accelerator.num_processes,
+        "n_rows": len(training.train_rows.rows),
+        "n_cut": training.train_rows.n_cut,
     }
     if training.step > 0:
         return record

@@ -203,7 +203,7 @@ def test_off_is_the_bare_base(made, ask):
     base = load_base(BaseConfig(path=str(made / "base")))
     rows = open_run(made / "run").skill_set().split("test")
     with attach(base) as attachment:
-        encoded = encode_rows(rows, base.tokenizer, "Q: {prompt}\nA:", 512)
+        encoded = encode_rows(rows, base, "Q: {prompt}\nA:", 512)
         bare = evaluate(attachment, None, encoded)
     assert (result["skills"], result["mean"]) == (bare["skills"], bare["mean"])
 
@@ -229,7 +229,7 @@ def test_best_is_the_lowest_loss_of_all_patterns(made, ask):
         for skill, scores in best["skills"].items():
             assert scores["loss"] <= fixed["skills"][skill]["loss"] + 1e-6
     base, run = load_base(BaseConfig(path=str(made / "base"))), open_run(made / "run")
-    encoded = encode_rows(run.skill_set().rows, base.tokenizer, "Q: {prompt}\nA:", 512)
+    encoded = encode_rows(run.skill_set().rows, base, "Q: {prompt}\nA:", 512)
     with attach(base) as attachment:
         table = pattern_table(attachment, load_adapter(run.adapter_path), encoded)
     assert len(table) == 4 * len(encoded.rows)
@@ -312,7 +312,7 @@ def test_teacher_forced_and_decoded_exact_match_agree_on_pocket(pocket_run):
     base, skill_set = load_base(BaseConfig()), pocket_run.skill_set()
     adapter = load_adapter(pocket_run.adapter_path)
     rows = skill_set.split("test_items")[::4] + skill_set.split("test_two_skills")[::8]
-    encoded = encode_rows(rows, base.tokenizer, "Q: {prompt}\nA:", 512)
+    encoded = encode_rows(rows, base, "Q: {prompt}\nA:", 512)
     with attach(base) as attachment:
         for gates in ("learned", "oracle", "off"):
             forced = evaluate(attachment, adapter, encoded, gates=gates, decode=False)

@@ -1,6 +1,7 @@
 """Training: what learns, what stays, what holds at every step, and what is written down."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,7 +31,9 @@ STEP_KEYS = {
     "tokens_per_second", "time_left_s", "elapsed_s",
 }  # fmt: skip
 EVAL_KEYS = {"kind", "step", "split", "skills", "mean", "gates_by_skill"}
-START_KEYS = {"kind", "step", "parameters", "base_parameters"}
+START_KEYS = {
+    "kind", "step", "parameters", "base_parameters", "n_processes", "n_rows", "n_cut",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -226,17 +229,32 @@ def test_two_processes_give_the_same_adapter_as_one(tmp_path, base, skill_set):
     one, _ = trained(tmp_path / "one", base, skill_set, config)
     path = tmp_path / "two.json"
     path.write_text((one.path / "config.json").read_text())
-    skills = f"data.path={one.path / 'skills.jsonl'}"
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    plain = ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    command = ["-m", "csreft_core", "train", str(path), "--set", skills, "--out"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["-m", "csreft_core", "train", str(path), "--out", str(tmp_path / "two")]
     done = subprocess.run(
-        [sys.executable, "-m", *launch, *plain, *command, str(tmp_path / "two")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, *launch, *command, "--set", f"data.path={one.path / 'skills.jsonl'}"],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("finished at step 10 of 10") == 1  # only one of them speaks
     a, b = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
     records = Run(tmp_path / "two").metrics()
+    assert records[0]["n_processes"] == 2
     assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 10]
     assert replace(Run(tmp_path / "two").config(), data=config.data) == one.config()
+
+
+def test_rows_that_are_too_long_are_counted_and_cut(tmp_path, base):
+    rows = tiny_runs.rows()
+    rows[2]["prompt"] = "w3 " * 70  # the base reads 64 tokens
+    skill_set = read_skills(str(tiny_runs.write_rows(tmp_path / "mine.jsonl", rows)))
+    _, records = trained(tmp_path / "run", base, skill_set, quick(base, steps=2))
+    assert (records[0]["n_cut"], records[0]["n_rows"]) == (1, 48)
+    _, records = trained(tmp_path / "short", base, skill_set, quick(base, steps=2, max_length=8))
+    assert records[0]["n_cut"] == 1  # the others have 3 words, `Q:`, `A:`, 2 answer words, the end

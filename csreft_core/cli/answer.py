@@ -66,7 +66,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         parse_gate_setting(args.gates, adapter.names)
     rows = trained.rows(args.skills, args.split)
     base = trained.base()
-    encoded = encode_rows(rows, base.tokenizer, trained.template, config.train.max_length)
+    encoded = encode_rows(rows, base, trained.template, config.train.max_length)
     with attach(base) as attachment:
         if args.gates == BEST:
             scores = pattern_scores(best_patterns(pattern_table(attachment, adapter, encoded)))

@@ -40,7 +40,6 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
         run, base = open_run(out), None
         accelerator = _computing(run.config())
     else:
-        check_new_run(out)
         accelerator = _computing(given)
         run, base = _new(out, given, accelerator)
     is_main = accelerator.is_main_process
@@ -59,6 +58,8 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
 
 def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base]:
     """A new run, made only after config, data and base were found to fit each other."""
+    if accelerator.is_main_process:
+        check_new_run(out)
     skill_set = read_skills(config.data.path, config.data.skill_column)
     base = load_base(config.base)
     fitting_adapter(config, base, skill_set)
@@ -114,6 +115,7 @@ def _follow(
                 run.request_stop()
             if record["kind"] == "start" and show and not quiet:
                 tqdm.write(_parameters(record), file=sys.stdout)
+                tqdm.write(_cut(record, run.config().train.max_length), file=sys.stdout, end="")
             bar.set_postfix(_state(seen), refresh=False)
             bar.update(record["step"] - bar.n)
     return seen
@@ -133,6 +135,15 @@ def _parameters(start: dict[str, Any]) -> str:
     return (
         f"parameters: {counts['subspaces']:,} subspaces + {counts['router']:,} router = "
         f"{counts['total']:,}, {counts['total'] / base:.4%} of the base's {base:,}"
+    )
+
+
+def _cut(start: dict[str, Any], max_length: int) -> str:
+    if not start["n_cut"]:
+        return ""
+    return (
+        f"{start['n_cut']:,} of {start['n_rows']:,} training rows are cut: longer than "
+        f"{max_length} tokens (train.max_length) or than the base reads\n"
     )
 
 
