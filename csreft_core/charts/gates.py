@@ -25,7 +25,7 @@ def gate_bars(
         threshold: A line at the gate that counts as open.
         palette: Colours.
     """
-    question = "Which skill does the router open for this prompt?"
+    question = "Which gate does the router open?"
     if table.empty:
         return empty(question, _NO_GATES, palette)
     subspaces = ordered(names, table["subspace"])

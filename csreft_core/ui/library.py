@@ -26,7 +26,7 @@ def run_id(run: Run) -> str:
 def label(identity: str) -> str:
     """What a list shows for an id."""
     name = identity.removeprefix(EXAMPLE)
-    return f"{name} (shipped example)" if is_example(identity) else name
+    return f"{name} (shipped)" if is_example(identity) else name
 
 
 def all_runs() -> dict[str, Run]:

@@ -76,7 +76,7 @@ def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
 
 def _show_buttons(run: Run, status: Status) -> None:
     own = not library.is_example(library.run_id(run))
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if own and status.state in library.ACTIVE:
             st.button(
                 "Stop and save", icon=":material/stop:", key="stop",

@@ -45,8 +45,8 @@ def show_table(runs: dict[str, Run]) -> None:
 def _columns() -> dict[str, object]:
     config = st.column_config
     return {
-        "exact match": config.ProgressColumn(
-            "exact match", min_value=0, max_value=1, format="percent", width="small",
+        "exact match": config.NumberColumn(
+            "exact match", format="percent", width="small",
             help="Mean over the skills at the last evaluation, validation split.",
         ),
         "loss": config.NumberColumn(
@@ -105,7 +105,11 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
         show_chart(charts.run_curves, table, name="runs-loss", sentence=_who_is_lower(table))
     with right:
         table = pd.concat(scores)[["run", "skill", "exact_match", "loss", "n"]]
-        show_chart(charts.exact_match_bars, table, cached.skill_names(run), name="exact-match")
+        show_chart(
+            charts.exact_match_bars, table, cached.skill_names(run), name="exact-match",
+            sentence=_who_is_right(table),
+        )  # fmt: skip
+    _show_scores(pair)
     if other:
         _show_differences(pair)
 
@@ -121,6 +125,36 @@ def _who_is_lower(table: pd.DataFrame) -> str:
         f"{low} ends lower: {ends[low]:.3f} against {ends[high]:.3f} nats a token "
         f"(one seed each; the difference is {ends[high] - ends[low]:.3f})."
     )
+
+
+def _who_is_right(table: pd.DataFrame) -> str:
+    means = table.groupby("run", sort=False)["exact_match"].mean()
+    if means.empty:
+        return "No evaluation yet."
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in means.items())
+    return f"Right answers on the mean over the skills, validation split: {shares}."
+
+
+def _show_scores(pair: dict[str, Run]) -> None:
+    """One line a run: what it reached, in which time, with how many parameters."""
+    rows = []
+    for name, run in pair.items():
+        records = cached.metrics_of(run)
+        means, steps = tables.mean_curve(records), tables.step_table(records)
+        size = cached.parameters_of(run) if run.adapter_path.exists() else {}
+        rows.append(
+            {
+                "run": name,
+                "exact match": means["exact_match"].iloc[-1] if len(means) else None,
+                "loss": means["loss"].iloc[-1] if len(means) else None,
+                "training (s)": steps["elapsed_s"].iloc[-1] if len(steps) else None,
+                "parameters, subspaces": size.get("subspaces"),
+                "parameters, router": size.get("router"),
+            }
+        )
+    table = pd.DataFrame(rows)
+    st.dataframe(table, hide_index=True, column_config=_columns(), key="scores")
+    show_data(table, "scores")
 
 
 def _show_differences(pair: dict[str, Run]) -> None:

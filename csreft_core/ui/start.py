@@ -3,6 +3,7 @@
 import streamlit as st
 
 from csreft_core.analysis.gates import gate_range, sentence_gate_range, sentence_prompt_gates
+from csreft_core.analysis.training import last_scores
 from csreft_core.charts.gates import gate_bars, gates_over_prompts
 from csreft_core.runs import Run
 from csreft_core.skills import TEST_SPLITS, Row
@@ -164,7 +165,9 @@ def _sentence_answers(base: str, edited: str, row: Row) -> str:
     change = "The adapter changes the answer." if base != edited else (
         "The adapter leaves the answer as it is."
     )  # fmt: skip
-    return change + (f" Right would be: `{row.response}`." if row.response else "")
+    if not row.response or edited.strip() == row.response.strip():
+        return change
+    return f"{change} Right would be: `{row.response}`."
 
 
 def show_paper(run: Run | None, other: Run | None) -> None:
@@ -203,7 +206,16 @@ def _show_range(run: Run) -> None:
         cached.skill_names(run),
         name=f"range-{run.name}",
         heading=f"Router on the {router}",
-        sentence=sentence_gate_range(table),
+        sentence=f"{sentence_gate_range(table)} {_how_right(run)}",
+    )
+
+
+def _how_right(run: Run) -> str:
+    scores = last_scores(cached.metrics_of(run))["exact_match"]
+    return (
+        f"In training, {scores.mean():.1%} of its validation answers were right."
+        if len(scores)
+        else ""
     )
 
 

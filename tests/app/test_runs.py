@@ -29,7 +29,7 @@ def test_the_table_lists_runs_with_their_scores(open_app, make_run, examples):
     make_run()
     make_run("recommended-0", root=examples)
     table = open_app(PAGE, run="mine").dataframe[0].value
-    assert table["run"].tolist() == ["mine", "recommended-0 (shipped example)"]
+    assert table["run"].tolist() == ["mine", "recommended-0 (shipped)"]
     assert table["status"].tolist() == ["finished", "finished"]
     assert table["exact match"].tolist() == [1.0, 1.0]
     assert table["loss"][0] == pytest.approx(3.0 * 0.5**4)
@@ -61,7 +61,9 @@ def test_two_runs_side_by_side(open_app, make_run):
     make_run("other", config=with_overrides(preset("recommended"), ["adapter.rank=4"]))
     app = open_app(PAGE, run="mine", **{"with": "other"})
     assert app.selectbox(key="with").value == "other"
-    differences = app.dataframe[1].value
+    scores, differences = app.dataframe[1].value, app.dataframe[2].value
+    assert scores["run"].tolist() == ["mine", "other"]
+    assert scores["parameters, subspaces"][1] == 2 * scores["parameters, subspaces"][0]
     assert differences.values.tolist() == [["adapter.rank", "2", "4"]]
     assert list(differences) == ["setting", "mine", "other"]
     assert n_charts(app) == 2

@@ -186,4 +186,4 @@ def test_ids_of_runs_and_their_labels(make_run, examples):  # noqa: ARG001
     assert library.run_id(every["example:paper-0"]) == "example:paper-0"
     assert library.example("paper", every).name == "paper-0"
     assert library.example("nothing", every) is None
-    assert library.label("example:paper-0") == "paper-0 (shipped example)"
+    assert library.label("example:paper-0") == "paper-0 (shipped)"

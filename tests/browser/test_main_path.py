@@ -1,0 +1,62 @@
+"""What a newcomer does, in a real Chromium: look at Start; train, reload, stop, resume, finish."""
+
+import json
+import re
+
+from tests.browser_steps import answers, progress, wait_for_state
+
+# Streamlit looks for its server below a page's own address first and finds it one level up.
+_PROBE = re.compile(r"404 \(Not Found\) \S+/(Train|Runs)/_stcore/(health|host-config)$")
+
+
+def _own(faults):
+    return [fault for fault in faults if not _PROBE.search(fault)]
+
+
+def test_start_shows_gates_and_both_answers(address, open_page):
+    page, faults = open_page(address)
+    page.get_by_text("With the adapter").wait_for()
+    page.get_by_text("Without the adapter").wait_for()
+    page.locator(".js-plotly-plot .bars path").first.wait_for()
+    first = answers(page)
+    assert len(first) == 2
+    box = page.get_by_role("textbox", name="Your prompt")
+    box.fill("What is the plural of dog?")
+    box.press("Enter")
+    page.wait_for_function("old => !document.body.innerText.includes(old)", arg=first[1])
+    assert "dogs" in answers(page)[1]
+    assert "plural+of+dog" in page.url
+    assert _own(faults) == []
+
+
+def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
+    steps = 600  # some 40 s on two cores: time to reload and to stop
+    page, faults = open_page(f"{address}/Train?set=train.steps={steps}&set=train.eval_every=300")
+    page.get_by_role("button", name="Start training").click()
+    wait_for_state(page, "running")
+    assert "run=recommended" in page.url
+    page.get_by_text("first evaluation").or_(page.get_by_text("training: step")).first.wait_for()
+
+    page.reload()
+    wait_for_state(page, "running")  # still attached: the run is in the address
+    run = tmp_runs / "recommended"
+    page.wait_for_function("/training: step [1-9]/.test(document.body.innerText)")
+    page.get_by_role("button", name="Stop and save").click()
+    wait_for_state(page, "stopped")
+    stopped_at = json.loads((run / "status.json").read_text())["step"]
+    assert 0 < stopped_at < steps
+    assert (run / "adapter.safetensors").is_file()
+
+    page.get_by_role("button", name="Resume").click()
+    wait_for_state(page, "finished")
+    assert progress(page) == f"finished, step {steps} of {steps}"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = [record["step"] for record in records if record["kind"] == "step"]
+    assert logged == sorted(set(logged))
+    assert logged[-1] == steps
+    assert page.locator(".js-plotly-plot").count() >= 4
+
+    page.get_by_role("link", name="Try it on a prompt").click()
+    page.get_by_text("With the adapter").wait_for()
+    assert len(answers(page)) == 2
+    assert _own(faults) == []

@@ -1,0 +1,21 @@
+"""What a user reads off a page."""
+
+import re
+
+from playwright.sync_api import Page
+
+
+def answers(page: Page) -> list[str]:
+    """The answers without and with the adapter."""
+    return [text.strip() for text in page.get_by_test_id("stCode").all_inner_texts()]
+
+
+def wait_for_state(page: Page, state: str) -> None:
+    """Wait until the run's badge shows a state."""
+    # The badge's text begins with the name of its icon.
+    page.locator(".stMarkdownBadge").filter(has_text=re.compile(f"{state}$")).wait_for()
+
+
+def progress(page: Page) -> str:
+    """The text above the progress bar."""
+    return page.get_by_test_id("stProgress").inner_text().strip()
