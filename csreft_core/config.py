@@ -96,7 +96,7 @@ class AdapterConfig:
     """The gated subspace edits."""
 
     layers: Annotated[tuple[int, ...], AfterValidator(_check_layers)] = Field(
-        default=(2,),
+        default=(1,),
         min_length=1,
         description="Edited layers: outputs of these blocks, counted from 0.",
     )
@@ -182,9 +182,9 @@ class RouterConfig:
 class TrainConfig:
     """Optimisation."""
 
-    steps: int = Field(default=300, ge=1, description="Optimiser steps.")
+    steps: int = Field(default=250, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=32, ge=1, description="Prompts in a step, over all processes.")
-    lr: float = Field(default=1e-2, gt=0, description="Peak learning rate of the subspaces.")
+    lr: float = Field(default=2e-2, gt=0, description="Peak learning rate of the subspaces.")
     router_lr: float = Field(default=1e-2, gt=0, description="Peak learning rate of the router.")
     warmup: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises."
