@@ -17,7 +17,7 @@ def test_start_shows_gates_and_both_answers(address, open_page):
     page, faults = open_page(address)
     page.get_by_text("With the adapter").wait_for()
     page.get_by_text("Without the adapter").wait_for()
-    page.locator(".js-plotly-plot .bars path").first.wait_for()
+    page.locator(".js-plotly-plot .bars path").first.wait_for(state="attached")
     first = answers(page)
     assert len(first) == 2
     box = page.get_by_role("textbox", name="Your prompt")
