@@ -10,7 +10,7 @@ with start_page("Start") as run:
     if run is not None and start.can_answer(run):
         row = start.choose_prompt(run)
         if start.wants_answers(run):
-            left, right = st.columns([3, 2], gap="large")
+            left, right = st.columns(2, gap="large")
             with left, showing_errors():
                 start.show_gates(run, row)
             with right, showing_errors():

@@ -104,7 +104,7 @@ def sentence_prompt_gates(table: pd.DataFrame, threshold: float = 0.5) -> str:
         return f"No gate is open: the largest, {top}, is {gates[top]:.3f}."
     if len(opened) == 1:
         others = gates.drop(top)
-        rest = f"; every other gate is at most {others.max():.3f}" if len(others) else ""
+        rest = f"; every other gate is {_at_most(others.max())}" if len(others) else ""
         return f"The router opens {top} ({gates[top]:.3f}){rest}."
     if len(opened) == len(gates):
         return f"All {len(gates)} gates are open; the largest is {top} ({gates[top]:.3f})."
@@ -128,6 +128,10 @@ def sentence_gate_range(table: pd.DataFrame) -> str:
         f"The gates depend on the prompt: over {n} prompts, max - min is {ranges[top]:.3f} for "
         f"{top} and at least {ranges[low]:.3f} for every gate."
     )
+
+
+def _at_most(gate: float) -> str:
+    return f"at most {gate:.3f}" if gate >= 0.001 else "below 0.001"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ def test_nmi_is_one_when_the_open_gates_tell_the_skill_and_zero_when_not():
     ("gates", "sentence"),
     [
         ((0.9, 0.1), "The router opens a (0.900); every other gate is at most 0.100."),
+        ((0.9, 1e-5), "The router opens a (0.900); every other gate is below 0.001."),
         ((0.2, 0.4), "No gate is open: the largest, b, is 0.400."),
         ((0.9, 0.7), "All 2 gates are open; the largest is a (0.900)."),
     ],
