@@ -23,7 +23,7 @@ from csreft_core.errors import ConfigError
 from csreft_core.pocket.episodes import Batch, EpisodeWriter, Recipe
 from csreft_core.pocket.tokenizer import MAX_LENGTH, build_tokenizer
 
-FULL_STEPS = 1200
+FULL_STEPS = 1500
 SEED = 0
 CURVE_FILE = "loss_curve.json"
 

@@ -16,7 +16,7 @@ from csreft_core.pocket.lexicon import SKILLS
 from csreft_core.pocket.skill_sets import Row, single_skill_rows, two_skill_rows
 from csreft_core.pocket.tokenizer import ANSWER, QUESTION, SPECIAL_TOKENS
 
-#: Longest answer: the spelling of a nine-letter noun next to a French name, and the end mark.
+#: Longest answer: the spelling of a long noun next to a French name, and the end mark.
 _MAX_NEW_TOKENS = 16
 _BATCH_SIZE = 128
 
@@ -83,7 +83,7 @@ def exact_match(
         batch = tokenizer(
             list(prompts[start : start + _BATCH_SIZE]), padding=True, return_tensors="pt"
         )
-        tokens = model.generate(
+        tokens = model.generate(  # type: ignore[operator]
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             max_new_tokens=_MAX_NEW_TOKENS,

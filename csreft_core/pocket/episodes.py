@@ -5,8 +5,9 @@ at once, or repeating the item). The instruction in a question says nothing abou
 is absent, or of a kind drawn independently. So the base learns every function from examples and
 none from instructions. Some episodes show two skills apart first and then both together.
 
-A *worksheet* is a row of instructions of one kind with the answers left blank, and a *word list*
-holds words of such instructions. They teach which words mean alike, and no function.
+A *worksheet* is a row of instructions of one kind with the answers left blank, about one noun or
+several, and a *word list* holds words of such instructions. They teach which words mean alike and
+where the noun stands, and no function.
 
 In a *closed* document the answer mark ``A:`` is a bottleneck: in an episode only the mark sees the
 examples before it; in a worksheet only earlier marks are seen. So the state at a mark holds the
@@ -48,12 +49,15 @@ class Recipe:
     list_share: float = 0.30
     word_list_share: float = 0.25
     word_list_length: int = 32
+    one_noun_share: float = 0.5
     pair_list_share: float = 0.10
     echo_share: float = 0.30
     pair_share: float = 0.25
     apart_share: float = 0.5
     bare_share: float = 0.35
     one_kind_share: float = 0.5
+    scrambled_share: float = 0.4
+    scrambled_length: int = 12
     closed_share: float = 0.6
 
 
@@ -97,7 +101,7 @@ class _Document:
 
 
 class EpisodeWriter:
-    """Writes documents as token ids. Holds tables of ids; the same generator, the same documents."""
+    """Writes documents as token ids; an equal generator gives equal documents."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
         """Tokenise every noun, answer and instruction once."""
@@ -128,7 +132,12 @@ class EpisodeWriter:
         for pair, ways in read_pair_paraphrases().items():
             self._asked[pair] = [self._template(text) for text in ways.train]
             self._listed[pair] = [self._template(text) for text in ways.every]
-        self._bare = [self._template(ITEM_SLOT)]
+        self._bare = self._template(ITEM_SLOT)
+        self._question_mark = self._bare[0][0]
+        asked = [template for templates in self._asked.values() for template in templates]
+        self._asked_words = sorted({i for before, after in asked for i in (*before[1:], *after)})
+        answered = {i for answers in self._answers.values() for ids in answers for i in ids}
+        self._other_words = sorted(answered - {i for ids in self._nouns for i in ids})
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """One batch of ``size`` documents drawn with ``rng``."""
@@ -162,10 +171,13 @@ class EpisodeWriter:
 
     def _worksheet(self, rng: np.random.Generator, kind: Function) -> _Document:
         is_open = bool(rng.random() >= self._recipe.closed_share)
+        nouns = range(len(self._nouns))
+        if rng.random() < self._recipe.one_noun_share:
+            nouns = [_pick(rng, nouns)]
         document = _Document()
         document.add([self._bos])
         for example in itertools.count(1):
-            question = self._question(rng, _pick(rng, self._listed[kind]))[0]
+            question = self._question(_pick(rng, self._listed[kind]), _pick(rng, nouns))
             if len(document.ids) + len(question) + 1 > self._recipe.length:
                 break
             # What follows a blank is no target: else the base would learn to leave answers blank.
@@ -181,9 +193,8 @@ class EpisodeWriter:
         document.add([self._bos])
         for example in itertools.count(1):
             function = functions[min(example, len(functions)) - 1]
-            kind = _pick(rng, kinds)
-            template = _pick(rng, self._asked[kind] if kind else self._bare)
-            question, noun = self._question(rng, template)
+            noun = int(rng.integers(len(self._nouns)))
+            question = self._question(self._instruction(rng, _pick(rng, kinds)), noun)
             reply = [*self._answers[function][noun], self._eos]
             if len(document.ids) + len(question) + 1 + len(reply) > self._recipe.length:
                 break
@@ -216,10 +227,24 @@ class EpisodeWriter:
         kinds = [*self._singles, _pick(rng, self._pairs)]
         return [_pick(rng, kinds)] if rng.random() < self._recipe.one_kind_share else kinds
 
-    def _question(self, rng: np.random.Generator, template: Template) -> tuple[list[int], int]:
-        noun = int(rng.integers(len(self._nouns)))
+    def _instruction(self, rng: np.random.Generator, kind: Function) -> Template:
+        """An instruction of this kind, or a scramble of instruction words or of answer words.
+
+        Scrambles teach to find the noun wherever it stands, also among words never seen there.
+        """
+        if not kind:
+            return self._bare
+        if rng.random() >= self._recipe.scrambled_share:
+            return _pick(rng, self._asked[kind])
+        size = int(rng.integers(1, self._recipe.scrambled_length + 1))
+        known = _pick(rng, (self._asked_words, self._other_words))
+        words = [known[i] for i in rng.integers(len(known), size=size)]
+        place = int(rng.integers(size + 1))
+        return [self._question_mark, *words[:place]], words[place:]
+
+    def _question(self, template: Template, noun: int) -> list[int]:
         before, after = template
-        return [*before, *self._nouns[noun], *after], noun
+        return [*before, *self._nouns[noun], *after]
 
     def _template(self, text: str) -> Template:
         before, after = f"{QUESTION} {text}".split(ITEM_SLOT)

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ItemSplit = Literal["train", "validation", "test"]
 
@@ -42,7 +42,11 @@ class Noun:
 def read_nouns(path: Path = SOURCE_FOLDER / "words.csv") -> tuple[Noun, ...]:
     """All nouns of the word table, in the order of the file."""
     with path.open(encoding="utf-8", newline="") as lines:
-        return tuple(Noun(**row) for row in csv.DictReader(lines))
+        return tuple(_noun(row) for row in csv.DictReader(lines))
+
+
+def _noun(row: dict[str, Any]) -> Noun:
+    return Noun(**row)
 
 
 def answer(skill: str, noun: Noun) -> str:

@@ -1,4 +1,4 @@
-"""The instructions: several ways of asking for each skill, some of them held out of adapter training.
+"""The instructions: several ways of asking for each skill, some held out of adapter training.
 
 Reads the instruction tables and counts content words. Draws nothing at random.
 """

@@ -12,7 +12,6 @@ import numpy as np
 
 from csreft_core.pocket.lexicon import SKILLS, ItemSplit, Noun, answer, joint_answer, read_nouns
 from csreft_core.pocket.paraphrases import (
-    Paraphrases,
     fill_item,
     read_pair_paraphrases,
     read_paraphrases,
@@ -23,14 +22,15 @@ FOUR_SKILLS: tuple[str, ...] = ("french", "category", "plural", "spelling")
 
 Row = dict[str, str | list[str]]
 
-#: Split -> (which items, which paraphrases, rows kept per skill).
-_SPLITS: dict[str, tuple[ItemSplit, str, int]] = {
-    "train": ("train", "train", 600),
-    "validation": ("validation", "train+validation", 60),
-    "test_items": ("test", "train", 120),
-    "test_paraphrases": ("train", "test", 120),
-    "test_both": ("test", "test", 120),
-}
+#: Split, which items, which paraphrases, rows kept per skill.
+_SPLITS: tuple[tuple[str, ItemSplit, ItemSplit, int], ...] = (
+    ("train", "train", "train", 600),
+    ("validation", "validation", "train", 40),
+    ("validation", "validation", "validation", 40),
+    ("test_items", "test", "train", 120),
+    ("test_paraphrases", "train", "test", 120),
+    ("test_both", "test", "test", 120),
+)
 _TWO_SKILLS_PER_PAIR = 40
 
 
@@ -43,9 +43,9 @@ def single_skill_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
     rng = np.random.default_rng(seed)
     return [
         {"skill": skill, "prompt": prompt, "response": answer(skill, noun), "split": split}
-        for split, (items, words, limit) in _SPLITS.items()
+        for split, items, words, limit in _SPLITS
         for skill in skills
-        for prompt, noun in _draw(rng, _words(read_paraphrases()[skill], words), items, limit)
+        for prompt, noun in _draw(rng, getattr(read_paraphrases()[skill], words), items, limit)
     ]
 
 
@@ -100,10 +100,6 @@ def _pair_row(pair: tuple[str, str], prompt: str, noun: Noun, split: str) -> Row
     return {
         "skill": list(pair), "prompt": prompt, "response": joint_answer(pair, noun), "split": split,
     }  # fmt: skip
-
-
-def _words(ways: Paraphrases, which: str) -> tuple[str, ...]:
-    return tuple(text for split in which.split("+") for text in getattr(ways, split))
 
 
 def _draw(
