@@ -16,7 +16,7 @@ from csreft_core.ui.widgets import duration, show_chart
 
 _EVERY_S = 2.0
 _LOG_LINES = 40
-_STATES = {
+_STATES: dict[str, tuple[Any, str]] = {
     "queued": ("blue", ":material/hourglass_top:"),
     "running": ("blue", ":material/play_arrow:"),
     "finished": ("green", ":material/check:"),

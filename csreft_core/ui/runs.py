@@ -1,6 +1,7 @@
 """Panels of the Runs page: the table, two runs side by side, delete with undo, download."""
 
 import json
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -42,7 +43,7 @@ def show_table(runs: dict[str, Run]) -> None:
         st.error(f"`{folder.name}` cannot be read: {message}.")
 
 
-def _columns() -> dict[str, object]:
+def _columns() -> dict[str, Any]:
     config = st.column_config
     return {
         "exact match": config.NumberColumn(

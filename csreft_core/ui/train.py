@@ -140,8 +140,8 @@ def _choose_data() -> None:
     if not st.session_state.get("own-data") or path not in SHIPPED:
         st.session_state["skill-set"] = path if path in SHIPPED else "own"
     st.segmented_control(
-        "Skills to learn", _SETS, key="skill-set", format_func=_LABELS.get, required=True,
-        on_change=_skill_set_chosen,
+        "Skills to learn", _SETS, key="skill-set", required=True,
+        format_func=lambda name: _LABELS[name], on_change=_skill_set_chosen,
         help="What the adapter is trained on; the run keeps a copy.\n\n`data.path`",
     )  # fmt: skip
     if st.session_state["skill-set"] == "own":

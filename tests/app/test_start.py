@@ -1,6 +1,7 @@
 """The Start page: first start, a finished run, and runs that cannot answer."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -187,3 +188,15 @@ def test_ids_of_runs_and_their_labels(make_run, examples):  # noqa: ARG001
     assert library.example("paper", every).name == "paper-0"
     assert library.example("nothing", every) is None
     assert library.label("example:paper-0") == "paper-0 (shipped)"
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_run):
+    config = preset("recommended")
+    make_run(config=replace(config, base=replace(config.base, path="no/such-base")))
+    app = open_app(run="mine")
+    assert not app.error
+    assert not n_charts(app)
+    app.toggle(key="autorun").set_value(True).run()
+    assert_no_bug(app)
+    assert any("no/such-base" in error.value for error in app.error)
