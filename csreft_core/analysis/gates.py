@@ -98,7 +98,7 @@ def sentence_prompt_gates(table: pd.DataFrame, threshold: float = 0.5) -> str:
     if table.empty:
         return "This adapter has no gates."
     gates = table.set_index("subspace")["gate"]
-    top = gates.idxmax()
+    top = str(gates.idxmax())
     opened = list(gates[gates > threshold].index)
     if not opened:
         return f"No gate is open: the largest, {top}, is {gates[top]:.3f}."
@@ -117,13 +117,13 @@ def sentence_gate_range(table: pd.DataFrame) -> str:
         return "There are no gates to compare."
     ranges = gate_range(table).set_index("subspace")["range"]
     n = table["prompt"].nunique()
-    top = ranges.idxmax()
+    top = str(ranges.idxmax())
     if ranges[top] <= _SAME:
         return (
             f"The gates ignore the prompt: over {n} prompts, max - min of every gate is "
             f"{f'at most {ranges[top]:.1g}' if ranges[top] else 'exactly 0'}."
         )
-    low = ranges.idxmin()
+    low = str(ranges.idxmin())
     return (
         f"The gates depend on the prompt: over {n} prompts, max - min is {ranges[top]:.3f} for "
         f"{top} and at least {ranges[low]:.3f} for every gate."

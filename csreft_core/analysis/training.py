@@ -173,7 +173,7 @@ def sentence_exact_match(records: Sequence[Record]) -> str:
     if table.empty:
         return "No evaluation yet."
     scores = table.set_index("skill")["exact_match"]
-    n, worst = int(table["n"].sum()), scores.idxmin()
+    n, worst = int(table["n"].sum()), str(scores.idxmin())
     return (
         f"{scores.mean():.1%} of the answers are right on the mean over {len(scores)} skills "
         f"(validation, {n} prompts); {worst} is lowest with {scores[worst]:.1%}."

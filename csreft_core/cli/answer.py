@@ -143,5 +143,5 @@ def inspect_command(args: argparse.Namespace) -> int:
     elif args.json:
         print(table.to_json(orient="records", force_ascii=False))
     else:
-        print(rows_text(table.to_dict("records")))
+        print(rows_text([{str(k): v for k, v in row.items()} for row in table.to_dict("records")]))
     return 0

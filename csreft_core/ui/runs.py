@@ -121,7 +121,7 @@ def _who_is_lower(table: pd.DataFrame) -> str:
         return "No evaluation yet."
     if len(ends) == 1:
         return f"The last mean validation loss is {ends.iloc[0]:.3f} nats a token."
-    low, high = ends.idxmin(), ends.idxmax()
+    low, high = str(ends.idxmin()), str(ends.idxmax())
     return (
         f"{low} ends lower: {ends[low]:.3f} against {ends[high]:.3f} nats a token "
         f"(one seed each; the difference is {ends[high] - ends[low]:.3f})."

@@ -52,7 +52,8 @@ def show_chart(
         options: Keyword arguments of `draw`.
     """
     figure = draw(table, *args, palette=screen(), **options)
-    question, alt = figure.layout.meta["question"], figure.layout.meta["alt"]
+    meta = _meta(figure)
+    question, alt = meta["question"], meta["alt"]
     st.subheader(heading or question, help=help_text(name.split("-")[0]), anchor=False)
     st.plotly_chart(
         figure,
@@ -104,10 +105,15 @@ def show_data(
                 )
 
 
+def _meta(figure: go.Figure) -> dict[str, str]:
+    """The question and the alt text that the chart wrote into its layout."""
+    return figure.to_dict()["layout"]["meta"]
+
+
 def offline_page(figure: go.Figure) -> str:
     """The figure as one HTML file with everything in it; its question is the title."""
     titled = go.Figure(figure)
-    titled.update_layout(title=figure.layout.meta["question"], margin={"t": 110})
+    titled.update_layout(title=_meta(figure)["question"], margin={"t": 110})
     return titled.to_html(include_plotlyjs=True, full_html=True)
 
 
