@@ -7,7 +7,7 @@ import pytest
 
 from csreft_core import jobs
 from csreft_core import runs as runs_module
-from csreft_core.config import PRESETS, preset, with_overrides
+from csreft_core.config import PRESETS, config_to_dict, preset, with_overrides
 from csreft_core.runs import open_run
 from csreft_core.ui import settings
 from tests.page_runs import assert_no_bug, n_charts, texts
@@ -47,7 +47,7 @@ def shown_config(app):
 def test_a_first_visit_shows_the_form_with_command_and_config(open_app):
     app = open_app(PAGE)
     assert app.code[0].value.startswith("python -m csreft_core train --preset recommended --out")
-    assert shown_config(app)["train"]["steps"] == 300
+    assert shown_config(app) == config_to_dict(preset("recommended"))
     assert app.text_input(key="name").value == "recommended"
     assert not app.button(key="start").disabled
     assert not app.error
