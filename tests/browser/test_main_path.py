@@ -3,6 +3,8 @@
 import json
 import re
 
+from playwright.sync_api import expect
+
 from tests.browser_steps import answers, progress, wait_for_state
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
@@ -56,7 +58,9 @@ def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
     assert logged[-1] == steps
     assert page.locator(".js-plotly-plot").count() >= 4
 
-    page.get_by_role("link", name="Try it on a prompt").click()
+    onward = page.get_by_role("link", name="Try it on a prompt")
+    expect(onward).to_have_count(1)  # while the page is drawn anew, the old link stands beside it
+    onward.click()
     page.get_by_text("With the adapter").wait_for()
     assert len(answers(page)) == 2
     assert _own(faults) == []

@@ -78,7 +78,7 @@ def test_instruction_does_not_predict_the_function(tokenizer):
     gives_plural = {"plural": [], "category": []}
     only_instructions = Recipe(list_share=0.0, bare_share=0.0, scrambled_share=0.0)
     for text in documents(tokenizer, n=3000, recipe=only_instructions):
-        words = text.split("A:")[0].split()
+        words = re.findall(r"\w+", text.split("A:")[0])
         (item,) = [word for word in words if word in nouns]
         for kind, seen in gives_plural.items():
             if kind in words:
