@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from csreft_core.ui import library, start
+from csreft_core.ui import library, prompts, start
 from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Start") as run:
     start.intro(run)
-    if run is not None and start.can_answer(run):
-        row = start.choose_prompt(run)
-        if start.wants_answers(run):
+    if run is not None and prompts.can_answer(run):
+        row = prompts.choose_prompt(run)
+        if prompts.wants_answers(run):
             left, right = st.columns(2, gap="large")
             with left, showing_errors():
                 start.show_gates(run, row)

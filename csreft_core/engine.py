@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Thread
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import TextIteratorStreamer
 
@@ -20,6 +20,9 @@ from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Request, request
 from csreft_core.skills import Example, collate, prompt_ids
+
+Gates = str | Sequence[float] | Float[Tensor, "prompt k"]
+"""A gate setting for all prompts, or a row of gates for each."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,40 @@ class Answer:
     n_tokens: int
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What one forward over prompts did. Prompts are padded on the left.
+
+    `before[l]` and `after[l]` are the output of block l without and with the edit of that layer;
+    below the edits, and without an adapter, they are equal.
+
+    Attributes:
+        input_ids: Token ids.
+        is_token: False for padding.
+        gates: None without an adapter; per token where the router is.
+        before: For each captured layer.
+        after: For each captured layer.
+        logits: Of the token that follows each prompt.
+    """
+
+    input_ids: Int[Tensor, "prompt seq"]
+    is_token: Bool[Tensor, "prompt seq"]
+    gates: Float[Tensor, "prompt k"] | Float[Tensor, "prompt seq k"] | None
+    before: dict[int, Float[Tensor, "prompt seq d_model"]]
+    after: dict[int, Float[Tensor, "prompt seq d_model"]]
+    logits: Float[Tensor, "prompt vocab"]
+
+
 class Engine:
     """Answers prompts on one base; adapter None is the bare base.
 
-    The engine owns the base: nothing else may attach to it.
+    The engine owns the base: nothing else may attach to it. Its `attachment` serves passes of
+    one's own.
     """
 
     def __init__(self, base: Base) -> None:
         self.base = base
-        self._attachment = Attachment(base)
+        self.attachment = Attachment(base)
 
     @classmethod
     def load(cls, config: BaseConfig) -> "Engine":
@@ -50,7 +78,7 @@ class Engine:
     def _request(
         self,
         adapter: CSReFT | None,
-        gates: str | Sequence[float],
+        gates: Gates,
         skills: Sequence[Sequence[str]] | None,
         capture: tuple[int, ...] = (),
     ) -> Request:
@@ -107,7 +135,7 @@ class Engine:
         """
         req = self._request(adapter, gates, None if skills is None else [skills])
         inputs = self._encode([prompt], template)
-        tokens, this = self._attachment.generate(
+        tokens, this = self.attachment.generate(
             req,
             **inputs,
             max_new_tokens=self._new_tokens(inputs, max_new_tokens),
@@ -141,7 +169,7 @@ class Engine:
         def work() -> None:
             try:
                 with torch.no_grad():
-                    self._attachment.generate(
+                    self.attachment.generate(
                         req,
                         **inputs,
                         max_new_tokens=self._new_tokens(inputs, max_new_tokens),
@@ -177,10 +205,47 @@ class Engine:
             part = slice(start, start + batch_size)
             req = self._request(adapter, setting, None if skills is None else skills[part])
             inputs = self._encode(prompts[part], template)
-            _, this = self._attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+            _, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
             parts.append(this.prompt_gates().cpu())
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def trace(
+        self,
+        adapter: CSReFT | None,
+        prompts: Sequence[str],
+        setting: Gates = "learned",
+        *,
+        layers: Sequence[int] = (),
+        template: str = PLAIN_TEMPLATE,
+        skills: Sequence[Sequence[str]] | None = None,
+    ) -> Trace:
+        """One forward over all prompts; keeps the states of the layers, on the CPU.
+
+        Args:
+            adapter: None is the bare base.
+            prompts: Texts without template.
+            setting: Gate setting, or a row of gates for each prompt.
+            layers: Whose output to keep, 0-based.
+            template: The run's resolved template.
+            skills: The prompts' true skills, for `oracle`.
+
+        Raises:
+            ConfigError: an empty or too long prompt, or a setting that does not fit.
+            AdapterError: the adapter is of another base.
+        """
+        req = self._request(adapter, setting, skills, tuple(layers))
+        inputs = self._encode(prompts, template)
+        output, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+        return Trace(
+            inputs["input_ids"].cpu(),
+            inputs["attention_mask"].bool().cpu(),
+            None if this.gates is None else this.gates.float().cpu(),
+            {layer: before.float().cpu() for layer, (before, _) in this.states.items()},
+            {layer: after.float().cpu() for layer, (_, after) in this.states.items()},
+            output.logits[:, -1].float().cpu(),
+        )
+
     def close(self) -> None:
         """Take the hooks off the base."""
-        self._attachment.detach()
+        self.attachment.detach()

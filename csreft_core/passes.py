@@ -75,15 +75,24 @@ class Pass:
 
 def request(
     adapter: CSReFT,
-    gates: str | Sequence[float] = "learned",
+    gates: str | Sequence[float] | Float[Tensor, "row k"] = "learned",
     labels: Tensor | None = None,
     capture: tuple[int, ...] = (),
 ) -> Request:
     """A request from a gate setting as text; `learned` means `uniform` without a router.
 
+    A matrix gives each row of the batch its own gates.
+
     Raises:
         ConfigError: a setting that does not fit the adapter's subspaces.
     """
+    if isinstance(gates, Tensor):
+        if gates.shape[1] != adapter.n_subspaces:
+            raise ConfigError(
+                f"expected {adapter.n_subspaces} gates a row, one for each of "
+                f"{', '.join(adapter.names)}, got {gates.shape[1]}"
+            )
+        return Request(adapter, GateSetting("oracle"), gates.float(), capture)
     if gates == "learned" and adapter.router is None and adapter.spec.router.gates == "uniform":
         gates = "uniform"
     return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)

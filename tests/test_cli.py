@@ -15,6 +15,7 @@ import torch
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis.composition import best_patterns, pattern_table
 from csreft_core.analysis.gates import gates_table
+from csreft_core.analysis.subject import open_subject
 from csreft_core.base_models import load_base
 from csreft_core.cli import main
 from csreft_core.config import (
@@ -275,9 +276,8 @@ def test_generate_is_the_engines_answer(made, ask):
 
 def test_inspect_gates_is_the_table_of_the_page(made, ask):
     prompts = ["w3 w12 w20", "w4 w5"]
-    engine = Engine(load_base(BaseConfig(path=str(made / "base"))))
-    adapter = load_adapter(made / "run" / "adapter.safetensors")
-    expected = gates_table(engine, adapter, prompts).to_dict("records")
+    subject = open_subject(str(made / "run"))
+    expected = gates_table(subject, prompts=prompts).to_dict("records")
     argv = ["inspect", made / "run", "gates", "--prompt", *prompts]
     rows = json.loads(ask(*argv, "--json"))
     assert [row | {"gate": 0} for row in rows] == [row | {"gate": 0} for row in expected]

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 from sklearn.metrics import normalized_mutual_info_score
 
-from csreft_core.adapter import CSReFT
-from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.engine import Engine
+from csreft_core.analysis.subject import Subject
+from csreft_core.evaluation import check_labels
+
+TABLES = ("gates",)
+"""The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
 COLUMNS = ("prompt", "skill", "subspace", "gate")
 # float32 gates of equal inputs may differ in the last bits when the batch shape differs.
@@ -15,46 +17,46 @@ _SAME = 1e-6
 
 
 def gates_table(
-    engine: Engine,
-    adapter: CSReFT,
-    prompts: Sequence[str],
-    skills: Sequence[str] | None = None,
-    setting: str | Sequence[float] = "learned",
+    subject: Subject,
     *,
-    template: str = PLAIN_TEMPLATE,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = None,
+    gates: str = "learned",
 ) -> pd.DataFrame:
     """The gates of prompts, one row for each prompt and subspace.
 
     Args:
-        engine: The loaded base.
-        adapter: The trained adapter.
-        prompts: Texts without template.
-        skills: The true skill of each prompt, two joined by `+`; empty where it is not known.
-        setting: Gate setting, see `gate_settings`; `oracle` needs the skills.
-        template: The run's resolved template.
+        subject: The opened run.
+        prompts: Texts without template; none means the rows of the split.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting, see `gate_settings`; `oracle` needs prompts whose skill the data knows.
 
     Returns:
-        Columns prompt, skill, subspace, gate (no unit; in [0, 1] after the router).
+        Columns prompt, skill (two joined by `+`; empty where it is not known), subspace, gate (no
+        unit; in [0, 1] after the router; of the last token where the router is per token).
 
     Raises:
         ConfigError: an empty or too long prompt, or a setting that does not fit.
-        AdapterError: the adapter is of another base.
+        SkillSetError: the split is unknown or empty.
     """
-    if not prompts:
-        return pd.DataFrame(columns=list(COLUMNS))
-    labels = None if skills is None else [_parts(skill, adapter.names) for skill in skills]
-    gates = engine.gates(adapter, prompts, setting, template=template, skills=labels)
-    shown = skills or [""] * len(prompts)
-    rows = [
-        (prompt, skill, subspace, gate)
-        for prompt, skill, row in zip(prompts, shown, gates.tolist(), strict=True)
-        for subspace, gate in zip(adapter.names, row, strict=True)
+    rows = subject.asked(prompts, split, per_skill)
+    if gates == "oracle":
+        check_labels(rows, subject.adapter.names)
+    values = subject.engine.gates(
+        subject.adapter,
+        [row.prompt for row in rows],
+        gates,
+        template=subject.template,
+        skills=[row.skills for row in rows],
+    )
+    found = [
+        (row.prompt, "+".join(row.skills), subspace, gate)
+        for row, of_row in zip(rows, values.tolist(), strict=True)
+        for subspace, gate in zip(subject.adapter.names, of_row, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _parts(skill: str, names: Sequence[str]) -> list[str]:
-    return [skill] if skill in names else skill.split("+")
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def gate_range(table: pd.DataFrame) -> pd.DataFrame:

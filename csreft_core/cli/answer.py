@@ -1,26 +1,23 @@
-"""`evaluate`, `generate` and `inspect`: the commands that use a finished run."""
+"""`evaluate` and `generate`: the commands that use a finished run."""
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from csreft_core.adapter import CSReFT, check_base, load_adapter
 from csreft_core.analysis.composition import best_patterns, pattern_scores, pattern_table
 from csreft_core.analysis.gates import gate_skill_nmi, gates_table
+from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import Base, load_base
 from csreft_core.cli.output import quiet_libraries, rows_text
 from csreft_core.config import PLAIN_TEMPLATE, Config
 from csreft_core.engine import Engine
-from csreft_core.errors import ConfigError
-from csreft_core.evaluation import check_labels, encode_rows, evaluate
+from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.hooking import attach
 from csreft_core.runs import Run, open_run
-from csreft_core.skills import Row, read_skills
+from csreft_core.skills import Row, SkillSet, read_skills
 
 BEST = "best"
 
@@ -74,22 +71,11 @@ def evaluate_command(args: argparse.Namespace) -> int:
             scores = evaluate(attachment, adapter, encoded, gates=args.gates)
     result = {"run": str(trained.run.path), "gates": args.gates, "split": args.split, **scores}
     if args.gates in ("learned", "hard") and adapter.router is not None:
-        result["nmi"] = gate_skill_nmi(_table(Engine(base), trained, rows, args.gates))
+        skill_set = SkillSet(rows, trained.adapter.skills)
+        subject = Subject(Engine(base), adapter, config, skill_set)
+        result["nmi"] = gate_skill_nmi(gates_table(subject, split="all", gates=args.gates))
     print(json.dumps(result, ensure_ascii=False) if args.json else _scores_text(result))
     return 0
-
-
-def _table(engine: Engine, trained: _Trained, rows: tuple[Row, ...], gates: str) -> pd.DataFrame:
-    if gates == "oracle":
-        check_labels(rows, trained.adapter.names)
-    return gates_table(
-        engine,
-        trained.adapter,
-        [row.prompt for row in rows],
-        ["+".join(row.skills) for row in rows],
-        gates,
-        template=trained.template,
-    )
 
 
 def _scores_text(result: dict) -> str:
@@ -123,25 +109,4 @@ def generate_command(args: argparse.Namespace) -> int:
     print(answer.text)
     gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
     print("gates: " + "  ".join(gates))
-    return 0
-
-
-def inspect_command(args: argparse.Namespace) -> int:
-    """The gates of prompts: one row for each prompt and subspace."""
-    quiet_libraries()
-    trained = _open(args.run)
-    parse_gate_setting(args.gates, trained.adapter.names)
-    if args.prompt and args.skills:
-        raise ConfigError("both --prompt and --skills are given; choose one")
-    if args.prompt:
-        rows = tuple(Row((), prompt, "", "test_items") for prompt in args.prompt)
-    else:
-        rows = trained.rows(args.skills, args.split)
-    table = _table(Engine(trained.base()), trained, rows, args.gates)
-    if args.csv:
-        table.to_csv(sys.stdout, index=False, lineterminator="\n")
-    elif args.json:
-        print(table.to_json(orient="records", force_ascii=False))
-    else:
-        print(rows_text([{str(k): v for k, v in row.items()} for row in table.to_dict("records")]))
     return 0

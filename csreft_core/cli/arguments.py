@@ -8,7 +8,7 @@ from csreft_core.config import PRESET_NOTES
 from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
-_VIEWS = ("gates",)
+_VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -88,7 +88,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     inspect = _add(commands, "inspect", _inspect, "Print the table that a page draws.")
     inspect.add_argument("run", metavar="RUN", help="the run folder")
-    inspect.add_argument("view", choices=_VIEWS, help="which table")
+    inspect.add_argument("view", choices=_VIEWS, help="which page")
+    inspect.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
     inspect.add_argument(
         "--prompt",
         nargs="+",
@@ -96,8 +97,15 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
         metavar="TEXT",
         help="prompts to look at, instead of a split of the run's skill set",
     )
-    _add_gates(inspect)
-    _add_rows(inspect)
+    inspect.add_argument("--gates", metavar="SETTING", help=_GATES)
+    inspect.add_argument("--split", metavar="NAME", help="rows of this split; default: test")
+    inspect.add_argument(
+        "--skills", metavar="FILE", help="a skill set; default: the one the run was trained on"
+    )
+    inspect.add_argument(
+        "--set", action="append", default=[], metavar="name=value",
+        help="another argument of the table, such as layer=1; may be repeated",
+    )  # fmt: skip
     form = inspect.add_mutually_exclusive_group()
     _add_json(form, "print rows as JSON")
     form.add_argument("--csv", action="store_true", help="print rows as CSV")
@@ -166,7 +174,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from csreft_core.cli.answer import inspect_command
+    from csreft_core.cli.inspect import inspect_command
 
     return inspect_command(args)
 

@@ -5,21 +5,22 @@ tensor. Every cache has a bound.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from csreft_core.adapter import CSReFT, load_adapter, parameter_counts
-from csreft_core.analysis.gates import gates_table
+from csreft_core.adapter import CSReFT, check_base, load_adapter, parameter_counts
+from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.engine import Answer, Engine
 from csreft_core.runs import Run
-from csreft_core.skills import Row, read_skills
+from csreft_core.skills import Row, SkillSet, read_skills
 
 Stamp = tuple[str, int]
 
@@ -85,42 +86,61 @@ def base_answer(run: Run, prompt: str) -> Answer:
     return _answer(_base_key(config), None, template_of(config), prompt, "learned", "")
 
 
-@st.cache_data(max_entries=64, show_spinner="Reading the gates …")
-def _gates(
-    base_key: str,
-    adapter: Stamp,
-    template: str,
-    prompts: tuple[str, ...],
-    skills: tuple[str, ...],
-    setting: str,
-) -> pd.DataFrame:
-    return gates_table(
-        _engine(base_key), _adapter(adapter), prompts, skills, setting, template=template
-    )
+def subject_of(run: Run) -> Subject:
+    """The run with its base and adapter, as the tables want it; made of what is loaded already.
+
+    Raises:
+        AdapterError: no adapter yet, a damaged one, or one of another base.
+    """
+    adapter, engine = adapter_of(run), engine_of(run)
+    check_base(adapter, engine.base.fingerprint, engine.base.id)
+    return Subject(engine, adapter, run.config(), skill_set_of(run), run)
 
 
-def gates_of(
-    run: Run, prompts: Sequence[str], skills: Sequence[str], setting: str = "learned"
+@st.cache_data(max_entries=256, show_spinner="Computing …")
+def _table(
+    function: str,
+    path: str,
+    stamps: tuple[Stamp, ...],  # noqa: ARG001 - part of the key
+    arguments: tuple[tuple[str, Any], ...],
 ) -> pd.DataFrame:
-    """`gates_table` of a run."""
-    config = run.config()
-    stamp, template = _stamp(run.adapter_path), template_of(config)
-    return _gates(_base_key(config), stamp, template, tuple(prompts), tuple(skills), setting)
+    module, name = function.rsplit(".", 1)
+    make = getattr(import_module(module), name)
+    return make(subject_of(Run(Path(path))), **dict(arguments))
+
+
+def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.DataFrame:
+    """A table of the run, computed once for equal arguments while the run's files stay as they are.
+
+    Args:
+        make: A function `NAME_table` of `csreft_core.analysis`.
+        run: What it is about.
+        arguments: Strings, numbers and tuples.
+    """
+    files = (run.adapter_path, run.config_path, run.path / "skills.jsonl", run.metrics_path)
+    stamps = tuple(_stamp(path) for path in files)
+    name = f"{make.__module__}.{make.__name__}"
+    return _table(name, str(run.path), stamps, tuple(sorted(arguments.items())))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _rows(stamp: Stamp) -> tuple[Row, ...]:
-    return Run(Path(stamp[0]).parent).skill_set().rows
+def _skill_set(stamp: Stamp) -> SkillSet:
+    return Run(Path(stamp[0]).parent).skill_set()
+
+
+def skill_set_of(run: Run) -> SkillSet:
+    """The data of a run."""
+    return _skill_set(_stamp(run.path / "skills.jsonl"))
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:
     """The rows of the run's skill set."""
-    return _rows(_stamp(run.path / "skills.jsonl"))
+    return skill_set_of(run).rows
 
 
 def skill_names(run: Run) -> list[str]:
     """The run's skills, in their order."""
-    return list(dict.fromkeys(name for row in rows_of(run) for name in row.skills))
+    return list(skill_set_of(run).names)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -16,6 +16,17 @@ from csreft_core.ui.state import forget, keep, remembered, written
 _PAGES = (
     ("Learn", "app.py", "Start", ":material/home:", "What the gates do to one sentence"),
     ("Build", "pages/Train.py", "Train", ":material/model_training:", "Teach a model your skills"),
+    ("Inspect", "pages/Router.py", "Router", ":material/alt_route:", "What the router decides"),
+    (
+        "",
+        "pages/Geometry.py",
+        "Geometry",
+        ":material/square_foot:",
+        "What subspaces share",
+    ),
+    ("", "pages/States.py", "States", ":material/scatter_plot:", "What an edit moves"),
+    ("", "pages/Interference.py", "Interference", ":material/grid_on:", "Who helps or hurts whom"),
+    ("", "pages/Compare.py", "Compare", ":material/compare:", "Answers side by side"),
     ("Keep", "pages/Runs.py", "Runs", ":material/folder_open:", "All runs, and what differs"),
 )
 
@@ -79,7 +90,8 @@ def _chosen_run(runs: dict[str, Run]) -> Run | None:
 
 def _navigation(chosen: str) -> None:
     for group, path, label, icon, text in _PAGES:
-        st.caption(group)
+        if group:
+            st.caption(group)
         st.page_link(path, label=label, icon=icon, help=text, query_params=run_link(chosen))
 
 

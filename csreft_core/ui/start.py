@@ -2,14 +2,19 @@
 
 import streamlit as st
 
-from csreft_core.analysis.gates import gate_range, sentence_gate_range, sentence_prompt_gates
+from csreft_core.analysis.gates import (
+    gate_range,
+    gates_table,
+    sentence_gate_range,
+    sentence_prompt_gates,
+)
 from csreft_core.analysis.training import last_scores
 from csreft_core.charts.gates import gate_bars, gates_over_prompts
 from csreft_core.runs import Run
-from csreft_core.skills import TEST_SPLITS, Row
-from csreft_core.ui import cached, library
-from csreft_core.ui.state import MOST_CHARACTERS, keep, remembered, written
-from csreft_core.ui.widgets import help_text, show_chart
+from csreft_core.skills import Row
+from csreft_core.ui import cached, library, views
+from csreft_core.ui.prompts import examples, trained_setting
+from csreft_core.ui.widgets import help_text
 
 _PER_SKILL = 8
 
@@ -33,111 +38,29 @@ def intro(run: Run | None) -> None:
     )
 
 
-def can_answer(run: Run) -> bool:
-    """Whether the run has an adapter yet; if not, say where to watch it."""
-    if run.adapter_path.exists():
-        return True
-    st.info(
-        f"Run {run.name!r} has no trained adapter yet (it is {run.status().state}). Watch it on "
-        "the Train page, or choose another run on the left.",
-        icon=":material/hourglass_top:",
-    )
-    link = {"run": library.run_id(run)}
-    st.page_link(
-        "pages/Train.py", label="Watch it", icon=":material/model_training:", query_params=link
-    )
-    return False
-
-
-def _tests(run: Run) -> list[Row]:
-    """Rows that the run never trained on, one skill each; else any row with one skill."""
-    rows = cached.rows_of(run)
-    single = [row for row in rows if len(row.skills) == 1]
-    return (
-        [row for row in single if row.split == TEST_SPLITS[-1]]
-        or [row for row in single if row.split in TEST_SPLITS]
-        or single
-        or list(rows)
-    )
-
-
-def _per_skill(rows: list[Row], n: int) -> list[Row]:
-    """The first n rows with different prompts of each skill."""
-    groups: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in rows:
-        group = groups.setdefault(row.skills, {})
-        if len(group) < n:
-            group.setdefault(row.prompt, row)
-    return [row for group in groups.values() for row in group.values()]
-
-
-def choose_prompt(run: Run) -> Row:
-    """The prompt box with examples; gives the prompt with what is known of it."""
-    examples = _per_skill(_tests(run), 1)
-    prompt = remembered("prompt", examples[0].prompt if examples else "")
-    st.text_input(
-        "Your prompt",
-        key="prompt",
-        max_chars=MOST_CHARACTERS,
-        on_change=written,
-        args=("prompt",),
-        help="Press Enter to ask. The address of this page keeps the prompt.",
-    )
-    with st.container(horizontal=True, gap="small"):
-        for row in examples:
-            st.button(
-                row.prompt,
-                key=f"example-{'-'.join(row.skills)}",
-                help=f"Skill: {' and '.join(row.skills) or 'not labelled'}. Held out of training.",
-                on_click=keep,
-                args=("prompt", row.prompt),
-                type="tertiary",
-                icon=":material/subdirectory_arrow_right:",
-            )
-    known = {row.prompt: row for row in reversed(cached.rows_of(run))}
-    return known.get(prompt, Row((), prompt, "", ""))
-
-
-def wants_answers(run: Run) -> bool:
-    """The pocket base answers at once; a larger one when asked to."""
-    if run.config().base.path == "pocket":
-        return True
-    return st.toggle(
-        "Ask the model at every change", key="autorun", persist_state="session",
-        help=f"The base of this run, {run.config().base.path}, may need long to load.",
-    )  # fmt: skip
-
-
 def show_gates(run: Run, row: Row) -> None:
     """The gates of the prompt as bars."""
-    gates = _setting(run, row)
-    table = cached.gates_of(run, [row.prompt], ["+".join(row.skills)], gates)
     threshold = run.config().router.threshold
-    fixed = "" if gates == "learned" and cached.adapter_of(run).router is not None else (
+    fixed = "" if run.config().router.gates == "learned" else (
         f" This run has no router; its gates are {run.config().router.gates}."
     )  # fmt: skip
-    show_chart(
+    views.show(
+        run,
+        gates_table,
         gate_bars,
-        table,
-        cached.skill_names(run),
         name="gates",
-        threshold=threshold,
-        sentence=sentence_prompt_gates(table, threshold) + fixed,
+        sentence=lambda table: sentence_prompt_gates(table, threshold) + fixed,
+        options={"names": cached.skill_names(run), "threshold": threshold},
+        prompts=(row.prompt,),
+        gates=trained_setting(run, row),
     )
-
-
-def _setting(run: Run, row: Row) -> str:
-    """The gates that the run was trained with; oracle gates where the skill is known."""
-    if run.config().router.gates != "oracle":
-        return "learned"
-    return "oracle" if row.skills else "uniform"
 
 
 def show_answers(run: Run, row: Row) -> None:
     """The base's answer and the adapter's, side by side."""
     st.subheader("What does the model answer?", help=help_text("answers"), anchor=False)
     base = cached.base_answer(run, row.prompt)
-    edited = cached.answer(run, row.prompt, _setting(run, row), "+".join(row.skills))
+    edited = cached.answer(run, row.prompt, trained_setting(run, row), "+".join(row.skills))
     for title, text, icon in (
         ("Without the adapter", base.text, ":material/lock:"),
         ("With the adapter", edited.text, ":material/edit:"),
@@ -190,8 +113,8 @@ def show_paper(run: Run | None, other: Run | None) -> None:
 
 
 def _show_range(run: Run) -> None:
-    rows = _per_skill(_tests(run), _PER_SKILL)
-    table = cached.gates_of(run, [r.prompt for r in rows], ["+".join(r.skills) for r in rows])
+    prompts = tuple(row.prompt for row in examples(run, _PER_SKILL))
+    table = cached.table(gates_table, run, prompts=prompts)
     reads = {"first_token": "first token", "last_prompt_token": "last token"}
     router = reads.get(run.config().router.input, "mean of the prompt")
     largest = gate_range(table)["range"].max()
@@ -200,13 +123,15 @@ def _show_range(run: Run) -> None:
         f"{largest:.3f}" if largest > 1e-3 or largest == 0 else f"{largest:.1e}",
         help=help_text("range"),
     )
-    show_chart(
+    views.show(
+        run,
+        gates_table,
         gates_over_prompts,
-        table,
-        cached.skill_names(run),
         name=f"range-{run.name}",
+        sentence=lambda table: f"{sentence_gate_range(table)} {_how_right(run)}",
         heading=f"Router on the {router}",
-        sentence=f"{sentence_gate_range(table)} {_how_right(run)}",
+        options={"names": cached.skill_names(run)},
+        prompts=prompts,
     )
 
 

@@ -21,7 +21,8 @@ def screen() -> Palette:
 
 @st.cache_data(max_entries=1, show_spinner=False)
 def _texts() -> dict[str, str]:
-    return json.loads((ASSETS / "texts" / "help.json").read_text(encoding="utf-8"))
+    files = sorted((ASSETS / "texts").glob("*.json"))
+    return {k: v for f in files for k, v in json.loads(f.read_text(encoding="utf-8")).items()}
 
 
 def help_text(name: str) -> str:
@@ -37,6 +38,8 @@ def show_chart(
     sentence: str = "",
     live: bool = False,
     heading: str | None = None,
+    code: str = "",
+    command: str = "",
     **options: Any,
 ) -> None:
     """Draw a chart under its question, with the sentence that sums it up and its data.
@@ -49,6 +52,8 @@ def show_chart(
         sentence: Computed from the table.
         live: The chart changes while one looks at it; its accessible name then stays the same.
         heading: Instead of the chart's question.
+        code: Python that makes the same figure.
+        command: The command that prints the same table.
         options: Keyword arguments of `draw`.
     """
     figure = draw(table, *args, palette=screen(), **options)
@@ -67,16 +72,23 @@ def show_chart(
         table,
         name,
         figure=lambda palette: draw(table, *args, palette=palette, **options),
+        code=code,
+        command=command,
     )
 
 
 def show_data(
-    table: pd.DataFrame, name: str, figure: Callable[[Palette], go.Figure] | None = None
+    table: pd.DataFrame,
+    name: str,
+    figure: Callable[[Palette], go.Figure] | None = None,
+    *,
+    code: str = "",
+    command: str = "",
 ) -> None:
-    """A button that opens the table, its CSV and the figure as a page that works offline."""
+    """A button that opens the table, its CSV, the figure as an offline page, and how to make it."""
     popover = st.popover(
         "Data", icon=":material/table:", type="tertiary", key=f"data-{name}", on_change="rerun",
-        help="The table behind this, to read or to download.",
+        help="The table behind this, to read or to download, and the code that makes it.",
     )  # fmt: skip
     if not popover.open:
         return
@@ -103,6 +115,12 @@ def show_data(
                     key=f"html-{name}",
                     on_click="ignore",
                 )
+        if code:
+            st.caption("The same figure in Python, in the folder of this project")
+            st.code(code, language="python", wrap_lines=True)
+        if command:
+            st.caption("The same table on the command line")
+            st.code(command, language="bash", wrap_lines=True)
 
 
 def _meta(figure: go.Figure) -> dict[str, str]:

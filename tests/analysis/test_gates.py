@@ -1,11 +1,19 @@
 """Gate tables from an engine, their range, their information on the skill, and sentences."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from csreft_core.analysis import gates as g
+from csreft_core.analysis.subject import Subject
+from csreft_core.config import Provenance, preset
 from csreft_core.engine import Engine
+from csreft_core.errors import ConfigError, SkillSetError
+from csreft_core.skills import Row, SkillSet
 from tests.tiny import make_adapter, tiny_base
+
+NAMES = ("skill 0", "skill 1")
 
 
 @pytest.fixture
@@ -24,31 +32,49 @@ def table(*gates, skills=("a", "b", "a")):
     return pd.DataFrame(rows, columns=list(g.COLUMNS))
 
 
+def subject(engine, template="{prompt}", rows=()):
+    provenance = Provenance(base_fingerprint="0" * 64, template=template, versions={})
+    config = replace(preset("recommended"), provenance=provenance)
+    return Subject(engine, make_adapter(engine.base), config, SkillSet(tuple(rows), NAMES))
+
+
 def test_gates_table_is_long_and_in_order(engine):
-    adapter, skills = make_adapter(engine.base), ["skill 1", "skill 0+skill 1"]
-    found = g.gates_table(engine, adapter, ["w5", "w6 w7"], skills, "oracle", template="{prompt}")
+    rows = (
+        Row(("skill 1",), "w5", "w6", "test_items"),
+        Row(("skill 0", "skill 1"), "w6 w7", "w8", "test_items"),
+    )
+    found = g.gates_table(subject(engine, rows=rows), gates="oracle")
     assert list(found.columns) == list(g.COLUMNS)
-    assert found.values.tolist() == [
+    expected = [
         ["w5", "skill 1", "skill 0", 0.0],
         ["w5", "skill 1", "skill 1", 1.0],
         ["w6 w7", "skill 0+skill 1", "skill 0", 1.0],
         ["w6 w7", "skill 0+skill 1", "skill 1", 1.0],
     ]
+    assert found.values.tolist() == expected
+    asked = g.gates_table(subject(engine, rows=rows), prompts=("w6 w7",), gates="oracle")
+    assert asked.values.tolist() == expected[2:]
+
+
+def test_oracle_gates_of_an_unknown_prompt_are_refused(engine):
+    with pytest.raises(ConfigError, match="has no skill"):
+        g.gates_table(subject(engine), prompts=("w5",), gates="oracle")
 
 
 def test_gates_table_is_what_the_engine_says(engine):
-    adapter, prompts = make_adapter(engine.base), ["w5", "w6 w7"]
-    found = g.gates_table(engine, adapter, prompts, template="w9 {prompt}")
+    adapter, prompts = make_adapter(engine.base), ("w5", "w6 w7")
+    found = g.gates_table(subject(engine, "w9 {prompt}"), prompts=prompts)
     assert found["skill"].tolist() == [""] * 4
     expected = engine.gates(adapter, prompts, template="w9 {prompt}").flatten().tolist()
     assert found["gate"].tolist() == expected
     assert found["gate"].nunique() == 4
-    other = g.gates_table(engine, adapter, prompts, template="w10 {prompt}")
+    other = g.gates_table(subject(engine, "w10 {prompt}"), prompts=prompts)
     assert other["gate"].tolist() != expected
 
 
-def test_gates_table_without_prompts(engine):
-    assert g.gates_table(engine, make_adapter(engine.base), []).columns.tolist() == list(g.COLUMNS)
+def test_gates_table_of_an_empty_split_is_refused(engine):
+    with pytest.raises(SkillSetError, match="no row in the split"):
+        g.gates_table(subject(engine))
 
 
 def test_gate_range_is_max_minus_min():

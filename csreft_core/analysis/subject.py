@@ -1,0 +1,105 @@
+"""What the tables are made from: a trained run with its loaded base, its adapter and its data.
+
+Every table of the Inspect pages is a function `NAME_table(subject, ...)` whose further arguments
+are plain strings, numbers and tuples. So the page, the command line and the code that the page
+shows call the very same function.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from csreft_core.adapter import CSReFT, check_base, load_adapter
+from csreft_core.config import PLAIN_TEMPLATE, Config
+from csreft_core.engine import Engine
+from csreft_core.evaluation import Encoded, encode_rows, skill_name
+from csreft_core.runs import Run, open_run
+from csreft_core.skills import Row, SkillSet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained adapter on its base.
+
+    Attributes:
+        engine: The loaded base.
+        adapter: The trained adapter.
+        config: The run's settings.
+        skill_set: The data it was trained and tested on.
+        run: The folder, for what was recorded in training; None where there is none.
+    """
+
+    engine: Engine
+    adapter: CSReFT
+    config: Config
+    skill_set: SkillSet = field(default_factory=lambda: SkillSet((), ()))
+    run: Run | None = None
+
+    @property
+    def template(self) -> str:
+        """The resolved template of the run's prompts."""
+        provenance = self.config.provenance
+        return PLAIN_TEMPLATE if provenance is None else provenance.template
+
+    @property
+    def trained_gates(self) -> str:
+        """The gate setting that the adapter was trained with."""
+        return self.config.router.gates
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """The skills of the data, in their order."""
+        return self.skill_set.names
+
+    def split(self, name: str, per_skill: int | None = None) -> tuple[Row, ...]:
+        """Rows of a split, at most `per_skill` of each skill, taken evenly.
+
+        Raises:
+            SkillSetError: the split is unknown or empty.
+        """
+        rows = self.skill_set.split(name)
+        return rows if per_skill is None else evenly(rows, per_skill)
+
+    def asked(
+        self, prompts: Sequence[str], split: str = "test", per_skill: int | None = None
+    ) -> tuple[Row, ...]:
+        """The prompts as rows, with their skill and answer where the data knows them.
+
+        Without prompts, the rows of the split.
+        """
+        if not prompts:
+            return self.split(split, per_skill)
+        known = {row.prompt: row for row in reversed(self.skill_set.rows)}
+        return tuple(known.get(prompt, Row((), prompt, "", "")) for prompt in prompts)
+
+    def encoded(self, rows: Sequence[Row]) -> Encoded:
+        """The rows as tokens, cut as in training."""
+        base, length = self.engine.base, self.config.train.max_length
+        return encode_rows(rows, base, self.template, length)
+
+
+def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:
+    """At most `per_skill` rows of each skill, spread evenly over the rows of that skill."""
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(skill_name(row), []).append(place)
+    chosen = []
+    for places in groups.values():
+        n = min(per_skill, len(places))
+        chosen += [places[i * len(places) // n] for i in range(n)]
+    return tuple(rows[place] for place in sorted(chosen))
+
+
+def open_subject(path: str, engine: Engine | None = None) -> Subject:
+    """Open a run folder; loads its base unless an engine of that base is given.
+
+    Raises:
+        RunError: no run there, or a damaged one.
+        AdapterError: no adapter yet, a damaged one, or one of another base.
+    """
+    run = open_run(Path(path))
+    config, adapter = run.config(), load_adapter(run.adapter_path)
+    skill_set = run.skill_set()
+    engine = engine or Engine.load(config.base)
+    check_base(adapter, engine.base.fingerprint, engine.base.id)
+    return Subject(engine, adapter, config, skill_set, run)
