@@ -7,7 +7,6 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,37 +27,10 @@ from csreft_core.router import binary_entropy
 from csreft_core.runs import Run
 from csreft_core.skills import SkillSet, epoch_order, resolve_template
 from csreft_core.snapshots import save_snapshot
+from csreft_core.training_state import TrainingState, adamw, load_checkpoint, save_checkpoint
 
 _RECORDS = 150
 _VALIDATION_ROWS = 256
-
-
-@dataclass
-class _Training:
-    """Everything a step needs."""
-
-    run: Run
-    config: Config
-    adapter: CSReFT
-    attachment: Attachment
-    accelerator: Accelerator
-    train_rows: Encoded
-    validation: Encoded
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    step: int = 0
-    elapsed_s: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-    grad_norm: float = math.nan
-
-    @property
-    def gate_setting(self) -> str:
-        """Gates in training and in its evaluations."""
-        return self.config.router.gates
-
-    def spent_s(self) -> float:
-        """Seconds of training, over all resumptions."""
-        return self.elapsed_s + time.perf_counter() - self.started
 
 
 def train(
@@ -93,7 +65,7 @@ def train(
         with attach(base) as attachment:
             training = _prepare(run, config, run.skill_set(), attachment, accelerator)
             if resume:
-                _load_checkpoint(training)
+                load_checkpoint(training)
             if accelerator.is_main_process:
                 run.truncate_metrics(training.step)
             yield _start_record(training)
@@ -129,7 +101,7 @@ def _prepare(
     skill_set: SkillSet,
     attachment: Attachment,
     accelerator: Accelerator,
-) -> _Training:
+) -> TrainingState:
     base = attachment.base
     assert config.provenance is not None
     template, longest = config.provenance.template, config.train.max_length
@@ -138,8 +110,8 @@ def _prepare(
     def encoded(split: str) -> Encoded:
         return encode_rows(skill_set.split(split), base, template, longest)
 
-    optimizer = _optimizer(adapter, config)
-    return _Training(
+    optimizer = adamw(adapter, config)
+    return TrainingState(
         run=run,
         config=config,
         adapter=adapter,
@@ -161,21 +133,6 @@ def _spread(encoded: Encoded) -> Encoded:
     return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
 
 
-def _optimizer(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
-    """AdamW; the raw parameter behind R never decays, for its scale means nothing."""
-    t = config.train
-    parameters = [(n, p) for n, p in adapter.named_parameters() if p.requires_grad]
-    router = [p for n, p in parameters if n.startswith("router.")]
-    raw = [p for n, p in parameters if n.endswith(".raw")]
-    rest = [p for n, p in parameters if not n.startswith("router.") and not n.endswith(".raw")]
-    groups = [
-        {"params": rest, "lr": t.lr, "weight_decay": t.weight_decay},
-        {"params": raw, "lr": t.lr, "weight_decay": 0.0},
-        {"params": router, "lr": t.router_lr, "weight_decay": t.weight_decay},
-    ]
-    return torch.optim.AdamW(groups)
-
-
 def _batch_rows(n: int, size: int, step: int, seed: int) -> np.ndarray:
     """Rows of a step: a walk through one shuffled epoch after another, a function of the step."""
     first = step * size
@@ -185,7 +142,7 @@ def _batch_rows(n: int, size: int, step: int, seed: int) -> np.ndarray:
     return order[start : start + size]
 
 
-def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
+def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     t = training.config.train
     log_every = math.ceil(t.steps / _RECORDS)
     window = Window()
@@ -202,7 +159,7 @@ def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
         if due[0] or due[2]:
             yield from _evaluated(training)
         if (due[1] or stopping) and not due[2]:
-            _save_checkpoint(training)
+            save_checkpoint(training)
         if stopping and not due[2]:
             _save(training)
             return
@@ -211,7 +168,7 @@ def _run_steps(training: _Training) -> Iterator[dict[str, Any]]:
         training.run.remove_checkpoints()
 
 
-def _agreed(training: _Training, value: bool) -> bool:
+def _agreed(training: TrainingState, value: bool) -> bool:
     """Whether any process says so; all must leave the loop in the same step."""
     if training.accelerator.num_processes == 1:
         return value
@@ -221,7 +178,7 @@ def _agreed(training: _Training, value: bool) -> bool:
     return bool(total > 0)
 
 
-def _one_step(training: _Training, window: Window) -> None:
+def _one_step(training: TrainingState, window: Window) -> None:
     t, accelerator = training.config.train, training.accelerator
     taken = _batch_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
     mine = taken[accelerator.process_index :: accelerator.num_processes]
@@ -259,7 +216,7 @@ def _one_step(training: _Training, window: Window) -> None:
     window.tokens += n_tokens
 
 
-def _step_record(training: _Training, window: Window) -> dict[str, Any]:
+def _step_record(training: TrainingState, window: Window) -> dict[str, Any]:
     config, adapter = training.config, training.adapter
     scores = [score for rows in window.scores.values() for score in rows]
     spent = training.spent_s()
@@ -289,7 +246,7 @@ def _step_record(training: _Training, window: Window) -> dict[str, Any]:
     }
 
 
-def _start_record(training: _Training) -> dict[str, Any]:
+def _start_record(training: TrainingState) -> dict[str, Any]:
     """What is trained, in numbers; written once, at the first step of all."""
     record = {
         "kind": "start",
@@ -305,7 +262,7 @@ def _start_record(training: _Training) -> dict[str, Any]:
     return _written(training, record)
 
 
-def _written(training: _Training, record: dict[str, Any]) -> dict[str, Any]:
+def _written(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
     """Append the record and refresh the status."""
     if training.accelerator.is_main_process:
         training.run.append_metric(record)
@@ -313,7 +270,7 @@ def _written(training: _Training, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _evaluated(training: _Training) -> Iterator[dict[str, Any]]:
+def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
     """Score the validation rows and keep a snapshot for pictures over training."""
     if not training.accelerator.is_main_process:
         return
@@ -345,40 +302,6 @@ def _evaluated(training: _Training) -> Iterator[dict[str, Any]]:
     yield _written(training, record)
 
 
-def _save(training: _Training) -> None:
+def _save(training: TrainingState) -> None:
     if training.accelerator.is_main_process:
         save_adapter(training.adapter, training.run.adapter_path)
-
-
-def _save_checkpoint(training: _Training) -> None:
-    if not training.accelerator.is_main_process:
-        return
-    state = {
-        "adapter": training.adapter.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
-        "scheduler": training.scheduler.state_dict(),
-        "step": training.step,
-        "elapsed_s": training.spent_s(),
-    }
-    training.run.save_checkpoint(
-        training.step, lambda folder: torch.save(state, folder / "state.pt")
-    )
-
-
-def _load_checkpoint(training: _Training) -> None:
-    checkpoints = training.run.checkpoints()
-    if not checkpoints:
-        return
-    path = checkpoints[-1] / "state.pt"
-    try:
-        state = torch.load(path, weights_only=True, map_location=training.attachment.base.device)
-        training.adapter.load_state_dict(state["adapter"])
-        training.optimizer.load_state_dict(state["optimizer"])
-        training.scheduler.load_state_dict(state["scheduler"])
-        training.step, training.elapsed_s = state["step"], state["elapsed_s"]
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(
-            f"{path}: this checkpoint cannot be read ({first[:200]}); delete the folder "
-            f"{checkpoints[-1].name} to go on from the one before, or train again"
-        ) from None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csreft_core.config import RouterConfig, preset, with_overrides
-from csreft_core.training import _optimizer
+from csreft_core.training_state import adamw
 from tests.tiny import make_adapter
 
 CONFIG = with_overrides(
@@ -17,7 +17,7 @@ CONSTRAINTS = pytest.mark.parametrize("constraint", ["none", "within", "joint", 
 def test_weight_decay_touches_w_b_and_router_but_never_the_basis(constraint):
     adapter = make_adapter(constraint=constraint, layers=(0, 1))
     before = {name: p.detach().clone() for name, p in adapter.named_parameters()}
-    optimizer = _optimizer(adapter, CONFIG)
+    optimizer = adamw(adapter, CONFIG)
     for parameter in adapter.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -32,7 +32,7 @@ def test_weight_decay_touches_w_b_and_router_but_never_the_basis(constraint):
 @pytest.mark.parametrize("constraint", ["joint", "fixed"])
 def test_every_trainable_parameter_is_in_one_group(constraint, router):
     adapter = make_adapter(constraint=constraint, router=router)
-    grouped = [p for group in _optimizer(adapter, CONFIG).param_groups for p in group["params"]]
+    grouped = [p for group in adamw(adapter, CONFIG).param_groups for p in group["params"]]
     trainable = [p for p in adapter.parameters() if p.requires_grad]
     assert sorted(map(id, grouped)) == sorted(map(id, trainable))
     assert any(p is adapter.at(1).raw for p in grouped) == (constraint != "fixed")

@@ -71,7 +71,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
             scores = evaluate(attachment, adapter, encoded, gates=args.gates)
     result = {"run": str(trained.run.path), "gates": args.gates, "split": args.split, **scores}
     if args.gates in ("learned", "hard") and adapter.router is not None:
-        skill_set = SkillSet(rows, trained.adapter.skills)
+        skill_set = SkillSet(rows, adapter.spec.skills)
         subject = Subject(Engine(base), adapter, config, skill_set)
         result["nmi"] = gate_skill_nmi(gates_table(subject, split="all", gates=args.gates))
     print(json.dumps(result, ensure_ascii=False) if args.json else _scores_text(result))
