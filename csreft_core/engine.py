@@ -3,10 +3,11 @@
 Thread-safe: hooks are registered once and read the caller's request from a context variable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from threading import Thread
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,8 @@ from csreft_core.base_models import Base, load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
-from csreft_core.passes import Request, request
+from csreft_core.passes import Pass, Request, request
+from csreft_core.sampling import check_sampling, sampler
 from csreft_core.skills import Example, collate, prompt_ids
 
 Gates = str | Sequence[float] | Float[Tensor, "prompt k"]
@@ -108,6 +110,15 @@ class Engine:
         width = inputs["input_ids"].shape[1]
         return max_new_tokens if limit is None else max(1, min(max_new_tokens, limit - width))
 
+    def _answer(
+        self, adapter: CSReFT | None, prompt: str, new: Int[Tensor, " answer"], this: Pass
+    ) -> Answer:
+        text = self.base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()
+        named = None
+        if adapter is not None:
+            named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
+        return Answer(prompt, text, named, len(new))
+
     @torch.no_grad()
     def generate(
         self,
@@ -116,23 +127,34 @@ class Engine:
         gates: str | Sequence[float] = "learned",
         *,
         max_new_tokens: int = 32,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
         template: str = PLAIN_TEMPLATE,
         skills: Sequence[str] | None = None,
+        streamer: TextIteratorStreamer | None = None,
     ) -> Answer:
-        """The greedy answer to one prompt.
+        """The answer to one prompt: greedy, or drawn where the temperature is above 0.
+
+        The global random state is neither read nor changed.
 
         Args:
             adapter: None is the bare base.
             prompt: The user's text, without template.
             gates: See `gate_settings`; `oracle` needs `skills`.
             max_new_tokens: Longest answer; capped by what the base can read.
+            temperature: See `sampling.sampler`, also for the next two.
+            top_p: Share of probability to draw from.
+            seed: Of the draw.
             template: The run's resolved template.
             skills: The prompt's true skills.
+            streamer: Is handed the pieces of the answer as they come.
 
         Raises:
             ConfigError: an empty or too long prompt, or a setting that does not fit.
             AdapterError: the adapter is of another base.
         """
+        check_sampling(temperature, top_p, seed, max_new_tokens)
         req = self._request(adapter, gates, None if skills is None else [skills])
         inputs = self._encode([prompt], template)
         tokens, this = self.attachment.generate(
@@ -140,43 +162,32 @@ class Engine:
             **inputs,
             max_new_tokens=self._new_tokens(inputs, max_new_tokens),
             do_sample=False,
+            logits_processor=sampler(temperature, top_p, seed),
             pad_token_id=self.base.pad_id,
+            streamer=streamer,
         )
-        new = tokens[0, inputs["input_ids"].shape[1] :]
-        text = self.base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()
-        named = None
-        if adapter is not None:
-            named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
-        return Answer(prompt, text, named, len(new))
+        return self._answer(adapter, prompt, tokens[0, inputs["input_ids"].shape[1] :], this)
 
     def stream(
         self,
         adapter: CSReFT | None,
         prompt: str,
         gates: str | Sequence[float] = "learned",
-        *,
-        max_new_tokens: int = 32,
-        template: str = PLAIN_TEMPLATE,
-    ) -> Iterator[str]:
-        """As `generate`, piece by piece; the pieces joined and stripped are its text."""
-        req = self._request(adapter, gates, None)
-        inputs = self._encode([prompt], template)
+        **settings: Any,
+    ) -> Generator[str, None, Answer]:
+        """As `generate`, with its settings, piece by piece; returns what it returns.
+
+        The pieces joined and stripped are the answer's text.
+        """
         streamer = TextIteratorStreamer(
             self.base.tokenizer, skip_prompt=True, skip_special_tokens=True
         )
+        answers: list[Answer] = []
         failure: list[Exception] = []
 
         def work() -> None:
             try:
-                with torch.no_grad():
-                    self.attachment.generate(
-                        req,
-                        **inputs,
-                        max_new_tokens=self._new_tokens(inputs, max_new_tokens),
-                        do_sample=False,
-                        pad_token_id=self.base.pad_id,
-                        streamer=streamer,
-                    )
+                answers.append(self.generate(adapter, prompt, gates, streamer=streamer, **settings))
             except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
                 failure.append(error)
                 streamer.end()
@@ -187,6 +198,7 @@ class Engine:
         thread.join()
         if failure:
             raise failure[0]
+        return answers[0]
 
     @torch.no_grad()
     def gates(

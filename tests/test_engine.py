@@ -3,14 +3,17 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from csreft_core.config import RouterConfig
 from csreft_core.engine import Engine
 from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.hooking import attach
-from tests.tiny import make_adapter, tiny_base, tokens
+from csreft_core.sampling import sampler
+from tests.tiny import N_TOKENS, make_adapter, tiny_base, tokens
 
 TEMPLATE = "{prompt} ?"
 
@@ -96,9 +99,21 @@ def test_oracle_takes_the_true_skills(engine):
 
 def test_streamed_pieces_are_the_answer(engine):
     adapter = make_adapter(engine.base, positions="all")
-    pieces = list(engine.stream(adapter, PROMPT, **SHORT))
-    assert "".join(pieces).strip() == engine.generate(adapter, PROMPT, **SHORT).text
+    expected = engine.generate(adapter, PROMPT, **SHORT)
+    pieces, answer = drained(engine.stream(adapter, PROMPT, **SHORT))
+    assert "".join(pieces).strip() == expected.text
     assert len(pieces) > 1
+    assert answer == expected
+
+
+def drained(stream):
+    """The pieces of a stream, and what it returns."""
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return pieces, end.value
 
 
 def test_a_failure_while_streaming_reaches_the_caller(engine):
@@ -156,6 +171,121 @@ def test_close_takes_the_hooks_off(engine):
     engine.close()
     assert hooks == 1
     assert len(engine.base.blocks[0]._forward_hooks) == 0
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+DRAWN = {"max_new_tokens": 8, "template": TEMPLATE, "temperature": 1.0}
+
+
+def test_a_seed_gives_one_text_and_other_seeds_give_others(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    answers = [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(8)]
+    assert answers == [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(8)]
+    assert len({answer.text for answer in answers}) >= 7
+    streamed = [drained(engine.stream(adapter, PROMPT, seed=s, **DRAWN))[1] for s in range(8)]
+    assert streamed == answers
+
+
+def test_temperature_zero_is_greedy_whatever_the_seed(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    greedy = engine.generate(adapter, PROMPT, **SHORT)
+    for seed in range(4):
+        cold = engine.generate(adapter, PROMPT, temperature=0.0, top_p=0.5, seed=seed, **SHORT)
+        assert cold == greedy
+    # A narrow nucleus leaves only the most likely token: drawn, and the same again.
+    narrow = {**SHORT, "temperature": 1.0, "top_p": 1e-6}
+    assert engine.generate(adapter, PROMPT, seed=5, **narrow) == greedy
+    assert engine.generate(adapter, PROMPT, seed=5, **{**narrow, "top_p": 1.0}) != greedy
+
+
+def test_drawing_leaves_the_global_random_state_alone(engine):
+    before = torch.get_rng_state()
+    engine.generate(None, PROMPT, seed=3, **DRAWN)
+    list(engine.stream(None, PROMPT, seed=3, **DRAWN))
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        other = engine.generate(None, PROMPT, seed=3, **DRAWN)
+    assert other == engine.generate(None, PROMPT, seed=3, **DRAWN)
+
+
+def first_tokens(logits, n, temperature=1.0, top_p=1.0):
+    """The first token drawn under each of n seeds."""
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    drawn = [int(sampler(temperature, top_p, seed)(ids, logits).argmax(-1)) for seed in range(n)]
+    return np.bincount(drawn, minlength=logits.shape[1])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_the_first_token_over_many_seeds_follows_the_softmax(engine, temperature):
+    """The p-value is that of these fixed seeds; a wrong law gives far below 1e-6 (last line)."""
+    logits = 8 * engine.trace(None, [PROMPT], template=TEMPLATE).logits
+    n = 4000
+    found = first_tokens(logits, n, temperature)
+    probability = (logits[0].double() / temperature).softmax(-1).numpy()
+
+    def p_value(expected):
+        large = expected * n >= 5  # the test needs 5 expected draws a cell
+        large &= expected > expected[large].min()  # the rest is one cell, never an empty one
+        cells = [np.append(x[large], x[~large].sum()) for x in (found, expected * n)]
+        assert large.sum() >= 3
+        return chisquare(*cells).pvalue
+
+    assert p_value(probability) > 0.01
+    assert p_value((logits[0].double() / (1.3 * temperature)).softmax(-1).numpy()) < 1e-6
+
+
+def test_the_engine_draws_what_the_sampler_draws(engine):
+    logits = engine.trace(None, [PROMPT], template=TEMPLATE).logits
+    found = np.zeros(N_TOKENS)
+    for seed in range(40):
+        answer = engine.generate(
+            None, PROMPT, max_new_tokens=1, temperature=0.7, seed=seed, template=TEMPLATE
+        )
+        ids = engine.base.tokenizer(answer.text).input_ids or [None]
+        found[ids[0]] += ids[0] is not None
+    expected = first_tokens(logits, 40, 0.7)
+    expected[[0, 1, 2, -1]] = 0  # special tokens are left out of the text
+    assert expected.sum() > 20
+    assert found.tolist() == expected.tolist()
+
+
+def test_top_p_draws_from_the_most_likely_tokens_only():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert (first_tokens(logits, 300) > 0).all()
+    assert (first_tokens(logits, 300, top_p=0.75) > 0).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1; it must be 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 5.1}, "temperature is 5.1"),
+        ({"top_p": 0.0}, "top-p is 0.0; it must be above 0"),
+        ({"top_p": 1.5}, "top-p is 1.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ],
+)
+def test_a_setting_of_the_draw_out_of_its_range(engine, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        engine.generate(None, PROMPT, **setting)
+
+
+def test_four_threads_draw_what_they_would_draw_alone(engine):
+    adapter = make_adapter(engine.base, positions="all")
+    jobs = [(None if seed % 2 else adapter, seed) for seed in range(40)]
+
+    def ask(job):
+        return drained(engine.stream(job[0], PROMPT, seed=job[1], **DRAWN))[1]
+
+    alone = [ask(job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, jobs)) == alone
+    assert len({answer.text for answer in alone}) >= 30
 
 
 # --- many callers ----------------------------------------------------------------------------
