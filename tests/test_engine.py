@@ -217,7 +217,7 @@ def first_tokens(logits, n, temperature=1.0, top_p=1.0):
     return np.bincount(drawn, minlength=logits.shape[1])
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_the_first_token_over_many_seeds_follows_the_softmax(engine, temperature):
     """The p-value is that of these fixed seeds; a wrong law gives far below 1e-6 (last line)."""
     logits = 8 * engine.trace(None, [PROMPT], template=TEMPLATE).logits
