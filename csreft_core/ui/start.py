@@ -1,5 +1,7 @@
 """Panels of the Start page: one sentence, its gates, its answers, and the paper's router."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from csreft_core.analysis.gates import (
@@ -149,14 +151,14 @@ def ways_onward(run: Run | None) -> None:
     st.header("Go on", anchor=False, divider="gray")
     link = {"run": library.run_id(run)} if run else None
     ways = (
-        ("Watch a router decide", "Write your own sentence in the box above.", "app.py", "Start"),
-        ("Train your own", "Four skills, under a minute on a laptop.", "pages/Train.py", "Train"),
-        ("Your runs", "Compare two runs, download or delete them.", "pages/Runs.py", "Runs"),
+        ("See why it decides", "Which words open a gate, on your own sentence.", "pages/Router.py"),
+        ("Find interference", "Which skill helps or hurts which.", "pages/Interference.py"),
+        ("Train your own", "Four skills, under a minute on a laptop.", "pages/Train.py"),
     )
-    icons = (":material/alt_route:", ":material/model_training:", ":material/folder_open:")
+    icons = (":material/alt_route:", ":material/grid_on:", ":material/model_training:")
     with st.grid(3, min_column_width=240):
-        for (title, text, path, label), icon in zip(ways, icons, strict=True):
+        for (title, text, path), icon in zip(ways, icons, strict=True):
             with st.container(border=True):
                 st.markdown(f"**{title}**")
                 st.caption(text)
-                st.page_link(path, label=f"Open {label}", icon=icon, query_params=link)
+                st.page_link(path, label=f"Open {Path(path).stem}", icon=icon, query_params=link)

@@ -8,10 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from csreft_core.runs import list_runs
 from tests.repository import ROOT
 
 _ARGUMENTS = (
@@ -45,6 +48,16 @@ def address(tmp_runs: Path, tmp_path: Path) -> Iterator[str]:
             yield url
         finally:
             server.terminate()
+            _end_trainings(tmp_runs)
+
+
+def _end_trainings(runs: Path) -> None:
+    """A training outlives the app on purpose; one of a test that failed half-way must not."""
+    for run in list_runs(runs):
+        status = run.status()
+        if status.pid is not None and run.is_locked():
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(status.pid).kill()
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:

@@ -1,0 +1,105 @@
+"""How long a click on a page of the navigation takes, in a browser, with everything loaded.
+
+    python -m benchmarks.page_switch [--rounds 8] [--chromium PATH]
+
+Starts the app on the shipped runs, opens every page once, then clicks from page to page. A switch
+ends when the new page's title stands and its script has run to the end. Prints the median and the
+95th percentile of all switches, and each page's own median.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("Train", "Router", "Geometry", "States", "Interference", "Compare", "Runs", "Start")
+_DONE = """([before]) => {
+    const app = document.querySelector('[data-testid="stApp"]');
+    const title = document.querySelector('h1');
+    return app && app.dataset.testScriptState === 'notRunning' && title
+        && title.innerText !== before
+        && document.body.innerText.includes('CS-ReFT Explorer ·');
+}"""
+
+
+def switch(page: Page, name: str) -> float:
+    """Seconds from the click on a page's link until that page is there."""
+    before = page.locator("h1").first.inner_text()
+    link = page.get_by_test_id("stSidebar").get_by_role("link", name=name)
+    started = time.perf_counter()
+    link.click()
+    page.wait_for_function(_DONE, arg=[before], polling=20)
+    return time.perf_counter() - started
+
+
+def measure(address: str, chromium: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every switch, by the page that is opened; the first round only warms up."""
+    found: dict[str, list[float]] = {name: [] for name in PAGES}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.get_by_text("With the adapter").wait_for()
+        for turn in range(rounds + 1):
+            for name in PAGES:
+                seconds = switch(page, name)
+                page.wait_for_timeout(500)
+                if turn:
+                    found[name].append(seconds)
+        browser.close()
+    return found
+
+
+def main() -> None:
+    """Start the app, measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--chromium", default=shutil.which("chromium"))
+    args = parser.parse_args()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as runs:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
+             "--server.address", "127.0.0.1"],
+            cwd=ROOT, env={**os.environ, "CSREFT_RUNS": runs},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(address)
+            found = measure(address, args.chromium, args.rounds)
+        finally:
+            server.terminate()
+    for name, seconds in found.items():
+        print(f"{name:<14} median {1000 * np.median(seconds):5.0f} ms  of {len(seconds)}")
+    every = [s for seconds in found.values() for s in seconds]
+    low, high = np.percentile(every, [50, 95])
+    print(f"all            median {1000 * low:5.0f} ms  p95 {1000 * high:.0f} ms  of {len(every)}")
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise SystemExit("the app did not start")
+
+
+if __name__ == "__main__":
+    main()

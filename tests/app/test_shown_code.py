@@ -1,0 +1,94 @@
+"""What "Data" shows below a figure makes that figure's table: the Python code and the command."""
+
+import io
+import shlex
+from functools import cache
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from pandas.testing import assert_frame_equal
+
+from csreft_core.__main__ import main
+from csreft_core.engine import Engine
+from csreft_core.ui import widgets
+from tests.page_runs import assert_no_bug
+from tests.repository import ROOT
+
+# Panels that wait for a click: their keys in the session.
+FOLDED: dict[str, tuple[str, ...]] = {
+    "Router": (),
+    "Geometry": (),
+    "States": (),
+    "Interference": (),
+    "Compare": (),
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project_with_one_base(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    load = cache(Engine.load.__func__)
+    monkeypatch.setattr(Engine, "load", classmethod(lambda cls, config: load(cls, config)))
+
+
+@pytest.fixture
+def shown_tables(monkeypatch):
+    """Table of each figure that a page draws, by name."""
+    tables: dict[str, pd.DataFrame] = {}
+    show_data = widgets.show_data
+
+    def noted(table, name, *args, **kwargs):
+        tables[name] = table
+        show_data(table, name, *args, **kwargs)
+
+    monkeypatch.setattr(widgets, "show_data", noted)
+    return tables
+
+
+def as_read(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a CSV file gives it back."""
+    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+
+
+@pytest.mark.usefixtures("tmp_runs")
+@pytest.mark.parametrize("page", ["app.py", *(f"pages/{name}.py" for name in FOLDED)])
+def test_code_and_command_make_the_table_of_the_page(
+    page, open_app, shown_tables, monkeypatch, capsys
+):
+    app = open_app(page)
+    for key in FOLDED.get(page.removeprefix("pages/").removesuffix(".py"), ()):
+        app.session_state[key] = True
+    app.run()
+    assert_no_bug(app)
+    for name in shown_tables:
+        app.session_state[f"data-{name}"] = True
+    app.run()
+    assert_no_bug(app)
+    figures = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: figures.append(figure))
+    codes = [code.value for code in app.code if code.language == "python"]
+    commands = [code.value for code in app.code if code.language == "bash"]
+    assert len(codes) == len(commands) > 0
+    found = []
+    for code, command in zip(codes, commands, strict=True):
+        namespace: dict = {}
+        exec(code, namespace)  # the code as it is printed
+        found.append(namespace["table"])
+        capsys.readouterr()
+        words = shlex.split(command)
+        assert words[:4] == ["python", "-m", "csreft_core", "inspect"]
+        assert main(words[3:]) == 0
+        printed = pd.read_csv(io.StringIO(capsys.readouterr().out))
+        assert_frame_equal(printed, as_read(found[-1]), check_dtype=False, rtol=1e-5, atol=1e-6)
+    assert len(figures) == len(codes)
+    for table in found:
+        assert any(same(table, of_page) for of_page in shown_tables.values()), table
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    try:
+        assert_frame_equal(one, other, rtol=1e-5, atol=1e-6)
+    except AssertionError:
+        return False
+    return True
