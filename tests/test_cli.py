@@ -274,6 +274,39 @@ def test_generate_is_the_engines_answer(made, ask):
         assert shown.startswith("gates: red ")
 
 
+def test_generate_draws_as_the_engine_does(made, ask):
+    run = open_run(made / "run")
+    engine = Engine(load_base(BaseConfig(path=str(made / "base"))))
+    adapter = load_adapter(run.adapter_path)
+    greedy = ["generate", made / "run", "--prompt", "w3 w12 w20", "--json"]
+    drawn = [*greedy, "--temperature", 1.5, "--top-p", 0.9, "--max-new-tokens", 6]
+    texts = [json.loads(ask(*drawn, "--seed", seed))["text"] for seed in range(4)]
+    assert texts == [
+        engine.generate(
+            adapter, "w3 w12 w20", temperature=1.5, top_p=0.9, seed=seed, max_new_tokens=6
+        ).text
+        for seed in range(4)
+    ]
+    assert len(set(texts)) > 1
+    short = json.loads(ask(*greedy, "--max-new-tokens", 1))["text"]
+    assert short == json.loads(ask(*greedy))["text"].split()[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--temperature", "-1"], "temperature is -1.0; it must be 0"),
+        (["--temperature", "warm"], "invalid float value: 'warm'"),
+        (["--top-p", "0"], "top-p is 0.0"),
+        (["--seed", "-3"], "seed is -3"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+    ],
+)
+def test_generate_refuses_settings_out_of_their_range(capsys, option, message):
+    assert main(["generate", "nowhere", "--prompt", "w3", *option]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_inspect_gates_is_the_table_of_the_page(made, ask):
     prompts = ["w3 w12 w20", "w4 w5"]
     subject = open_subject(str(made / "run"))

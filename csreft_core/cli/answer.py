@@ -17,6 +17,7 @@ from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.hooking import attach
 from csreft_core.runs import Run, open_run
+from csreft_core.sampling import check_sampling
 from csreft_core.skills import Row, SkillSet, read_skills
 
 BEST = "best"
@@ -98,10 +99,15 @@ def _columns(row: dict) -> dict:
 def generate_command(args: argparse.Namespace) -> int:
     """Answer one prompt under a gate setting."""
     quiet_libraries()
+    names = ("temperature", "top_p", "seed", "max_new_tokens")
+    sampling = {name: getattr(args, name) for name in names}
+    check_sampling(**sampling)
     trained = _open(args.run)
     parse_gate_setting(args.gates, trained.adapter.names)
     engine = Engine(trained.base())
-    answer = engine.generate(trained.adapter, args.prompt, args.gates, template=trained.template)
+    answer = engine.generate(
+        trained.adapter, args.prompt, args.gates, template=trained.template, **sampling
+    )
     if args.json:
         shown = {"prompt": answer.prompt, "text": answer.text, "gates": answer.gates}
         print(json.dumps(shown, ensure_ascii=False))

@@ -8,7 +8,7 @@ from csreft_core.config import PRESET_NOTES
 from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
-_VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt")
+_VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt", "answers")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -82,6 +82,18 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate.add_argument("run", metavar="RUN", help="the run folder")
     generate.add_argument("--prompt", required=True, metavar="TEXT", help="the question")
     _add_gates(generate)
+    generate.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T",
+        help="draw the tokens at this temperature; default: 0, the most likely token",
+    )  # fmt: skip
+    generate.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P",
+        help="draw from the most likely tokens with this probability together; default: 1, all",
+    )  # fmt: skip
+    generate.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    generate.add_argument(
+        "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer; default: 32"
+    )
     _add_json(generate, "print prompt, answer and gates as JSON")
 
 
