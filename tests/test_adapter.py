@@ -177,6 +177,10 @@ def unknown_field(spec):
     spec["adapter"]["extra"] = 1
 
 
+def unknown_part(spec):
+    spec["mixture"] = 1
+
+
 def layer_beyond(spec):
     spec["adapter"]["layers"] = [7]
 
@@ -190,7 +194,7 @@ def no_names(spec):
 
 
 @pytest.mark.parametrize(
-    "change", [without_width, unknown_field, layer_beyond, too_many_rows, no_names]
+    "change", [without_width, unknown_field, unknown_part, layer_beyond, too_many_rows, no_names]
 )
 def test_description_that_cannot_be(file, change):
     rewrite(file, change_spec=change)
