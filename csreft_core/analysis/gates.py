@@ -1,19 +1,44 @@
-"""Gates of prompts as tidy tables, what they tell about the skill, and sentences about them."""
+"""Gates of prompts as tidy tables: of one prompt, and of held-out prompts beside their controls.
+
+The controls stand in the same table, in the column `source`: `learned` are the run's own gates
+(without a router, those that it was trained with), `oracle` opens the gate of the true skill,
+`uniform` gives every gate 1/k, and other runs have their name with what their router reads.
+"""
 
 from collections.abc import Sequence
 
 import pandas as pd
-from sklearn.metrics import normalized_mutual_info_score
 
+from csreft_core.analysis.gate_metrics import (
+    gate_range,
+    gate_skill_nmi,
+    mean_rows,
+    metric_rows,
+    patterns,
+)
+from csreft_core.analysis.gate_scores import score_settings, score_sweep
+from csreft_core.analysis.gate_sentences import sentence_gate_range, sentence_prompt_gates
+from csreft_core.analysis.gate_sources import (
+    Source,
+    gate_sources,
+    other_name,
+    other_subject,
+    own_setting,
+)
+from csreft_core.analysis.prompt_tokens import prompt_tokens
 from csreft_core.analysis.subject import Subject
-from csreft_core.evaluation import check_labels
+from csreft_core.errors import ConfigError
+from csreft_core.evaluation import check_labels, skill_name
 
-TABLES = ("gates",)
+__all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
+
+TABLES = (
+    "gates", "tokens", "distribution", "means", "patterns", "metrics", "coactivation",
+    "difference", "settings", "sweep",
+)  # fmt: skip
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
 COLUMNS = ("prompt", "skill", "subspace", "gate")
-# float32 gates of equal inputs may differ in the last bits when the batch shape differs.
-_SAME = 1e-6
 
 
 def gates_table(
@@ -59,82 +84,271 @@ def gates_table(
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
-def gate_range(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each gate moves over the prompts.
+def tokens_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
+    """The gates at each token, of a router that decides for each token.
 
     Args:
-        table: `gates_table` of several prompts.
+        subject: The opened run.
+        prompts: Texts without template.
 
     Returns:
-        Columns subspace, lowest, highest, range (all without unit), in the subspaces' order.
+        Columns prompt, position (0-based, without padding), token, kind (`word`, `template` or
+        `special`), subspace, gate. No rows where the router decides once for a whole prompt:
+        there is nothing to show for a token.
+
+    Raises:
+        ConfigError: an empty or too long prompt.
     """
-    by_subspace = table.groupby("subspace", sort=False)["gate"]
-    result = by_subspace.agg(lowest="min", highest="max").reset_index()
-    return result.assign(range=result["highest"] - result["lowest"])
+    columns = ["prompt", "position", "token", "kind", "subspace", "gate"]
+    router = subject.adapter.spec.router
+    if subject.adapter.router is None or router.granularity != "per_token":
+        return pd.DataFrame(columns=columns)
+    trace = subject.engine.trace(subject.adapter, prompts, template=subject.template)
+    assert trace.gates is not None
+    found = []
+    for prompt, mask, gates in zip(prompts, trace.is_token, trace.gates, strict=True):
+        tokens = prompt_tokens(prompt, subject.engine.base.tokenizer, subject.template)
+        found += [
+            (prompt, position, token.text, token.kind, name, gate)
+            for position, (token, of_token) in enumerate(
+                zip(tokens, gates[mask].tolist(), strict=True)
+            )
+            for name, gate in zip(subject.adapter.names, of_token, strict=True)
+        ]
+    return pd.DataFrame(found, columns=columns)
 
 
-def gate_skill_nmi(table: pd.DataFrame, threshold: float = 0.5) -> float:
-    """Normalised mutual information of the set of open gates and the true skill.
+def difference_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
+    """How the gates of a second prompt differ from those of a first.
 
     Args:
-        table: `gates_table` with skills.
-        threshold: A gate above it is open.
+        subject: The opened run.
+        prompts: The pinned prompt and the one of now.
 
     Returns:
-        0 (the open gates tell nothing about the skill) to 1 (they tell it).
+        Columns subspace, pinned, now (gates), change (now minus pinned; no unit, in [-1, 1]).
+
+    Raises:
+        ConfigError: not two prompts, or an empty or too long one.
     """
-    copy = table.groupby(["prompt", "skill", "subspace"], sort=False).cumcount()
-    opened = table.assign(is_open=table["gate"] > threshold, copy=copy)
-    patterns = opened.groupby(["prompt", "skill", "copy"], sort=False)["is_open"].agg(tuple)
-    skills = patterns.index.get_level_values("skill")
-    return float(normalized_mutual_info_score(list(skills), [str(p) for p in patterns]))
+    if len(prompts) != 2:
+        raise ConfigError(f"expected two prompts, the pinned one and another, got {len(prompts)}")
+    setting = own_setting(subject)
+    known = [subject.asked([prompt])[0].skills for prompt in prompts]
+    if setting == "oracle" and not all(known):
+        setting = "uniform"
+    pinned, now = subject.engine.gates(
+        subject.adapter, prompts, setting, template=subject.template, skills=known
+    ).tolist()
+    table = pd.DataFrame({"subspace": subject.adapter.names, "pinned": pinned, "now": now})
+    return table.assign(change=table["now"] - table["pinned"])
 
 
-def sentence_prompt_gates(table: pd.DataFrame, threshold: float = 0.5) -> str:
-    """What the gates of one prompt say.
+def distribution_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    """All gates of held-out prompts, learned and controls.
 
     Args:
-        table: `gates_table` of one prompt.
-        threshold: A gate above it is open.
+        subject: The opened run.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        others: Run folders whose gates stand beside, such as that of a first-token router.
+
+    Returns:
+        Columns source, prompt, skill, subspace, gate (no unit, in [0, 1]).
+
+    Raises:
+        SkillSetError: the split is unknown or empty.
+        RunError, AdapterError: another run cannot be read, or is of another base.
     """
-    if table.empty:
-        return "This adapter has no gates."
-    gates = table.set_index("subspace")["gate"]
-    top = str(gates.idxmax())
-    opened = list(gates[gates > threshold].index)
-    if not opened:
-        return f"No gate is open: the largest, {top}, is {gates[top]:.3f}."
-    if len(opened) == 1:
-        others = gates.drop(top)
-        rest = f"; every other gate is {_at_most(others.max())}" if len(others) else ""
-        return f"The router opens {top} ({gates[top]:.3f}){rest}."
-    if len(opened) == len(gates):
-        return f"All {len(gates)} gates are open; the largest is {top} ({gates[top]:.3f})."
-    return f"The router opens {_listed(opened)}; the largest gate is {top} ({gates[top]:.3f})."
+    rows = subject.split(split, per_skill)
+    found = [
+        (source.name, row.prompt, skill_name(row), name, gate)
+        for source in gate_sources(subject, rows, others)
+        for row, of_row in zip(rows, source.gates.tolist(), strict=True)
+        for name, gate in zip(source.subject.adapter.names, of_row, strict=True)
+    ]
+    return pd.DataFrame(found, columns=["source", *COLUMNS])
 
 
-def sentence_gate_range(table: pd.DataFrame) -> str:
-    """Whether the gates depend on the prompt, from `gates_table` of several prompts."""
-    if table.empty:
-        return "There are no gates to compare."
-    ranges = gate_range(table).set_index("subspace")["range"]
-    n = table["prompt"].nunique()
-    top = str(ranges.idxmax())
-    if ranges[top] <= _SAME:
-        return (
-            f"The gates ignore the prompt: over {n} prompts, max - min of every gate is "
-            f"{f'at most {ranges[top]:.1g}' if ranges[top] else 'exactly 0'}."
+def means_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    r"""Mean gate $\bar G_{s,i} = E_{x \sim T_s}[\alpha_i]$ of each true skill and subspace.
+
+    Arguments and errors as in `distribution_table`.
+
+    Returns:
+        Columns source, skill, subspace, gate, low, high (95 % bootstrap interval), n (prompts).
+    """
+    rows = subject.split(split, per_skill)
+    skills = [skill_name(row) for row in rows]
+    parts = []
+    for source in gate_sources(subject, rows, others):
+        found = mean_rows(source.gates, skills, source.subject.adapter.names)
+        parts.append(found.assign(source=source.name))
+    columns = ["source", "skill", "subspace", "gate", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def patterns_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """How often each set of open gates comes with each true skill.
+
+    Arguments and errors as in `distribution_table`.
+
+    Args:
+        threshold: A gate above it is open; None is that of each router.
+
+    Returns:
+        Columns source, skill, pattern (open gates, such as `french+plural`, or `none`), n
+        (prompts; pairs that never come are left out), share (of the skill's prompts).
+    """
+    rows = subject.split(split, per_skill)
+    parts = []
+    for source in gate_sources(subject, rows, others):
+        opened = source.gates > _threshold(source, threshold)
+        pairs = pd.DataFrame(
+            {
+                "source": source.name,
+                "skill": [skill_name(row) for row in rows],
+                "pattern": patterns(opened, source.subject.adapter.names),
+            }
         )
-    low = str(ranges.idxmin())
-    return (
-        f"The gates depend on the prompt: over {n} prompts, max - min is {ranges[top]:.3f} for "
-        f"{top} and at least {ranges[low]:.3f} for every gate."
+        parts.append(pairs.value_counts(sort=False).rename("n").reset_index())
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(share=table["n"] / table.groupby(["source", "skill"])["n"].transform("sum"))
+
+
+def metrics_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """What the gates tell about the skill, and how they are used; see `gate_metrics`.
+
+    Arguments and errors as in `patterns_table`.
+
+    Returns:
+        Columns source, metric, subspace (empty for the whole router), value, low, high (95 %
+        bootstrap interval over prompts; NaN for ranges and counts), n (prompts), unit. Metrics:
+        variance, range, entropy, open_share of each gate; nmi, matched_accuracy, usage_balance,
+        mean_entropy, sharpness (mean of min(gate, 1 - gate)), active_count, dead_gates,
+        always_open_gates of the whole.
+    """
+    rows = subject.split(split, per_skill)
+    skills = [skill_name(row) for row in rows]
+    parts = []
+    for source in gate_sources(subject, rows, others):
+        names, limit = source.subject.adapter.names, _threshold(source, threshold)
+        found = metric_rows(source.gates, skills, names, limit)
+        found.insert(0, "source", source.name)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def coactivation_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """How often two gates are open together.
+
+    Arguments and errors as in `patterns_table`.
+
+    Returns:
+        Columns source, subspace, other, both_open (share of prompts, 0 to 1; on the diagonal how
+        often the gate is open), n (prompts).
+    """
+    rows = subject.split(split, per_skill)
+    found = []
+    for source in gate_sources(subject, rows, others):
+        opened = (source.gates > _threshold(source, threshold)).astype(float)
+        names, both = source.subject.adapter.names, opened.T @ opened / len(rows)
+        found += [
+            (source.name, a, b, both[i, j], len(rows))
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+        ]
+    return pd.DataFrame(found, columns=["source", "subspace", "other", "both_open", "n"])
+
+
+def settings_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    """How well held-out prompts are answered under learned gates and under controls.
+
+    Arguments and errors as in `distribution_table`.
+
+    Returns:
+        Columns source (also `hard`, the learned gates at their threshold, and `off`, the bare
+        base), loss (nats per answer token), exact_match (0 to 1, teacher-forced), both plain
+        means over the skills as in `evaluation.evaluate`; gap (loss minus that of the run's own
+        gates, nats, paired by prompts); each with _low and _high (95 % bootstrap interval);
+        n (prompts).
+    """
+    rows = subject.split(split, per_skill)
+    return score_settings(subject, rows, gate_sources(subject, rows, others))
+
+
+def sweep_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = 20,
+    others: Sequence[str] = (),
+    steps: int = 21,
+) -> pd.DataFrame:
+    """Loss and exact match when every gate above a threshold is set to 1 and the others to 0.
+
+    Arguments and errors as in `distribution_table`; other runs without a router are left out.
+
+    Args:
+        steps: How many thresholds from 0 to 1, both included.
+
+    Returns:
+        Columns source, gates (`soft`, as learned; `hard`, at the threshold), threshold (0 to 1;
+        NaN for soft), n_open (mean number of open gates), and, as in `settings_table`, loss,
+        exact_match and gap (loss minus that of the soft gates), each with _low and _high, and n.
+
+    Raises:
+        ConfigError: the run has no router, so it has no gates to cut.
+    """
+    rows = subject.split(split, per_skill)
+    if subject.adapter.router is None:
+        raise ConfigError("this adapter has no router, so there are no learned gates to cut")
+    controls = [other_subject(path, subject) for path in others]
+    named = [(other_name(c), c) for c in controls if c.adapter.router is not None]
+    return pd.concat(
+        [score_sweep(name, whose, rows, steps) for name, whose in (("learned", subject), *named)],
+        ignore_index=True,
     )
 
 
-def _at_most(gate: float) -> str:
-    return f"at most {gate:.3f}" if gate >= 0.001 else "below 0.001"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+def _threshold(source: Source, threshold: float | None) -> float:
+    return source.threshold if threshold is None else threshold
