@@ -21,6 +21,7 @@ from transformers import (
 
 from csreft_core.config import ASSETS, BaseConfig
 from csreft_core.errors import UnsupportedModelError
+from csreft_core.quantization import hold_in_training_mode, settings
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,6 +83,15 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
+def _compute_type(config: BaseConfig, device: torch.device) -> torch.dtype:
+    """The number format of the arithmetic, and of the weights that are not quantised."""
+    if config.precision in _DTYPES:
+        return _DTYPES[config.precision]
+    if config.compute != "auto":
+        return _DTYPES[config.compute]
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def load_base(config: BaseConfig) -> Base:
     """Load a frozen base.
 
@@ -90,6 +100,8 @@ def load_base(config: BaseConfig) -> Base:
             safetensors weights, or with blocks that cannot be found.
     """
     device = resolve_device(config.device)
+    compute = _compute_type(config, device)
+    quantization = settings(config.precision, compute)
     source = str(ASSETS / "pocket") if config.path == "pocket" else config.path
     if source.startswith((".", "/", "~")) or Path(source).expanduser().exists():
         source = str(Path(source).expanduser())
@@ -99,10 +111,10 @@ def load_base(config: BaseConfig) -> Base:
                 "that transformers saved, or a Hub id"
             )
     try:
-        settings = AutoConfig.from_pretrained(
+        about = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=False
         )
-        if getattr(settings, "is_encoder_decoder", False):
+        if getattr(about, "is_encoder_decoder", False):
             raise UnsupportedModelError(
                 f"base.path {config.path!r} is an encoder-decoder model; a decoder-only causal "
                 "language model is needed"
@@ -113,7 +125,9 @@ def load_base(config: BaseConfig) -> Base:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=config.revision,
-            dtype=_DTYPES[config.precision],
+            dtype=compute,
+            quantization_config=quantization,
+            device_map={"": device} if quantization else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -131,7 +145,9 @@ def load_base(config: BaseConfig) -> Base:
             f"base.path {config.path!r} lacks {len(report['missing_keys'])} of its weights, such "
             f"as {min(report['missing_keys'])}; copy the whole folder again"
         )
-    return freeze(model.to(device), tokenizer, base_id=config.path, revision=config.revision)
+    if quantization is None:
+        model = model.to(device)
+    return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
 
 
 def freeze(
@@ -147,6 +163,7 @@ def freeze(
         UnsupportedModelError: blocks that cannot be found.
     """
     model.eval().requires_grad_(False)
+    hold_in_training_mode(model)
     blocks = find_blocks(model)
     width = model.config.get_text_config().hidden_size
     return Base(
@@ -157,7 +174,7 @@ def freeze(
         fingerprint=fingerprint(model),
         blocks=blocks,
         d_model=int(width),
-        n_parameters=sum(p.numel() for p in model.parameters()),
+        n_parameters=model.num_parameters(),
     )
 
 

@@ -62,8 +62,14 @@ class BaseConfig:
     revision: str | None = Field(
         default=None, description="Revision of a Hub id; empty means the default branch."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Number format of the frozen weights."
+    precision: Literal["fp32", "bf16", "fp16", "nf4", "fp4", "int8"] = Field(
+        default="fp32",
+        description="Number format of the frozen weights; nf4, fp4 and int8 need bitsandbytes.",
+    )
+    compute: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Number format of the arithmetic when the weights are quantised; 'auto' is "
+        "bf16 on a GPU and fp32 on the CPU.",
     )
     device: str = Field(
         default="auto",
