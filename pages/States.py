@@ -1,8 +1,31 @@
-"""States."""
+"""States: where the states of prompts lie, and what the edit moves."""
 
 import streamlit as st
 
-from csreft_core.ui.shell import start_page
+from csreft_core.ui import states
+from csreft_core.ui.prompts import can_answer, choose_prompt, wants_answers
+from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("States") as run:
-    st.title("States", anchor=False)
+    states.intro(run)
+    if run is not None and can_answer(run):
+        row = choose_prompt(run)
+        if wants_answers(run):
+            view = states.choose_view(run, row)
+            with showing_errors():
+                states.show_states(run, view)
+            left, right = st.columns(2, gap="large")
+            with left, showing_errors():
+                states.show_scree(run, view)
+            with right, showing_errors():
+                states.show_energy(run, view)
+            st.header("How strong is the edit, and does it arrive?", anchor=False, divider="gray")
+            with showing_errors():
+                states.show_sizes(run, view)
+            left, right = st.columns(2, gap="large")
+            with left, showing_errors():
+                states.show_coordinates(run, view)
+            with right, showing_errors():
+                states.show_training(run, view)
+            with showing_errors():
+                states.show_separation(run, view)

@@ -1,0 +1,154 @@
+"""Pairs of states, without and with the adapter, as traces that several figures share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from csreft_core.charts.theme import Palette, Style, ordered, styles
+
+# Three-dimensional markers know few shapes, and only three of them have an open form.
+_SHAPES_3D = {"triangle-up": "cross", "cross": "x", "pentagon": "circle", "star": "square"}
+_OPEN_3D = ("circle", "square", "diamond")
+
+
+def axes_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """The axes that the table has: x, y and perhaps z."""
+    return tuple(axis for axis in ("x", "y", "z") if axis in table)
+
+
+def style_of(
+    table: pd.DataFrame, names: Sequence[str] | None, palette: Palette
+) -> dict[str, Style]:
+    """A style for each skill; the same on every figure that is given the same names."""
+    return styles([*(names or ()), *ordered(names, table["skill"])], palette)
+
+
+def pair_traces(
+    table: pd.DataFrame,
+    axes: Sequence[str],
+    style: Mapping[str, Style],
+    palette: Palette,
+    *,
+    own: bool = False,
+    legend: bool = True,
+) -> list[go.Scatter | go.Scatter3d]:
+    """For each skill a line per pair, the base states (open) and the edited states (filled).
+
+    Args:
+        table: Columns prompt, skill, kind (`base` or `edited`) and the axes; optional moved, gate.
+        axes: Two or three columns.
+        style: Of each skill.
+        palette: Gives the outline of one's own prompt.
+        own: Stars, larger, with their own place in the legend.
+        legend: Whether the skills stand in the legend.
+    """
+    traces = []
+    for skill in ordered(style, table["skill"]):
+        part = table[table["skill"].eq(skill)]
+        base, edited = (part[part["kind"].eq(kind)] for kind in ("base", "edited"))
+        name = "your prompt" if own else skill or "no label"
+        common = {"name": name, "legendgroup": name, "showlegend": False}
+        marker = "star" if own and len(axes) == 2 else style[skill].marker
+        line = {"color": style[skill].colour, "width": 4 if own else 1.5}
+        traces.append(
+            _trace(axes, _joined(base, edited, axes))(
+                mode="lines", line=line, opacity=0.9 if own else 0.45, hoverinfo="skip", **common
+            )
+        )
+        for points, kind in ((base, "base"), (edited, "edited")):
+            options = common | {"showlegend": legend and kind == "edited"}
+            looks = _marker(marker, len(axes) == 3, kind, style[skill].colour)
+            if own:
+                looks["size"] *= 2
+                if kind == "edited":
+                    looks["line"] = {"color": palette.muted, "width": 2}
+            traces.append(
+                _trace(axes, points)(
+                    mode="markers",
+                    marker=looks,
+                    customdata=_details(points),
+                    hovertemplate=_hover(axes, kind),
+                    **options,
+                )
+            )
+    return traces
+
+
+def _trace(axes: Sequence[str], points: pd.DataFrame) -> Callable[..., go.Scatter | go.Scatter3d]:
+    """A trace with its places, in two or three dimensions; the rest is given later."""
+    places = {axis: points[axis] for axis in axes}
+    kind = go.Scatter3d if len(axes) == 3 else go.Scatter
+
+    def make(**options: object) -> go.Scatter | go.Scatter3d:
+        return kind(**places, **options)
+
+    return make
+
+
+def _joined(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """Base, edited, gap, for each prompt in turn."""
+    gap = np.full(len(base), np.nan)
+    return pd.DataFrame(
+        {
+            axis: np.stack([base[axis].to_numpy(), edited[axis].to_numpy(), gap], 1).ravel()
+            for axis in axes
+        }
+    )
+
+
+def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
+    if three:
+        shape = _SHAPES_3D.get(shape, shape)
+        opened = kind == "base"
+        return {
+            "symbol": f"{shape}-open" if opened and shape in _OPEN_3D else shape,
+            "size": 4 if opened else 5,
+            "opacity": 0.6 if opened else 1,
+            "color": colour,
+        }
+    return {
+        "symbol": f"{shape}-open" if kind == "base" else shape,
+        "size": 8,
+        "opacity": 0.85,
+        "color": colour,
+    }
+
+
+def _details(points: pd.DataFrame) -> np.ndarray:
+    """Prompt, skill, size of the move and gate, where they are known."""
+    lines = pd.Series("", index=points.index)
+    for column, what in (("moved", "|h' - h| {:.4g}"), ("gate", "gate {:.4f}")):
+        if column in points:
+            known = points[column].notna()
+            words = points.loc[known, column].map(what.format)
+            lines[known] = lines[known].where(lines[known].eq(""), lines[known] + ", ") + words
+    skill = points["skill"].where(points["skill"].ne(""), "no label")
+    return np.stack([points["prompt"], skill, lines], axis=-1)
+
+
+def _hover(axes: Sequence[str], kind: str) -> str:
+    places = ", ".join(f"%{{{axis}:.4g}}" for axis in axes)
+    return (
+        f"%{{customdata[0]}}<br>%{{customdata[1]}}, {kind}: {places}<br>%{{customdata[2]}}"
+        "<extra></extra>"
+    )
+
+
+def legend_of_kinds(
+    palette: Palette, *, three: bool = False, words: tuple[str, str] = ("base h", "edited h'")
+) -> list[go.Scatter | go.Scatter3d]:
+    """Two entries of the legend that say what open and filled markers are."""
+    kind, place = (go.Scatter3d, "xyz") if three else (go.Scatter, "xy")
+    return [
+        kind(
+            **{axis: [None] for axis in place},
+            mode="markers",
+            name=word,
+            marker={"symbol": symbol, "color": palette.muted, "size": 8},
+            hoverinfo="skip",
+        )
+        for word, symbol in zip(words, ("circle-open", "circle"), strict=True)
+    ]
