@@ -115,9 +115,14 @@ def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.D
     Args:
         make: A function `NAME_table` of `csreft_core.analysis`.
         run: What it is about.
-        arguments: Strings, numbers and tuples.
+        arguments: Strings, numbers and tuples; `others` are folders of more runs.
     """
-    files = (run.adapter_path, run.config_path, run.path / "skills.jsonl", run.metrics_path)
+    folders = (run, *(Run(Path(other)) for other in arguments.get("others", ())))
+    files = (
+        file
+        for r in folders
+        for file in (r.adapter_path, r.config_path, r.path / "skills.jsonl", r.metrics_path)
+    )
     stamps = tuple(_stamp(path) for path in files)
     name = f"{make.__module__}.{make.__name__}"
     return _table(name, str(run.path), stamps, tuple(sorted(arguments.items())))

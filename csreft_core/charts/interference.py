@@ -1,0 +1,296 @@
+"""Figures of interference: gate settings, pairs of skills, regret, overlap, single-skill runs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from csreft_core.charts.cells import add_cells, cell_axes, diverging
+from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
+
+_CHANGE = "change of loss (nats per answer token)"
+_RELATIVE = "change of loss / loss before (no unit)"
+_NO_CELLS = "Nothing to compare: this run has one subspace, or none is named after a skill."
+
+
+def setting_matrix(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Change of loss of each skill (columns) under each gate setting (rows), against closed gates.
+
+    Args:
+        table: `settings_table`: columns skill, setting, change, low, high, loss, exact_match, n.
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "Which gates help or hurt which skill?"
+    if table.empty:
+        return empty(question, "There are no prompts.", palette)
+    skills = ordered(names, table["skill"])
+    settings = list(dict.fromkeys(table["setting"]))
+    figure = go.Figure()
+    extra = ("loss", "low", "high", "exact_match", "n")
+    hover = (
+        "%{customdata[5]} on %{customdata[6]}<br>change %{z:+.4f} [%{customdata[1]:+.4f}, "
+        "%{customdata[2]:+.4f}] nats a token<br>loss %{customdata[0]:.4f}<br>exact match "
+        "%{customdata[3]:.1%}<br>n = %{customdata[4]}<extra></extra>"
+    )
+    labels = [_setting_label(setting) for setting in settings]
+    add_cells(figure, table, ("setting", settings, labels), ("skill", skills, skills), "change",
+               extra, hover, with_interval=True)  # fmt: skip
+    cell_axes(figure, ("gate setting", labels), ("prompts of skill", skills))
+    diverging(figure, table["change"], _CHANGE)
+    n = int(table["n"].min())
+    alt = (
+        f"Heat-map: {len(settings)} gate settings by {len(skills)} skills, change of loss against "
+        f"closed gates in nats per answer token, at least {n} prompts a cell."
+    )
+    return finish(figure, question=question, alt=alt, palette=palette,
+                  height=130 + 46 * len(settings))  # fmt: skip
+
+
+def _setting_label(setting: str) -> str:
+    if setting.startswith("run:"):
+        return f"control {setting.removeprefix('run:')}"
+    return setting.replace("only:", "only ")
+
+
+def pair_matrix(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    relative: bool = False,
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """What one gate (rows) does to the loss of each skill (columns).
+
+    Args:
+        table: `pairs_table`: columns measure, changed, skill, change, low, high, relative, n.
+        names: Order of the skills and subspaces.
+        relative: Show change / loss before instead of nats.
+        palette: Colours.
+    """
+    measure = "I_on" if table.empty else str(table["measure"].iloc[0])
+    does, question = {
+        "I_on": ("opened beside the own", "Does another gate hurt a skill that has its own?"),
+        "S": ("opened alone", "Does one gate alone help or hurt each skill?"),
+        "A": ("closed", "What does a skill lose when a gate is closed?"),
+    }[measure]
+    if table.empty:
+        return empty(question, _NO_CELLS, palette)
+    changed, skills = ordered(names, table["changed"]), ordered(names, table["skill"])
+    figure = go.Figure()
+    hover = (
+        f"%{{customdata[5]}} {does}, on %{{customdata[6]}}<br>change %{{customdata[4]:+.4f}} "
+        "[%{customdata[0]:+.4f}, %{customdata[1]:+.4f}] nats a token<br>"
+        "relative %{customdata[2]:+.3f}<br>n = %{customdata[3]}<extra></extra>"
+    )
+    value = "relative" if relative else "change"
+    add_cells(figure, table, ("changed", changed, changed), ("skill", skills, skills), value,
+               ("low", "high", "relative", "n", "change"), hover,
+               with_interval=not relative)  # fmt: skip
+    cell_axes(figure, (f"gate {does}", changed), ("prompts of skill", skills))
+    diverging(figure, table[value], _RELATIVE if relative else _CHANGE)
+    n = int(table["n"].min())
+    alt = (
+        f"Heat-map: {len(changed)} gates {does} by {len(skills)} skills, "
+        f"{_RELATIVE if relative else _CHANGE}, at least {n} prompts a cell."
+    )
+    return finish(figure, question=question, alt=alt, palette=palette,
+                  height=150 + 50 * len(changed))  # fmt: skip
+
+
+def single_skill_matrix(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    relative: bool = False,
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """Change of each skill's loss (columns) by training on one skill (rows), with the control.
+
+    Args:
+        table: `single_skill_table`: columns kind, changed, skill, change, relative, before, after,
+            n.
+        names: Order of the skills.
+        relative: Show change / loss before instead of nats.
+        palette: Colours.
+    """
+    question = "Does training on one skill hurt the others?"
+    if table.empty:
+        return empty(question, "No run that learned one skill is there yet.", palette)
+    kinds = ordered(("run", "control"), table["kind"])
+    titles = {"run": "this run's settings", "control": "control: its own settings"}
+    figure = make_subplots(rows=len(kinds), cols=1, vertical_spacing=0.28 / len(kinds),
+                           subplot_titles=[titles[kind] for kind in kinds])  # fmt: skip
+    hover = (
+        "trained on %{customdata[4]}, measured on %{customdata[5]}<br>change %{customdata[0]:+.4f} "
+        "nats a token<br>loss %{customdata[1]:.4f} to %{customdata[2]:.4f}<br>"
+        "n = %{customdata[3]}<extra></extra>"
+    )
+    value = "relative" if relative else "change"
+    for row, kind in enumerate(kinds, 1):
+        part = table[table["kind"] == kind]
+        changed, skills = ordered(names, part["changed"]), ordered(names, part["skill"])
+        add_cells(figure, part, ("changed", changed, changed), ("skill", skills, skills), value,
+                   ("change", "before", "after", "n"), hover, place=(row, 1))  # fmt: skip
+        cell_axes(figure, ("trained on", changed), ("measured on", skills), place=(row, 1))
+    diverging(figure, table[value], _RELATIVE if relative else _CHANGE)
+    alt = (
+        "Heat-maps: change of each skill's validation loss by training on one skill alone, for "
+        f"{' and '.join(titles[kind] for kind in kinds)}."
+    )
+    height = 80 + sum(90 + 46 * table.loc[table["kind"] == k, "changed"].nunique() for k in kinds)
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+
+
+def bottleneck_bars(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Loss that is left under learned and under oracle gates, by skill.
+
+    Args:
+        table: `settings_table`; only its rows of `learned` and `oracle` gates are drawn.
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "Is the router or the edit the bottleneck?"
+    settings = [s for s in ("learned", "oracle") if s in set(table["setting"])]
+    if len(settings) < 2:
+        return empty(question, "This run has no learned or no oracle gates.", palette)
+    return _loss_bars(table, settings, names, "loss that is left (nats per answer token)", "loss",
+                      question, palette)  # fmt: skip
+
+
+def regret_bars(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Regret against the best of all patterns, by skill and gate setting.
+
+    Args:
+        table: `regret_table`: columns skill, setting, kind, regret, low, high, n.
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "How far are the gates from the best pattern?"
+    if table.empty:
+        return empty(question, "There are no prompts.", palette)
+    settings = list(dict.fromkeys(table["setting"]))
+    return _loss_bars(table, settings, names, "regret (nats per answer token)", "regret", question,
+                      palette)  # fmt: skip
+
+
+def _loss_bars(
+    table: pd.DataFrame,
+    settings: list[str],
+    names: Sequence[str] | None,
+    title: str,
+    value: str,
+    question: str,
+    palette: Palette,
+) -> go.Figure:
+    skills, style = ordered(names, table["skill"]), styles(settings, palette)
+    figure = go.Figure()
+    for setting in settings:
+        part = table[table["setting"] == setting].set_index("skill").reindex(skills)
+        # The interval is that of the change, whose reference has no share in its width here.
+        middle = part["change"] if "change" in part else part[value]
+        figure.add_bar(
+            y=skills,
+            x=part[value],
+            name=setting,
+            orientation="h",
+            marker={"color": style[setting].colour,
+                    "pattern": {"shape": style[setting].pattern, "fillmode": "replace",
+                                "solidity": 0.5}},
+            error_x={"type": "data", "symmetric": False, "array": part["high"] - middle,
+                     "arrayminus": middle - part["low"], "thickness": 1, "width": 3}
+            if value == "regret" else None,
+            customdata=part[["n"]],
+            text=[f"{x:.3f}" for x in part[value]],
+            textposition="outside" if value != "regret" else "none",
+            cliponaxis=False,
+            hovertemplate="%{y}, %{fullData.name}: %{x:.4f} nats a token, n = %{customdata[0]}"
+            "<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title=title)
+    figure.update_yaxes(autorange="reversed", title=None)
+    if value == "loss":
+        most = float(table.loc[table["setting"].isin(settings), value].max())
+        figure.update_xaxes(range=[0, 1.18 * most])
+    alt = f"Bars: {title} of {len(skills)} skills under {', '.join(settings)} gates."
+    height = 110 + (26 * len(settings) + 14) * len(skills)
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+
+
+def overlap_scatter(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Interference against overlap, a point for each ordered pair of skills.
+
+    Args:
+        table: `overlap_table`: columns run, changed, skill, overlap, change, low, high, n.
+        names: Order of the runs.
+        palette: Colours.
+    """
+    question = "Does overlap predict interference?"
+    if table.empty:
+        return empty(question, _NO_CELLS, palette)
+    runs = ordered(names, table["run"])
+    style, figure = styles(runs, palette), go.Figure()
+    for run in runs:
+        part = table[table["run"] == run]
+        figure.add_scatter(
+            x=part["overlap"], y=part["change"], mode="markers", name=run,
+            marker={"color": style[run].colour, "symbol": style[run].marker, "size": 9,
+                    "opacity": 0.8},
+            error_y={"type": "data", "symmetric": False, "array": part["high"] - part["change"],
+                     "arrayminus": part["change"] - part["low"], "thickness": 1, "width": 0},
+            customdata=part[["changed", "skill", "n", "constraint"]],
+            hovertemplate="%{customdata[0]} beside %{customdata[1]}<br>overlap %{x:.4f}<br>"
+            "change %{y:+.4f} nats a token, n = %{customdata[2]}<br>constraint %{customdata[3]}"
+            "<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    figure.add_hline(y=0, line={"color": palette.muted, "width": 1, "dash": "dot"})
+    most = max(1.05 * float(table["overlap"].max()), 0.1)
+    figure.update_xaxes(
+        title="overlap of the subspaces (no unit, 0 to 1)", range=[-0.05 * most, most]
+    )
+    figure.update_yaxes(title="I_on (nats per answer token)")
+    figure.update_layout(showlegend=True)
+    alt = f"Points: {len(table)} ordered pairs of skills, interference against subspace overlap."
+    return finish(figure, question=question, alt=alt, palette=palette, height=380)
+
+
+def example_shifts(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
+    """Loss of single prompts with closed gates and under one setting.
+
+    Args:
+        table: `examples_table`: columns prompt, response, answer, loss_before, loss_after.
+        palette: Colours.
+    """
+    question = "Which prompts are behind this cell?"
+    if table.empty:
+        return empty(question, "There are no prompts behind this cell.", palette)
+    setting = str(table["setting"].iloc[0])
+    places, figure = list(range(len(table))), go.Figure()
+    for place, before, after in zip(places, table["loss_before"], table["loss_after"], strict=True):
+        figure.add_scatter(x=[before, after], y=[place, place], mode="lines", showlegend=False,
+                           line={"color": palette.muted, "width": 2}, hoverinfo="skip")  # fmt: skip
+    style = styles(("off", setting), palette)
+    for name, column in (("off", "loss_before"), (setting, "loss_after")):
+        figure.add_scatter(
+            x=table[column], y=places, mode="markers", name=_setting_label(name),
+            marker={"color": style[name].colour, "symbol": style[name].marker, "size": 11},
+            customdata=table[["prompt", "response", "answer"]],
+            hovertemplate="%{customdata[0]}<br>right: %{customdata[1]}<br>given: %{customdata[2]}"
+            "<br>loss %{x:.4f} nats a token<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    labels = [text if len(text) <= 24 else f"{text[:23]}…" for text in table["response"]]
+    figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", zeroline=False,
+                        title="right answer")  # fmt: skip
+    figure.update_xaxes(title="loss (nats per answer token)", rangemode="tozero")
+    alt = f"Points: loss of {len(table)} prompts with closed gates and under {setting}."
+    height = 130 + 30 * len(table)
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
