@@ -1,0 +1,178 @@
+"""Attaching and detaching, other people's hooks, and threads."""
+
+import threading
+from contextvars import copy_context
+
+import pytest
+import torch
+from transformers import (
+    TextIteratorStreamer,
+)
+
+from csreft_core.config import RouterConfig
+from csreft_core.errors import ConfigError
+from csreft_core.hooking import attach, request
+from tests.families import (
+    build,
+    edited,
+    generated,
+    logits,
+)
+from tests.tiny import make_adapter, padded, tiny_base, tokens
+
+
+@pytest.fixture
+def base(tiny_llama):
+    return tiny_base(tiny_llama)
+
+
+# --- attach, detach --------------------------------------------------------------------------
+
+
+def hooks_of(model) -> dict[str, int]:
+    return {
+        name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in model.named_modules()
+    }
+
+
+def test_detach_restores_the_base(base):
+    inputs, adapter = padded(tokens(6, 4)), make_adapter(base)
+    hooks, bare, attributes = hooks_of(base.model), logits(base, inputs), set(vars(base.model))
+    attachment = attach(base, adapter)
+    assert hooks_of(base.model) != hooks
+    assert not torch.equal(logits(base, inputs), bare)
+    generated(base, inputs)
+    attachment.detach()
+    attachment.detach()
+    assert hooks_of(base.model) == hooks
+    assert set(vars(base.model)) == attributes
+    assert torch.equal(logits(base, inputs), bare)
+
+
+def test_detach_after_an_exception(base):
+    hooks = hooks_of(base.model)
+    with pytest.raises(ZeroDivisionError), attach(base, make_adapter(base)):
+        raise ZeroDivisionError
+    assert hooks_of(base.model) == hooks
+
+
+def test_a_failed_forward_leaves_no_pass_behind(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    expected = edited(base, adapter, inputs)
+    with torch.no_grad(), attach(base, adapter) as attachment:
+        with pytest.raises(IndexError):
+            base.model(torch.tensor([[500]]))
+        with pytest.raises(IndexError):
+            base.model.generate(torch.tensor([[500]]), max_new_tokens=2)
+        assert attachment._pass.get(None) is None
+        assert torch.equal(logits(base, inputs), expected)
+
+
+def test_other_peoples_hooks_survive(base):
+    seen = []
+    handles = [
+        base.blocks[1].register_forward_hook(lambda *_: seen.append("block")),
+        base.model.register_forward_pre_hook(lambda *_: seen.append("model")),
+    ]
+    with attach(base, make_adapter(base)):
+        generated(base, padded(tokens(5)), n=2)
+        assert seen.count("block") == seen.count("model") == 2
+    seen.clear()
+    logits(base, padded(tokens(5)))
+    assert seen == ["model", "block"]
+    for handle in handles:
+        handle.remove()
+
+
+def test_two_attachments_to_different_bases(base):
+    other = tiny_base(build("gpt2"))
+    one, two = make_adapter(base), make_adapter(other)
+    inputs = padded(tokens(6))
+    expected = edited(base, one, inputs), edited(other, two, inputs)
+    with attach(base, one), attach(other, two):
+        assert torch.equal(logits(base, inputs), expected[0])
+        assert torch.equal(logits(other, inputs), expected[1])
+
+
+def test_attaching_a_second_time_gives_the_same(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6))
+    assert torch.equal(edited(base, adapter, inputs), edited(base, adapter, inputs))
+
+
+def test_eval_and_train_of_the_model_reach_the_adapter(base):
+    adapter = make_adapter(base, dropout=0.5)
+    with attach(base, adapter):
+        base.model.train()
+        assert adapter.training
+        assert adapter.at(1).training
+        assert base.model.model.training
+        base.model.eval()
+        assert not adapter.at(1).training
+    base.model.train()
+    assert not adapter.training
+    base.model.eval()
+
+
+def test_embedding_may_be_called_on_its_own(base):
+    with attach(base, make_adapter(base)):
+        base.model.get_input_embeddings()(torch.tensor([[4, 5]]))
+
+
+def test_learned_gates_without_a_router_are_an_error(base):
+    adapter = make_adapter(base, router=RouterConfig(gates="oracle"))
+    with attach(base, adapter), pytest.raises(ConfigError, match="has no router"):
+        logits(base, padded(tokens(5)))
+
+
+def test_learned_means_uniform_for_an_adapter_trained_so(base):
+    adapter = make_adapter(base, router=RouterConfig(gates="uniform"))
+    inputs = padded(tokens(5))
+    uniform = edited(base, adapter, inputs, "uniform")
+    assert torch.equal(edited(base, adapter, inputs), uniform)
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+def in_thread(work):
+    """Run it in a plain thread; give its result or raise its error here."""
+    kept = {}
+
+    def body():
+        try:
+            kept["result"] = work()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            kept["error"] = error
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if "error" in kept:
+        raise kept["error"]
+    return kept["result"]
+
+
+def test_a_thread_without_context_raises_instead_of_giving_the_base(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6))
+    with attach(base) as attachment, attachment.calling(request(adapter)):
+        expected = logits(base, inputs)
+        with pytest.raises(RuntimeError, match="start threads through contextvars"):
+            in_thread(lambda: logits(base, inputs))
+        context = copy_context()
+        assert torch.equal(in_thread(lambda: context.run(logits, base, inputs)), expected)
+
+
+def test_streaming_in_a_plain_thread(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6))
+    with attach(base, adapter):
+        whole = generated(base, inputs, n=5).sequences[0, 6:]
+        streamer = TextIteratorStreamer(base.tokenizer, skip_prompt=True)
+        more = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+        thread = threading.Thread(
+            target=base.model.generate, kwargs={**inputs, **more, "streamer": streamer}
+        )
+        thread.start()
+        text = "".join(streamer)
+        thread.join()
+    assert text == base.tokenizer.decode(whole)
+    assert text != base.tokenizer.decode(generated(base, inputs, n=5).sequences[0, 6:])
