@@ -1,8 +1,34 @@
-"""Geometry."""
+"""Geometry: what the subspaces of the skills share, next to what random ones share."""
 
 import streamlit as st
 
-from csreft_core.ui.shell import start_page
+from csreft_core.ui import geometry
+from csreft_core.ui.prompts import can_answer
+from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Geometry") as run:
-    st.title("Geometry", anchor=False)
+    st.title("Do the skills share directions?", anchor=False)
+    if run is None:
+        st.info(
+            "There is no finished run to show. Train one on the Train page; it takes less than a "
+            "minute.",
+            icon=":material/info:",
+        )
+        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+    elif can_answer(run):
+        geometry.intro(run)
+        layer, group = geometry.choose_place(run)
+        with showing_errors():
+            geometry.show_pairs(run, layer, group)
+        with showing_errors():
+            geometry.show_gram(run, layer, group)
+        st.header("Do the edits reach each other?", anchor=False, divider="gray")
+        with showing_errors():
+            geometry.show_leaks(run, layer, group)
+        with showing_errors():
+            geometry.show_mixing(run, layer, group)
+        st.header("How did it come to this?", anchor=False, divider="gray")
+        with showing_errors():
+            geometry.show_training(run, layer, group)
+        with showing_errors():
+            geometry.show_seeds(run, layer, group)

@@ -1,0 +1,324 @@
+"""Figures of how subspaces lie to each other: matrices with chance beside them, and angles."""
+
+from collections.abc import Sequence
+from math import pi, sqrt
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
+
+_ONE = "This run has one subspace, so there is no pair to compare."
+_KINDS = {"random 2.5 %": "2.5 %", "random median": "median", "random 97.5 %": "97.5 %"}
+# From nothing shared to all shared; readable on both themes because each cell has its own colour.
+_SHARED = (
+    (0.0, "#eef3f8"),
+    (0.25, "#b7d3ea"),
+    (0.5, "#6aa6d6"),
+    (0.75, "#2a6fb0"),
+    (1.0, "#0b3c78"),
+)
+_SIGNED = (
+    (0.0, "#a63603"),
+    (0.25, "#f0a36b"),
+    (0.5, "#f4f5f7"),
+    (0.75, "#7fb3dc"),
+    (1.0, "#0b4f94"),
+)
+_MEASURES = {
+    "smallest_angle": ("Do skills share directions more than chance?", "smallest angle", "degrees"),
+    "mean_angle": ("How far apart are the skills on the mean?", "mean angle", "degrees"),
+    "overlap": ("How much of their subspaces do skills share?", "overlap", "0 to 1"),
+    "excess": ("Do skills share more than chance?", "overlap above chance", "no unit"),
+    "grassmann": ("How far apart are the skills?", "Grassmann distance", "degrees"),
+    "chordal": ("How far apart are the skills?", "chordal distance", "no unit"),
+}
+_LEAKS = {
+    "write leak": "Does an edit write into another's subspace?",
+    "read leak": "Does a skill read another's subspace?",
+    "data-weighted overlap": "Do skills overlap where the states are?",
+}
+
+
+def pair_matrix(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    measure: str = "smallest_angle",
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """One measure for each pair of skills, and beside it what random subspaces give.
+
+    Args:
+        table: `pairs_table`: columns kind, a, b, rank, and the measures (angles in radians).
+        names: Order of the skills.
+        measure: A column of the table: smallest_angle, mean_angle, overlap, excess, grassmann or
+            chordal.
+        palette: Colours.
+    """
+    question, label, unit = _MEASURES[measure]
+    run = table[table["kind"] == "run"]
+    if run.empty:
+        return empty(question, _ONE, palette)
+    skills = ordered(names, [*run["a"], *run["b"]])
+    factor = 180 / pi if unit == "degrees" else 1.0
+    both = pd.concat([run, run.rename(columns={"a": "b", "b": "a"})])
+    values = both.pivot(index="a", columns="b", values=measure).loc[skills, skills] * factor
+    chance = _random(table, measure) * factor
+    rank = int(table["rank"].iloc[0])
+    limits, scale = _limits(measure, rank)
+    figure = _matrix(
+        values.to_numpy(), skills, chance, limits=limits, scale=scale,
+        digits=1 if unit == "degrees" else 3, hover=f"{label} %{{z:.6g}} ({unit})", of="%{y}, %{x}",
+    )  # fmt: skip
+    alt = f"Matrix: {label} ({unit}) of each pair of {len(skills)} skills, and of random subspaces."
+    return _finish_matrix(figure, question, alt, palette, skills, f"{label} ({unit})")
+
+
+def _random(table: pd.DataFrame, column: str) -> pd.Series:
+    """The three random rows by kind."""
+    return table[table["kind"].isin(_KINDS)].set_index("kind")[column].loc[list(_KINDS)]
+
+
+def _limits(measure: str, rank: int) -> tuple[tuple[float, float], tuple]:
+    """Ends of the colour scale; dark is always much in common."""
+    if measure in ("overlap", "excess"):
+        return (0.0, 1.0), _SHARED
+    turned = tuple((1 - place, colour) for place, colour in reversed(_SHARED))
+    top = {"grassmann": 90 * sqrt(rank), "chordal": sqrt(rank)}.get(measure, 90.0)
+    return (0.0, top), turned
+
+
+def _matrix(
+    values: np.ndarray,
+    skills: Sequence[str],
+    chance: pd.Series,
+    *,
+    limits: tuple[float, float],
+    scale: tuple,
+    digits: int,
+    hover: str,
+    of: str,
+) -> go.Figure:
+    """A heat-map skill × skill; in a column of its own, three quantiles of random subspaces."""
+    k = len(skills)
+    figure = make_subplots(rows=1, cols=2, column_widths=[k, 1.25], horizontal_spacing=0.06)
+    shared = {
+        "zmin": limits[0], "zmax": limits[1], "colorscale": scale, "showscale": False,
+        "xgap": 2, "ygap": 2, "hoverongaps": False, "texttemplate": "%{text}",
+        "textfont": {"size": 12},
+    }  # fmt: skip
+    figure.add_trace(
+        go.Heatmap(
+            z=values, x=list(range(k)), y=list(range(k)), text=_texts(values, digits),
+            customdata=[[[a, b] for b in skills] for a in skills],
+            hovertemplate=f"{of}: {hover}<extra></extra>".replace(
+                "%{y}", "%{customdata[0]}"
+            ).replace("%{x}", "%{customdata[1]}"),
+            **shared,
+        ),
+        row=1, col=1,
+    )  # fmt: skip
+    column = chance.to_numpy()[:, None]
+    figure.add_trace(
+        go.Heatmap(
+            z=column, x=[0], y=list(range(len(chance))), text=_texts(column, digits),
+            customdata=[[kind] for kind in chance.index],
+            hovertemplate=f"%{{customdata}}: {hover}<extra></extra>", **shared,
+        ),
+        row=1, col=2,
+    )  # fmt: skip
+    ticks = {"tickvals": list(range(k)), "ticktext": list(skills)}
+    figure.update_xaxes(showgrid=False, zeroline=False, constrain="domain")
+    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+    figure.update_xaxes(ticks, row=1, col=1)
+    figure.update_yaxes(ticks, row=1, col=1)
+    figure.update_xaxes(tickvals=[0], ticktext=["random"], row=1, col=2)
+    kinds = [_KINDS[kind] for kind in chance.index]
+    figure.update_yaxes(
+        tickvals=list(range(len(kinds))), ticktext=kinds, side="right", row=1, col=2
+    )
+    return figure
+
+
+def _texts(values: np.ndarray, digits: int) -> list[list[str]]:
+    """Numbers of cells; a value that would round to 0 shows its power of ten."""
+    return [[_text(value, digits) for value in row] for row in values]
+
+
+def _text(value: float, digits: int) -> str:
+    if np.isnan(value):
+        return ""
+    small = 0 < abs(value) < 0.5 * 10**-digits
+    return f"{value:.0e}".replace("e-0", "e-") if small else f"{value:.{digits}f}"
+
+
+def _finish_matrix(
+    figure: go.Figure,
+    question: str,
+    alt: str,
+    palette: Palette,
+    skills: Sequence[str],
+    unit: str,
+    axes: tuple[str, str] = ("", ""),
+) -> go.Figure:
+    figure = finish(
+        figure, question=question, alt=alt, palette=palette, height=150 + 46 * len(skills)
+    )
+    figure.update_yaxes(title=axes[0] or None, row=1, col=1)
+    figure.update_xaxes(title=axes[1] or None, row=1, col=1)
+    figure.add_annotation(
+        text=unit, x=0, y=1.0, xref="paper", yref="paper", yshift=22, xanchor="left",
+        showarrow=False,
+    )  # fmt: skip
+    return figure
+
+
+def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
+    """All principal angles of one pair, each over the band of random subspaces.
+
+    Args:
+        table: `angles_table` of one pair: columns kind, a, b, m, angle (radians), draws.
+        palette: Colours.
+    """
+    question = "Which directions do two skills share?"
+    run = table[table["kind"] == "run"].sort_values("m")
+    if run.empty:
+        return empty(question, _ONE, palette)
+    a, b = run.iloc[0][["a", "b"]]
+    style = styles(["angle"], palette)["angle"]
+    angles = run["angle"] * 180 / pi
+    figure = go.Figure(
+        go.Bar(
+            x=run["m"], y=angles, name=f"{a} and {b}",
+            marker={"color": style.colour}, width=0.5,
+            text=[f"{angle:.1f}°" for angle in angles], textposition="inside",
+            insidetextanchor="start",
+            hovertemplate="angle %{x}: %{y:.6g}°<extra>%{fullData.name}</extra>",
+        )
+    )  # fmt: skip
+    low, middle, high = (
+        table[table["kind"] == kind].sort_values("m")["angle"].to_numpy() * 180 / pi
+        for kind in _KINDS
+    )
+    figure.add_scatter(
+        x=run["m"] + 0.36, y=middle, mode="markers",
+        name=f"random, 95 % of {run['draws'].iloc[0]} draws",
+        marker={"color": palette.muted, "symbol": "line-ew-open", "size": 12},
+        error_y={"type": "data", "array": high - middle, "arrayminus": middle - low,
+                 "color": palette.muted, "thickness": 2, "width": 7},
+        customdata=np.column_stack([low, high]),
+        hovertemplate="random: median %{y:.4g}°, 95 %% from %{customdata[0]:.4g}° to "
+        "%{customdata[1]:.4g}°<extra></extra>".replace("%%", "%"),
+    )  # fmt: skip
+    figure.add_hline(y=90, line={"color": palette.muted, "dash": "dot", "width": 1})
+    figure.update_xaxes(title="principal angle, smallest first", dtick=1 if len(run) < 20 else 5)
+    figure.update_yaxes(title="angle (degrees)", range=[0, 99], tickvals=[0, 30, 60, 90])
+    alt = f"Bars: {len(run)} principal angles between {a} and {b}, with the range of random ones."
+    return finish(figure, question=question, alt=alt, palette=palette, height=340)
+
+
+def gram_matrix(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """The Gram matrix of the stacked rows with a border around each block, and a random one.
+
+    Args:
+        table: `gram_table`: columns kind, row_skill, row, column_skill, column, value (no unit).
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "Is each basis orthonormal, are the blocks orthogonal?"
+    if table.empty:
+        return empty(question, _ONE, palette)
+    skills = ordered(names, table["row_skill"])
+    rank = int(table["row"].max())
+    size = rank * len(skills)
+    figure = make_subplots(
+        rows=1, cols=2, horizontal_spacing=0.04, shared_yaxes=True,
+        subplot_titles=("this run", "random draw"),
+    )  # fmt: skip
+    places = [(skill, m) for skill in skills for m in range(1, rank + 1)]
+    for column, kind in enumerate(("run", "random"), 1):
+        part = table[table["kind"] == kind]
+        matrix = part.pivot(
+            index=["row_skill", "row"], columns=["column_skill", "column"], values="value"
+        )
+        values = matrix.loc[places, places].to_numpy()
+        figure.add_trace(_gram_heat(values, places), row=1, col=column)
+        for border in range(rank, size, rank):
+            line = {"color": "#3a4250", "width": 2}
+            for ends in (
+                {"x0": border - 0.5, "x1": border - 0.5, "y0": -0.5, "y1": size - 0.5},
+                {"y0": border - 0.5, "y1": border - 0.5, "x0": -0.5, "x1": size - 0.5},
+            ):
+                figure.add_shape(type="line", line=line, row=1, col=column, **ends)
+    middles = [i * rank + (rank - 1) / 2 for i in range(len(skills))]
+    figure.update_xaxes(tickvals=middles, ticktext=skills, showgrid=False, zeroline=False)
+    figure.update_yaxes(
+        tickvals=middles, ticktext=skills, showgrid=False, zeroline=False, range=[size - 0.5, -0.5]
+    )
+    alt = f"Two matrices of {size} rows: products of all basis vectors, of this run and random."
+    height = min(620, 150 + 30 * size)
+    figure = finish(figure, question=question, alt=alt, palette=palette, height=height)
+    return figure.update_annotations(font={"size": 13})
+
+
+def _gram_heat(values: np.ndarray, places: list[tuple[str, int]]) -> go.Heatmap:
+    n = len(values)
+    labels = [f"{skill} {m}" for skill, m in places]
+    return go.Heatmap(
+        z=values, x=list(range(n)), y=list(range(n)), zmin=-1, zmax=1, colorscale=_SIGNED,
+        showscale=False, text=[[_short(v) for v in row] for row in values],
+        texttemplate="%{text}" if n <= 12 else "", textfont={"size": 10},
+        customdata=[[f"{a} · {b}" for b in labels] for a in labels],
+        hovertemplate="%{customdata}: %{z:.6g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _short(value: float) -> str:
+    """Two digits without the leading zero, so that a cell stays readable on a telephone."""
+    text = f"{value:.2f}"
+    return "0" if float(text) == 0 else text.replace("0.", ".").removesuffix(".00")
+
+
+def leak_matrix(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    measure: str = "write leak",
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """One leak for each ordered pair of skills, and beside it what random subspaces give.
+
+    Args:
+        table: `leaks_table`: columns kind, measure, source, target, value (0 to 1), n.
+        names: Order of the skills.
+        measure: `write leak`, `read leak` or `data-weighted overlap`.
+        palette: Colours.
+    """
+    question = _LEAKS[measure]
+    part = table[table["measure"] == measure]
+    run = part[part["kind"] == "run"]
+    if run.empty or run["value"].isna().all():
+        text = _ONE if run.empty else "This form of edit reads no state, so nothing can leak in."
+        return empty(question, text, palette)
+    skills = ordered(names, [*run["source"], *run["target"]])
+    values = run.pivot(index="source", columns="target", values="value")
+    chance = _random(part, "value")
+    figure = _matrix(
+        values.reindex(index=skills, columns=skills).to_numpy(), skills, chance,
+        limits=(0.0, 1.0), scale=_SHARED, digits=2, hover=f"{measure} %{{z:.6g}}",
+        of="%{y} → %{x}",
+    )  # fmt: skip
+    alt = f"Matrix: {measure} (0 to 1) for {len(skills)} skills, and for random subspaces."
+    rows, columns = {
+        "write leak": ("edit of", "lands in subspace of"),
+        "read leak": ("subspace of", "is read by"),
+        "data-weighted overlap": ("", ""),
+    }[measure]
+    return _finish_matrix(
+        figure, question, alt, palette, skills, f"{measure} (0 to 1)", (rows, columns)
+    )
