@@ -5,13 +5,14 @@ import streamlit as st
 from csreft_core.ui import states
 from csreft_core.ui.prompts import can_answer, choose_prompt, wants_answers
 from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.ui.states_view import choose_view
 
 with start_page("States") as run:
     states.intro(run)
     if run is not None and can_answer(run):
         row = choose_prompt(run)
         if wants_answers(run):
-            view = states.choose_view(run, row)
+            view = choose_view(run, row)
             with showing_errors():
                 states.show_states(run, view)
             left, right = st.columns(2, gap="large")

@@ -40,7 +40,7 @@ def silhouette(features: Features, labels: Sequence[str]) -> Estimate:
     """
     if np.ptp(features, axis=0).max() == 0:
         return Estimate(0.0, 0.0, 0.0)
-    values = silhouette_samples(features, labels)
+    values = np.asarray(silhouette_samples(features, labels))
     found = bootstrap(
         (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(_SEED)
     )

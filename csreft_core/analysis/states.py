@@ -1,6 +1,7 @@
 """States without and with the adapter as tidy tables: where they lie and what the edit moves.
 
-`states_sentences` says what the tables show; `projection` and `edits` hold the numerics.
+`states_sentences` says what the tables show; `projection`, `edits` and `separation` hold the
+numerics.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,8 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis import projection as p
-from csreft_core.analysis import separation
-from csreft_core.analysis.edits import (
-    TARGETS,
-    edit_energies,
-    edit_sizes,
-    recorded,
-    subspace_coordinates,
-)
+from csreft_core.analysis import separation, state_rows
+from csreft_core.analysis.edits import TARGETS, edit_energies, edit_sizes, recorded
 from csreft_core.analysis.subject import Subject, evenly
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import skill_name
@@ -28,7 +23,6 @@ TABLES = ("states", "scree", "coordinates", "size", "training", "separation", "e
 
 MOST_PROMPTS = 400
 MOST_STEPS = 24
-_AXES = ("x", "y", "z")
 
 
 def states_table(
@@ -64,7 +58,8 @@ def states_table(
         Columns prompt, skill, own (one's own text), kind (`base` or `edited`), x, y, z (units of
         h; z with three axes), moved (|h' - h|, units of h), size (|h|), and of all rows alike:
         `<axis>_variance_frac` (of the base states) and `<axis>_edit_frac` (of the edit), in
-        [0, 1] or NaN where there is none; d_model, layer, position, basis, edited_layers.
+        [0, 1] or NaN where there is none; d_model, layer, position, basis, gates, edited_layers,
+        edited_tokens.
 
     Raises:
         ConfigError: an argument that does not fit the run.
@@ -79,10 +74,10 @@ def states_table(
         name = basis.removeprefix("subspace:")
         first = p.subspace_rows(subject.adapter, layer, name, position)
     axes = p.fit_axes(fitted.base, fitted.after, basis, n_axes, first)
-    parts = [_projected(fitted, axes, fitted.base.mean(0), own=False)]
+    parts = [state_rows.projected(fitted, axes, fitted.base.mean(0), own=False)]
     if prompts:
         asked = p.points_at(subject, subject.asked(prompts), gates, layer, position)
-        parts.append(_projected(asked, axes, fitted.base.mean(0), own=True))
+        parts.append(state_rows.projected(asked, axes, fitted.base.mean(0), own=True))
     shares = {
         "variance_frac": p.variance_shares(fitted.base, axes),
         "edit_frac": p.energy_shares(fitted.after - fitted.base, axes),
@@ -90,28 +85,12 @@ def states_table(
     alike: dict[str, Any] = {
         f"{axis}_{name}": value
         for name, values in shares.items()
-        for axis, value in zip(_AXES, values, strict=False)
+        for axis, value in zip(state_rows.AXES, values, strict=False)
     }
     alike |= {"d_model": fitted.base.shape[1], "layer": layer, "position": position}
-    alike |= {"basis": basis, "edited_layers": _listed(subject)}
+    alike |= {"basis": basis, "gates": gates, "edited_layers": _listed(subject)}
+    alike["edited_tokens"] = subject.adapter.spec.adapter.positions
     return pd.concat(parts, ignore_index=True).assign(**alike)
-
-
-def _projected(
-    points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bool
-) -> pd.DataFrame:
-    common = {
-        "prompt": [row.prompt for row in points.rows],
-        "skill": [skill_name(row) if row.skills else "" for row in points.rows],
-        "own": own,
-    }
-    moved = np.linalg.norm(points.after - points.base, axis=1)
-    size = np.linalg.norm(points.base, axis=1)
-    parts = []
-    for kind, states in (("base", points.base), ("edited", points.after)):
-        places = dict(zip(_AXES, ((states - centre) @ axes.T).T, strict=False))
-        parts.append(pd.DataFrame(common | {"kind": kind} | places | {"moved": moved}))
-    return pd.concat(parts, ignore_index=True).assign(size=np.tile(size, 2))
 
 
 def scree_table(
@@ -192,9 +171,9 @@ def coordinates_table(
 
     Returns:
         Columns prompt, skill, own, kind (`before`, `after`, `target`), x, y (first two coordinates,
-        units of h; y is NaN for rank 1), gate, distance (|R h' - target|), start (|R h - target|),
-        error (of the equation above, units of h: the part of the other subspaces), and of all rows
-        alike rank, subspace, form, target, layer.
+        units of h; y is NaN for rank 1), gate, moved (|R h' - R h|), distance (|R h' - target|),
+        start (|R h - target|), error (of the equation above: what the other subspaces write), all
+        in units of h but the gate; and of all rows alike rank, subspace, form, target, layer.
 
     Raises:
         ConfigError: a layer without edit, the position `mean`, or no such subspace.
@@ -207,34 +186,12 @@ def coordinates_table(
         raise ConfigError("coordinates are of one token; choose last, first or a place such as -2")
     groups = [(_rows(subject, split, per_skill), False), (subject.asked(prompts), True)]
     found = [
-        _coordinates(subject, rows, gates, layer, position, name).assign(own=own)
+        state_rows.coordinates(subject, rows, gates, layer, position, name).assign(own=own)
         for rows, own in (groups if prompts else groups[:1])
     ]
     form = adapter.spec.adapter.form
     alike = {"rank": adapter.at(layer).rank, "subspace": name, "form": form}
     return pd.concat(found, ignore_index=True).assign(**alike, target=TARGETS[form], layer=layer)
-
-
-def _coordinates(
-    subject: Subject, rows: Sequence[Row], gates: str, layer: int, position: str, name: str
-) -> pd.DataFrame:
-    points = p.points_at(subject, rows, gates, layer, position)
-    c = subspace_coordinates(subject.adapter, points, layer, name, position)
-    gate = points.gates[:, p.index_of(subject.adapter, name)]
-    expected = c.before + gate[:, None] * (c.target - c.before)
-    common = {
-        "prompt": [row.prompt for row in points.rows],
-        "skill": [skill_name(row) if row.skills else "" for row in points.rows],
-        "gate": gate,
-        "distance": np.linalg.norm(c.after - c.target, axis=1),
-        "start": np.linalg.norm(c.before - c.target, axis=1),
-        "error": np.linalg.norm(c.after - expected, axis=1),
-    }
-    parts = []
-    for kind, values in (("before", c.before), ("after", c.after), ("target", c.target)):
-        second = values[:, 1] if values.shape[1] > 1 else np.nan
-        parts.append(pd.DataFrame(common | {"kind": kind, "x": values[:, 0], "y": second}))
-    return pd.concat(parts, ignore_index=True)
 
 
 def size_table(
@@ -266,7 +223,7 @@ def size_table(
     """
     rows = subject.asked(prompts) if prompts else _rows(subject, split, per_skill)
     found = edit_sizes(subject, rows, gates, places)
-    texts = _token_texts(subject, rows[0].prompt) if len(rows) == 1 else []
+    texts = state_rows.token_texts(subject, rows[0].prompt) if len(rows) == 1 else []
     parts = [
         {
             "layer": layer,
@@ -282,12 +239,6 @@ def size_table(
         for place in reversed(range(found.mean.shape[1]))
     ]
     return pd.DataFrame(parts)
-
-
-def _token_texts(subject: Subject, prompt: str) -> list[str]:
-    trace = subject.engine.trace(None, [prompt], template=subject.template)
-    tokenizer = subject.engine.base.tokenizer
-    return [str(tokenizer.decode([i])) for i in trace.input_ids[0].tolist()]
 
 
 def training_table(
@@ -322,22 +273,10 @@ def training_table(
         # Halves: orthonormal to three digits only.
         first = p.orthonormal(last.R[p.group_at(adapter, "last"), i])
     axes = p.fit_axes(last.before, last.after, basis, n_axes, first)
-    centre = last.before.mean(0)
-    parts = []
-    for snapshot in snapshots:
-        own = [
-            snapshot.gates[j, adapter.names.index(row.skills[0])]
-            if len(row.skills) == 1 and row.skills[0] in adapter.names
-            else np.nan
-            for j, row in enumerate(snapshot.rows)
-        ]
-        points = p.Points(
-            snapshot.rows, snapshot.before, snapshot.before, snapshot.after, snapshot.gates
-        )
-        share = p.energy_shares(snapshot.after - snapshot.before, axes).sum()
-        table = _projected(points, axes, centre, own=False).drop(columns=["own", "size"])
-        table = table.assign(gate=np.tile(own, 2), edit_frac=share)
-        parts.append(table.assign(step=snapshot.step))
+    parts = [
+        state_rows.at_snapshot(snapshot, adapter.names, axes, last.before.mean(0))
+        for snapshot in snapshots
+    ]
     alike = {"fitted_step": last.step, "layer": layer, "basis": basis}
     return pd.concat(parts, ignore_index=True).assign(**alike)
 
@@ -385,7 +324,7 @@ def separation_table(
         "probe accuracy": separation.probe_accuracy,
     }
     found = []
-    for name, features in _features(subject, points, layer, position).items():
+    for name, features in state_rows.features(subject, points, layer, position).items():
         for measure, function in measures.items():
             estimates = {
                 "true labels": function(features, labels),
@@ -400,21 +339,6 @@ def separation_table(
             ]
     columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features"]
     return pd.DataFrame(found, columns=columns)
-
-
-def _features(
-    subject: Subject, points: p.Points, layer: int, position: str
-) -> dict[str, np.ndarray]:
-    adapter = subject.adapter
-    found = {"gates": points.gates}
-    if layer in adapter.layers:
-        stacked = np.concatenate(
-            [p.subspace_rows(adapter, layer, name, position) for name in adapter.names]
-        )
-        random = np.random.default_rng(0).normal(size=stacked.shape)
-        found["R h"] = points.before @ stacked.T
-        found["random h"] = points.before @ p.orthonormal(random).T
-    return found | {"h": points.base, "h'": points.after}
 
 
 def energy_table(

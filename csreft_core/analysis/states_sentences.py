@@ -46,14 +46,15 @@ def _nothing_moves(moves: float, one: pd.Series) -> str:
     size = "exactly 0" if moves == 0 else f"at most {moves:.0e} of |h|, which is rounding"
     first = int(str(one["edited_layers"]).split(",")[0])
     if one["layer"] < first:
-        return (
-            f"No state moves: layer {one['layer']} lies below the first edited layer, {first}, so "
-            f"the difference is {size}."
+        why = f"layer {one['layer']} lies below the first edited layer, {first}"
+    elif one["gates"] == "off":
+        why = "all gates are 0"
+    else:
+        why = (
+            f"the adapter edits the tokens {one['edited_tokens']} and a causal model's earlier "
+            "tokens do not see them, or its edit is still zero"
         )
-    return (
-        f"No state moves here: the difference is {size}. The gates are closed, the edit is still "
-        "zero, or this token sees no edited token."
-    )
+    return f"No state moves: {why}. The difference is {size}."
 
 
 def _at(layer: int, position: str) -> str:
@@ -69,31 +70,27 @@ def sentence_scree(table: pd.DataFrame) -> str:
     """How many axes the base states and the edit need."""
     if table.empty:
         return "All states are equal here: there is nothing to take apart."
-    kinds = {k: t.set_index("component")["cumulative"] for k, t in table.groupby("kind")}
-    parts = []
-    for kind, subject in (("base states", "Base states"), ("edit", "the edit")):
-        if kind in kinds:
-            parts.append(f"{subject} {_needs(kinds[kind])}")
-    if "edit" not in kinds:
-        parts.append("no state moves, so there is no edit to take apart")
-    text = "; ".join(parts)
-    text = f"{text[:1].upper()}{text[1:]} (n = {int(table['n'].iloc[0])} prompts)."
+    kinds = {k: t["cumulative"].tolist() for k, t in table.groupby("kind", sort=False)}
+    names = {"base states": "The base states", "edit": "The edit"}
+    found = [_needs(names[kind], kinds[kind]) for kind in names if kind in kinds]
+    text = f"{' '.join(found)} n = {table['n'].iloc[0]} prompts."
     control = kinds.get("edit on the axes of the base states")
     if control is None:
-        return text
+        return text if "edit" in kinds else f"{text} No state moves: there is no edit to show."
+    n = len(control)
     return (
-        f"{text} The first {len(control)} axes of the base states show {control.iloc[-1]:.1%} of "
-        f"the edit; {len(control)} random axes would show "
-        f"{len(control) * table['chance'].iloc[0]:.1%}."
+        f"{text} The first {n} axes of the base states show {control[-1]:.1%} of the edit; {n} "
+        f"random axes would show {n * table['chance'].iloc[0]:.1%}."
     )
 
 
-def _needs(cumulative: pd.Series) -> str:
-    enough = cumulative[cumulative >= 0.9]
-    if enough.empty:
-        return f"have {cumulative.iloc[-1]:.1%} in {len(cumulative)} components"
-    n = int(enough.index[0])
-    return f"need {n} component{'s' * (n > 1)} for 90 %"
+def _needs(subject: str, cumulative: list[float]) -> str:
+    enough = [i for i, share in enumerate(cumulative, start=1) if share >= 0.9]
+    verb = "needs" if subject == "The edit" else "need"
+    if enough:
+        axes = "axis" if enough[0] == 1 else "axes"
+        return f"{subject} {verb} {enough[0]} {axes} for 90%."
+    return f"{subject} {verb} more than {len(cumulative)} axes: these show {cumulative[-1]:.1%}."
 
 
 def sentence_coordinates(table: pd.DataFrame) -> str:
@@ -110,10 +107,9 @@ def sentence_coordinates(table: pd.DataFrame) -> str:
             f"{opened['start'].max():.3g} away."
         )
     if len(closed):
-        moved = _moved(table).loc[closed.index]
         parts.append(
             f"Where it is not ({len(closed)} prompts; gate at most {closed['gate'].max():.3f}), "
-            f"they move by at most {moved.max():.2g}."
+            f"they move by at most {closed['moved'].max():.2g}."
         )
     error, scale = points["error"].max(), max(points["start"].max(), 1e-12)
     if error <= 1e-5 * scale:
@@ -126,17 +122,9 @@ def sentence_coordinates(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _moved(table: pd.DataFrame) -> pd.Series:
-    """Distance of `after` from `before` in the two coordinates shown."""
-    after = table[table["kind"].eq("after")]
-    before = table[table["kind"].eq("before")]
-    step = after[["x", "y"]].fillna(0).to_numpy() - before[["x", "y"]].fillna(0).to_numpy()
-    return pd.Series(np.linalg.norm(step, axis=1), index=after.index)
-
-
 def sentence_size(table: pd.DataFrame) -> str:
     """Where the edit is strongest, and where it is nothing."""
-    cells: list[dict[str, Any]] = [c for c in table.to_dict("records") if c["n"] > 0]
+    cells = [c for c in table.to_dict("records") if c["n"] > 0]
     moved = [cell for cell in cells if cell["size"] > 0]
     if not moved:
         return "No state differs from the base's at any layer and token: the edit is exactly 0."
@@ -160,7 +148,7 @@ def sentence_size(table: pd.DataFrame) -> str:
     return text
 
 
-def _token(cell: dict[str, Any]) -> str:
+def _token(cell: dict[Any, Any]) -> str:
     if cell["text"]:
         return f"token {str(cell['text']).strip()!r}"
     back = -int(cell["place"]) - 1
@@ -221,7 +209,8 @@ def sentence_energy(table: pd.DataFrame) -> str:
         return "There is one subspace: it makes the whole edit of every prompt."
     n = int(gated.groupby("skill")["n"].max().sum())
     own = known[known["skill"].eq(known["subspace"])]
-    shares = dict(own.loc[own["kind"].eq("gated"), ["skill", "share"]].to_numpy().tolist())
+    mine = own[own["kind"].eq("gated")]
+    shares = dict(zip(mine["skill"].tolist(), mine["share"].tolist(), strict=True))
     if not shares:
         top = gated.groupby("skill")["share"].max()
         return (
@@ -239,4 +228,4 @@ def sentence_energy(table: pd.DataFrame) -> str:
 
 def _floor(share: float) -> str:
     """A percentage that is not rounded up to more than the share."""
-    return f"{math.floor(share * 1e4) / 100:.2f} %"
+    return f"{math.floor(share * 1e4) / 1e4:.2%}"
