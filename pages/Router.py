@@ -1,8 +1,26 @@
-"""Router."""
+"""Router: what it decides on a prompt and on held-out prompts, and whether that is needed."""
 
 import streamlit as st
 
-from csreft_core.ui.shell import start_page
+from csreft_core.ui import prompts, router, router_rows
+from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Router") as run:
-    st.title("Router", anchor=False)
+    router.intro(run)
+    if run is not None and prompts.can_answer(run) and prompts.wants_answers(run):
+        router.facts(run)
+        st.header("One prompt", anchor=False, divider="gray")
+        row = prompts.choose_prompt(run)
+        router.choose_row(run)
+        left, right = st.columns(2, gap="large")
+        with left, showing_errors():
+            router.show_gates(run, row)
+        with right, showing_errors():
+            router.show_edit(run, row)
+        with showing_errors():
+            router.show_tokens(run, row)
+        with showing_errors():
+            router.show_words(run, row)
+        look, split = router_rows.choose_look(run)
+        with showing_errors():
+            router_rows.show_held_out(run, look, split)

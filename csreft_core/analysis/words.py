@@ -1,6 +1,7 @@
 """Which tokens of a prompt decide its gates: taking each away, and integrated gradients."""
 
 from collections.abc import Sequence
+from math import ceil
 
 import pandas as pd
 import torch
@@ -26,6 +27,8 @@ COLUMNS = (
 _MOST_ROWS = 128
 # Smaller than this, a change of a float32 logit is rounding.
 _NOTHING = 1e-5
+# A word that moves every gate by less than this does not decide alone.
+_SMALL = 0.05
 
 
 def words_table(
@@ -85,10 +88,11 @@ def router_logits(
     if adapter.spec.router.layer == EMBEDDING:
         logits = router(router.features(embeddings, mask))
     else:
-        dtype = subject.engine.base.model.get_input_embeddings().weight.dtype
+        weight = subject.engine.base.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
         _, this = subject.engine.attachment.forward(
             request(adapter),
-            inputs_embeds=embeddings.to(dtype),
+            inputs_embeds=embeddings.to(weight.dtype),
             attention_mask=mask.long(),
             logits_to_keep=1,
             use_cache=False,
@@ -198,16 +202,21 @@ def sentence_word_map(table: pd.DataFrame) -> str:
     words = removed[removed["kind"] == "word"]
     if no_word_decides(table):
         return _no_word(table)
-    top = words.loc[words["value"].abs().idxmax()]
-    if abs(top["value"]) < 0.001:
+    top = words.iloc[int(words["value"].abs().to_numpy().argmax())]
+    if abs(top["value"]) < _SMALL:
         return (
             f"No single word decides: without any one of the {words['position'].nunique()} words, "
-            "every gate stays within 0.001. The logits on the right still say which words count."
+            f"no gate moves by more than {_up(abs(top['value']))}. The logits say which words count."
         )
     return (
         f"Without *{top['token']}* the gate {top['subspace']} {_moved(top)}: of "
         f"{words['position'].nunique()} words it moves a gate most."
     )
+
+
+def _up(value: float) -> str:
+    """Three decimals, rounded up, so that "at most" stays true."""
+    return f"{ceil(value * 1000) / 1000:.3f}"
 
 
 def _moved(row: pd.Series) -> str:
@@ -216,19 +225,18 @@ def _moved(row: pd.Series) -> str:
 
 
 def _no_word(table: pd.DataFrame) -> str:
+    words = table[(table["kind"] == "word") & (table["method"] == OCCLUSION)]
     others = table[(table["kind"] != "word") & (table["value"].abs() > _NOTHING)]
     names = list(dict.fromkeys(others.sort_values("position")["token"]))
-    n = table.loc[table["kind"] == "word", "position"].nunique()
+    n, largest = words["position"].nunique(), words["value"].abs().max()
     rest = (
         f" Only {' and '.join(f'`{name}`' for name in names[:3])} moves them, and that stands in "
         "every prompt."
         if names
         else ""
     )
-    return (
-        f"No word decides: taking away any of the {n} words leaves every gate as it is "
-        f"(change at most {_NOTHING:.0e}).{rest}"
-    )
+    exactly = "exactly as it is" if largest == 0 else f"as it is (change at most {largest:.1g})"
+    return f"No word decides: taking away any of the {n} words leaves every gate {exactly}.{rest}"
 
 
 def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
@@ -245,9 +253,10 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
     name = subspace or strongest(table)
     part = table[(table["subspace"] == name) & (table["quantity"] == "logit")]
     both = part.pivot_table(index="position", columns="method", values="value", sort=True)
-    words = part.drop_duplicates("position").set_index("position")
-    only = both[words["kind"] == "word"]
-    tops = {m: words.loc[only[m].abs().idxmax(), "token"] for m in (OCCLUSION, GRADIENTS)}
+    words = part.drop_duplicates("position").sort_values("position")
+    is_word = (words["kind"] == "word").to_numpy()
+    only, tokens = both[is_word], words["token"].to_numpy()[is_word]
+    tops = {m: tokens[int(only[m].abs().to_numpy().argmax())] for m in (OCCLUSION, GRADIENTS)}
     if tops[OCCLUSION] == tops[GRADIENTS]:
         found = f"Both methods: *{tops[OCCLUSION]}* counts most for the gate {name}."
     else:

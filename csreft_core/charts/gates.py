@@ -1,9 +1,12 @@
 """Figures of gates: of one prompt, and over many prompts."""
 
 from collections.abc import Sequence
+from math import ceil
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
@@ -117,4 +120,122 @@ def gates_over_prompts(
     n = table["prompt"].nunique()
     alt = f"Points: the gates of {n} prompts, a row for each subspace, marked by the true skill."
     height = 130 + 46 * len(subspaces)
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+
+
+def gates_by_source(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Every gate of held-out prompts, marked by the true skill, a panel for each source.
+
+    Args:
+        table: `distribution_table`: columns source, prompt, skill, subspace, gate (no unit).
+        names: Order of the skills and subspaces.
+        palette: Colours.
+    """
+    question = "Do the gates depend on the prompt?"
+    if table.empty:
+        return empty(question, _NO_GATES, palette)
+    sources, skills = list(dict.fromkeys(table["source"])), ordered(names, table["skill"])
+    style = styles(ordered(names, [*table["subspace"], *skills]), palette)
+    lines = ceil(len(sources) / 2)
+    figure = make_subplots(
+        rows=lines, cols=min(2, len(sources)), subplot_titles=sources, shared_xaxes=True,
+        horizontal_spacing=0.16, vertical_spacing=0.18 / lines,
+    )  # fmt: skip
+    for i, source in enumerate(sources):
+        of_source = table[table["source"] == source]
+        subspaces = ordered(names, of_source["subspace"])
+        line, column = i // 2 + 1, i % 2 + 1
+        for j, skill in enumerate(skills):
+            part = of_source[of_source["skill"] == skill]
+            figure.add_scatter(
+                x=part["gate"],
+                y=part["subspace"].map(subspaces.index) + _lane(part["subspace"], j, len(skills)),
+                mode="markers",
+                name=skill or "no label",
+                legendgroup=skill,
+                showlegend=i == 0,
+                marker={
+                    "color": style[skill].colour, "symbol": style[skill].marker, "size": 6,
+                    "opacity": 0.7,
+                },
+                customdata=part[["prompt", "subspace"]],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]}: gate %{x:.6f}"
+                "<extra>%{fullData.name}</extra>",
+                row=line,
+                col=column,
+            )  # fmt: skip
+        figure.update_yaxes(
+            tickvals=list(range(len(subspaces))), ticktext=subspaces,
+            range=[len(subspaces) - 0.4, -0.6], zeroline=False,
+            row=line, col=column,
+        )  # fmt: skip
+    figure.update_xaxes(range=[-0.05, 1.05], tickvals=[0, 0.5, 1])
+    figure.update_xaxes(title="gate (no unit)", row=lines)
+    figure.update_annotations(font={"size": 13})
+    n = len(table) // max(1, len(table.drop_duplicates(["source", "subspace"])))
+    alt = f"Points: gates of {n} prompts, a panel for each of {len(sources)} sources of gates."
+    height = 110 + lines * 220
+    figure = finish(figure, question=question, alt=alt, palette=palette, height=height)
+    return figure.update_layout(
+        margin={"t": 66}, legend={"y": 1 + 40 / height, "itemsizing": "constant"}
+    )
+
+
+def _lane(subspaces: pd.Series, lane: int, n_lanes: int) -> np.ndarray:
+    """Each skill has a lane in the row of a subspace; its points fill it evenly."""
+    count = subspaces.groupby(subspaces, sort=False).cumcount().to_numpy()
+    size = subspaces.map(subspaces.value_counts()).to_numpy()
+    return 0.8 * ((lane + 0.15 + 0.7 * (count + 0.5) / np.maximum(size, 1)) / n_lanes - 0.5)
+
+
+def gate_difference(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Each gate of the pinned prompt and of the one of now, joined by a line.
+
+    Args:
+        table: `difference_table`: columns subspace, pinned, now (gates), change.
+        names: Order of the subspaces.
+        palette: Colours.
+    """
+    question = "What did the edit of the prompt change?"
+    if table.empty:
+        return empty(question, _NO_GATES, palette)
+    subspaces = ordered(names, table["subspace"])
+    style = styles(subspaces, palette)
+    rows = table.set_index("subspace").loc[subspaces]
+    figure = go.Figure()
+    for i, (subspace, row) in enumerate(zip(subspaces, rows.itertuples(), strict=True)):
+        figure.add_scatter(
+            x=[row.pinned, row.now], y=[i, i], mode="lines", showlegend=False, hoverinfo="skip",
+            line={"color": style[subspace].colour, "width": 3},
+        )  # fmt: skip
+    for column, symbol in (("pinned", "circle-open"), ("now", "circle")):
+        figure.add_scatter(
+            x=rows[column],
+            y=list(range(len(subspaces))),
+            mode="markers+text" if column == "now" else "markers",
+            name=column,
+            text=[f"{change:+.3f}" for change in rows["change"]],
+            textposition="top center",
+            cliponaxis=False,
+            marker={
+                "color": [style[s].colour for s in subspaces], "symbol": symbol, "size": 13,
+                "line": {"width": 2},
+            },
+            customdata=[[s] for s in subspaces],
+            hovertemplate=f"%{{customdata[0]}}, {column}: gate %{{x:.6f}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="gate (no unit, 0 closed, 1 open)", range=[-0.06, 1.06])
+    figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_yaxes(
+        tickvals=list(range(len(subspaces))),
+        ticktext=subspaces,
+        range=[len(subspaces) - 0.4, -0.7],
+        zeroline=False,
+    )
+    alt = f"Pairs of points: {len(subspaces)} gates for the pinned prompt and for the one of now."
+    height = 120 + 44 * len(subspaces)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
