@@ -18,15 +18,14 @@ with start_page("Geometry") as run:
     elif can_answer(run):
         geometry.intro(run)
         layer, group = geometry.choose_place(run)
-        with showing_errors():
+        left, right = st.columns(2, gap="large")
+        with left, showing_errors():
             geometry.show_pairs(run, layer, group)
-        with showing_errors():
+        with right, showing_errors():
             geometry.show_gram(run, layer, group)
         st.header("Do the edits reach each other?", anchor=False, divider="gray")
         with showing_errors():
-            geometry.show_leaks(run, layer, group)
-        with showing_errors():
-            geometry.show_mixing(run, layer, group)
+            geometry.show_reach(run, layer, group)
         st.header("How did it come to this?", anchor=False, divider="gray")
         with showing_errors():
             geometry.show_training(run, layer, group)

@@ -19,24 +19,34 @@ def closer_than_chance(table: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(pairs["a"], pairs["b"], strict=True))
 
 
-def sentence_pairs(table: pd.DataFrame) -> str:
-    """How near the closest pair is, what chance gives, and what the constraint forces."""
-    run = table[table["kind"] == "run"]
+def sentence_pairs(table: pd.DataFrame, measure: str = "smallest_angle") -> str:
+    """How near the closest pair is, what chance gives, and what the constraint forces.
+
+    Args:
+        table: `pairs_table`.
+        measure: Another of its columns is told as a range beside that of chance.
+    """
+    run, first = table[table["kind"] == "run"], table.iloc[0]
     low, median, high = (_degrees(x) for x in _chance(table, "smallest_angle"))
-    first = table.iloc[0]
+    shape = f"of this shape (rank {first['rank']}, d = {first['d_model']})"
     chance = (
-        f"Two random subspaces of this shape (rank {first['rank']}, d = {first['d_model']}) have a "
-        f"smallest angle of {low} to {high} (median {median}; 95 % of {first['draws']} draws)."
+        f"Two random subspaces {shape} have a smallest angle of {low} to {high} (median {median}; "
+        f"95 % of {first['draws']} draws)."
     )
     if run.empty:
         return f"This run has one subspace, so it has no pair to compare. {chance}"
+    forced = (
+        f"The constraint `{first['constraint']}` holds them there by construction, so this tells "
+        "nothing about the skills."
+        if first["constraint"] in _HELD_APART
+        else ""
+    )
+    if measure != "smallest_angle":
+        return f"{_range_of(table, run, measure)} {forced}".strip()
     closest = run.loc[run["smallest_angle"].idxmin()]
-    if first["constraint"] in _HELD_APART:
-        return (
-            f"All {len(run)} pairs are at {_degrees(closest['smallest_angle'])}. The constraint "
-            f"`{first['constraint']}` holds them there by construction, so the angle tells nothing "
-            f"about the skills. {chance}"
-        )
+    if forced:
+        angle = _degrees(closest["smallest_angle"])
+        return f"All {len(run)} pairs are at {angle}. {forced} {chance}"
     near = [f"{a} and {b}" for a, b in closer_than_chance(table)]
     verdict = (
         f"{len(near)} of {len(run)} pairs share more than 97.5 % of random pairs do: {_some(near)}."
@@ -46,6 +56,18 @@ def sentence_pairs(table: pd.DataFrame) -> str:
     return (
         f"The closest pair, {closest['a']} and {closest['b']}, is at "
         f"{_degrees(closest['smallest_angle'])}. {verdict} {chance}"
+    )
+
+
+def _range_of(table: pd.DataFrame, run: pd.DataFrame, measure: str) -> str:
+    shown = _degrees if measure in ("mean_angle", "grassmann") else _number
+    low, median, high = (shown(x) for x in _chance(table, measure))
+    values, name = run[measure], measure.replace("_", " ").replace("excess", "overlap above chance")
+    top = run.loc[values.idxmax()]
+    return (
+        f"Over {len(run)} pairs the {name} goes from {shown(values.min())} to "
+        f"{shown(values.max())} ({top['a']} and {top['b']}); random: {low} to {high}, median "
+        f"{median} (95 % of {table.iloc[0]['draws']} draws)."
     )
 
 
@@ -186,22 +208,22 @@ def sentence_seeds(table: pd.DataFrame) -> str:
     if not runs:
         return "No other run to compare with."
     same = table[table["kind"] == "same skill"]
+    other = table.loc[table["kind"] == "different skills", "overlap"]
     if same.empty:
         whole = table[table["kind"] == "all skills together"]
-        bounds = _chance_of(table, whole.iloc[0])
+        parts = _chance_of(table, table[table["kind"] == "different skills"].iloc[0])
         return (
-            "No skill here has a subspace of the same name in the other run. The span of all "
-            f"rows has an overlap of {_number(whole['overlap'].min())} to "
-            f"{_number(whole['overlap'].max())}; random ones {_number(bounds[0])} to "
-            f"{_number(bounds[1])}."
+            "No skill here has a subspace of the same name in the other run. The subspaces there "
+            f"share {_span(other)} with those here (random: {_span(pd.Series(parts))}); all "
+            f"together share {_span(whole['overlap'])} (random: "
+            f"{_span(pd.Series(_chance_of(table, whole.iloc[0])))})."
         )
     low, high = _chance_of(table, same.iloc[0])
     again = int((same["overlap"] > high).sum())
-    other = table.loc[table["kind"] == "different skills", "overlap"]
     return (
         f"In {again} of {len(same)} cases ({same['a'].nunique()} skills, {runs} other "
         f"{'run' if runs == 1 else 'runs'}) a skill's subspace is found again more than by chance: "
-        f"overlap {_number(same['overlap'].min())} to {_number(same['overlap'].max())}, different "
+        f"overlap {_span(same['overlap'])}, different "
         f"skills at most {_number(other.max())}, random {_number(low)} to {_number(high)}. The "
         f"smallest angle is {_degrees(same['smallest_angle'].min())} to "
         f"{_degrees(same['smallest_angle'].max())}, the largest "
@@ -229,6 +251,11 @@ def _degrees(angle: float, digits: int = 1) -> str:
 def _number(value: float) -> str:
     """Three digits behind the point, or the power of ten of what is smaller."""
     return f"{value:.3f}" if abs(value) >= 5e-4 or value == 0 else f"{value:.0e}"
+
+
+def _span(values: pd.Series) -> str:
+    low, high = _number(values.min()), _number(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

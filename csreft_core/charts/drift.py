@@ -1,7 +1,7 @@
 """Figures of subspaces over training, over blocks and over runs, each with the random band."""
 
 from collections.abc import Sequence
-from math import ceil, pi
+from math import ceil, log10, pi
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -119,9 +119,12 @@ def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> g
             row=2, col=1,
         )  # fmt: skip
         figure.update_yaxes(title="overlap (0 to 1)", rangemode="tozero", row=2, col=1)
+    # Always from 1e-9 to 1e-4 at least, so that rounding does not look like an error.
+    top = max(-4.0, log10(table[columns].max().max() or 1e-9) + 0.5)
     figure.update_yaxes(
-        title="error (no unit)", type="log", exponentformat="power", dtick=2, row=1, col=1
-    )
+        title="error (no unit)", type="log", exponentformat="power", dtick=2, range=[-9.3, top],
+        row=1, col=1,
+    )  # fmt: skip
     figure.update_xaxes(title=_STEPS, row=1 + pairs)
     alt = "Lines over the steps: error of the constraint, and mean overlap beside that of chance."
     height = 150 + 140 * (1 + pairs)
@@ -167,13 +170,14 @@ def mixing_curves(
             s = style[target]
             line = go.Scatter(
                 x=part["layer"], y=part["value"], mode="lines+markers", name=f"into {target}",
-                legendgroup=target, showlegend=(i == 0) != (target == source) or i == 1,
+                legendgroup=target, legendrank=skills.index(target),
                 line={"color": s.colour, "dash": s.dash, "width": 2},
                 marker={"symbol": s.marker, "size": 7},
                 hovertemplate=f"block %{{x}}: %{{y:.6g}}<extra>{source} → {target}</extra>",
             )  # fmt: skip
-            if len(part):
-                line.showlegend = i == (1 if target == skills[0] else 0)
+            # Each target once in the legend: the first is none in the first panel.
+            line.showlegend = i == (1 if target == skills[0] else 0)
+            if target != source:
                 figure.add_trace(line, **place)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="norm (no unit)", col=1)

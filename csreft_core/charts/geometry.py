@@ -20,13 +20,6 @@ _SHARED = (
     (0.75, "#2a6fb0"),
     (1.0, "#0b3c78"),
 )
-_SIGNED = (
-    (0.0, "#a63603"),
-    (0.25, "#f0a36b"),
-    (0.5, "#f4f5f7"),
-    (0.75, "#7fb3dc"),
-    (1.0, "#0b4f94"),
-)
 _MEASURES = {
     "smallest_angle": ("Do skills share directions more than chance?", "smallest angle", "degrees"),
     "mean_angle": ("How far apart are the skills on the mean?", "mean angle", "degrees"),
@@ -124,7 +117,8 @@ def _matrix(
     column = chance.to_numpy()[:, None]
     figure.add_trace(
         go.Heatmap(
-            z=column, x=[0], y=list(range(len(chance))), text=_texts(column, digits),
+            z=column, x=[0], y=list(range(len(chance))),
+            text=_texts(column, digits, [f"{_KINDS[kind]}<br>" for kind in chance.index]),
             customdata=[[kind] for kind in chance.index],
             hovertemplate=f"%{{customdata}}: {hover}<extra></extra>", **shared,
         ),
@@ -136,23 +130,22 @@ def _matrix(
     figure.update_xaxes(ticks, row=1, col=1)
     figure.update_yaxes(ticks, row=1, col=1)
     figure.update_xaxes(tickvals=[0], ticktext=["random"], row=1, col=2)
-    kinds = [_KINDS[kind] for kind in chance.index]
-    figure.update_yaxes(
-        tickvals=list(range(len(kinds))), ticktext=kinds, side="right", row=1, col=2
-    )
+    figure.update_yaxes(visible=False, row=1, col=2)
     return figure
 
 
-def _texts(values: np.ndarray, digits: int) -> list[list[str]]:
-    """Numbers of cells; a value that would round to 0 shows its power of ten."""
-    return [[_text(value, digits) for value in row] for row in values]
+def _texts(values: np.ndarray, digits: int, above: Sequence[str] = ()) -> list[list[str]]:
+    """Numbers of cells; `above` stands over those of a column."""
+    heads = above or [""] * len(values)
+    return [[head + _text(v, digits) for v in row] for head, row in zip(heads, values, strict=True)]
 
 
 def _text(value: float, digits: int) -> str:
+    """A value that rounds to 0 but is not 0 says so; hovering tells it."""
     if np.isnan(value):
         return ""
-    small = 0 < abs(value) < 0.5 * 10**-digits
-    return f"{value:.0e}".replace("e-0", "e-") if small else f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
+    return "≈0" if value != 0 and float(text) == 0 else text
 
 
 def _finish_matrix(
@@ -218,70 +211,6 @@ def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     figure.update_yaxes(title="angle (degrees)", range=[0, 99], tickvals=[0, 30, 60, 90])
     alt = f"Bars: {len(run)} principal angles between {a} and {b}, with the range of random ones."
     return finish(figure, question=question, alt=alt, palette=palette, height=340)
-
-
-def gram_matrix(
-    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
-) -> go.Figure:
-    """The Gram matrix of the stacked rows with a border around each block, and a random one.
-
-    Args:
-        table: `gram_table`: columns kind, row_skill, row, column_skill, column, value (no unit).
-        names: Order of the skills.
-        palette: Colours.
-    """
-    question = "Is each basis orthonormal, are the blocks orthogonal?"
-    if table.empty:
-        return empty(question, _ONE, palette)
-    skills = ordered(names, table["row_skill"])
-    rank = int(table["row"].max())
-    size = rank * len(skills)
-    figure = make_subplots(
-        rows=1, cols=2, horizontal_spacing=0.04, shared_yaxes=True,
-        subplot_titles=("this run", "random draw"),
-    )  # fmt: skip
-    places = [(skill, m) for skill in skills for m in range(1, rank + 1)]
-    for column, kind in enumerate(("run", "random"), 1):
-        part = table[table["kind"] == kind]
-        matrix = part.pivot(
-            index=["row_skill", "row"], columns=["column_skill", "column"], values="value"
-        )
-        values = matrix.loc[places, places].to_numpy()
-        figure.add_trace(_gram_heat(values, places), row=1, col=column)
-        for border in range(rank, size, rank):
-            line = {"color": "#3a4250", "width": 2}
-            for ends in (
-                {"x0": border - 0.5, "x1": border - 0.5, "y0": -0.5, "y1": size - 0.5},
-                {"y0": border - 0.5, "y1": border - 0.5, "x0": -0.5, "x1": size - 0.5},
-            ):
-                figure.add_shape(type="line", line=line, row=1, col=column, **ends)
-    middles = [i * rank + (rank - 1) / 2 for i in range(len(skills))]
-    figure.update_xaxes(tickvals=middles, ticktext=skills, showgrid=False, zeroline=False)
-    figure.update_yaxes(
-        tickvals=middles, ticktext=skills, showgrid=False, zeroline=False, range=[size - 0.5, -0.5]
-    )
-    alt = f"Two matrices of {size} rows: products of all basis vectors, of this run and random."
-    height = min(620, 150 + 30 * size)
-    figure = finish(figure, question=question, alt=alt, palette=palette, height=height)
-    return figure.update_annotations(font={"size": 13})
-
-
-def _gram_heat(values: np.ndarray, places: list[tuple[str, int]]) -> go.Heatmap:
-    n = len(values)
-    labels = [f"{skill} {m}" for skill, m in places]
-    return go.Heatmap(
-        z=values, x=list(range(n)), y=list(range(n)), zmin=-1, zmax=1, colorscale=_SIGNED,
-        showscale=False, text=[[_short(v) for v in row] for row in values],
-        texttemplate="%{text}" if n <= 12 else "", textfont={"size": 10},
-        customdata=[[f"{a} · {b}" for b in labels] for a in labels],
-        hovertemplate="%{customdata}: %{z:.6g}<extra></extra>",
-    )  # fmt: skip
-
-
-def _short(value: float) -> str:
-    """Two digits without the leading zero, so that a cell stays readable on a telephone."""
-    text = f"{value:.2f}"
-    return "0" if float(text) == 0 else text.replace("0.", ".").removesuffix(".00")
 
 
 def leak_matrix(

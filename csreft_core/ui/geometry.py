@@ -6,9 +6,8 @@ import streamlit as st
 
 from csreft_core.analysis import geometry as tables
 from csreft_core.analysis import geometry_sentences as sentences
-from csreft_core.charts import drift, geometry
+from csreft_core.charts import drift, geometry, gram
 from csreft_core.config import Config
-from csreft_core.errors import CsreftError
 from csreft_core.runs import Run
 from csreft_core.ui import cached, library, views
 from csreft_core.ui.state import remembered, written
@@ -65,23 +64,19 @@ def _choice(
 def show_pairs(run: Run, layer: int, group: int) -> None:
     """The matrix of all pairs, and the angles of one."""
     names = cached.adapter_of(run).names
-    left, right = st.columns(2, gap="large")
-    with left:
-        measure = _choice("measure", "Measure", list(_MEASURES), _MEASURES)
-        table = views.show(
-            run,
-            tables.pairs_table,
-            geometry.pair_matrix,
-            name="pairmatrix",
-            sentence=sentences.sentence_pairs,
-            options={"names": names, "measure": measure},
-            layer=layer,
-            group=group,
-        )
+    measure = _choice("measure", "Measure", list(_MEASURES), _MEASURES)
+    table = views.show(
+        run,
+        tables.pairs_table,
+        geometry.pair_matrix,
+        name="pairmatrix",
+        sentence=lambda table: sentences.sentence_pairs(table, measure),
+        options={"names": names, "measure": measure},
+        layer=layer,
+        group=group,
+    )
     pairs = table[table["kind"] == "run"]
-    if pairs.empty:
-        return
-    with right:
+    if not pairs.empty:
         # The pair that has most in common first; rounding to zero is no order.
         order = pairs.loc[(-pairs["overlap"].round(6)).sort_values(kind="stable").index]
         labels = {f"{a}·{b}": (a, b) for a, b in zip(order["a"], order["b"], strict=True)}
@@ -104,7 +99,7 @@ def show_gram(run: Run, layer: int, group: int) -> None:
     views.show(
         run,
         tables.gram_table,
-        geometry.gram_matrix,
+        gram.gram_matrix,
         name="gram",
         sentence=sentences.sentence_gram,
         options={"names": cached.adapter_of(run).names},
@@ -113,7 +108,20 @@ def show_gram(run: Run, layer: int, group: int) -> None:
     )
 
 
-def show_leaks(run: Run, layer: int, group: int) -> None:
+def show_reach(run: Run, layer: int, group: int) -> None:
+    """Leaks at the edited block, and mixing after it."""
+    if len(cached.adapter_of(run).names) == 1:
+        st.info(
+            "This run has one subspace for everything, so there is no other one to write into or "
+            "to read from. Choose a run with several skills on the left, such as `recommended`.",
+            icon=":material/info:",
+        )
+        return
+    _show_leaks(run, layer, group)
+    _show_mixing(run, layer, group)
+
+
+def _show_leaks(run: Run, layer: int, group: int) -> None:
     """What edits write and read, and where the states are, on held-out prompts."""
     names = cached.adapter_of(run).names
     panels = (
@@ -121,7 +129,8 @@ def show_leaks(run: Run, layer: int, group: int) -> None:
         ("readleak", "read leak"),
         ("dataoverlap", "data-weighted overlap"),
     )
-    for column, (name, measure) in zip(st.columns(3, gap="medium"), panels, strict=True):
+    columns = st.columns(3, gap="medium") if len(names) <= 5 else [st.container() for _ in panels]
+    for column, (name, measure) in zip(columns, panels, strict=True):
         with column:
             views.show(
                 run,
@@ -135,7 +144,7 @@ def show_leaks(run: Run, layer: int, group: int) -> None:
             )
 
 
-def show_mixing(run: Run, layer: int, group: int) -> None:
+def _show_mixing(run: Run, layer: int, group: int) -> None:
     """Downstream mixing; at once for the small base, else when asked for."""
     small = run.config().base.path == "pocket"
     panel = st.expander(
@@ -215,18 +224,22 @@ def show_seeds(run: Run, layer: int, group: int) -> None:
 
 def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
     """Other runs with an adapter on the same base that edit this layer."""
-    mine, found = cached.adapter_of(run), {}
+    mine, found = run.config(), {}
     for identity, other in library.all_runs().items():
-        if other.path == run.path or not other.adapter_path.exists():
-            continue
-        try:
-            theirs = cached.adapter_of(other)
-        except CsreftError:
-            continue  # its own page says what is wrong with it
-        same = theirs.spec.base_fingerprint == mine.spec.base_fingerprint
-        if same and layer in theirs.layers and group < theirs.positions.n_groups:
+        theirs = other.config()
+        if (
+            other.path != run.path
+            and other.adapter_path.exists()
+            and _base_of(theirs) == _base_of(mine)
+            and layer in theirs.adapter.layers
+            and (group == 0 or not theirs.adapter.tied)
+        ):
             found[identity] = other
     return found
+
+
+def _base_of(config: Config) -> str | None:
+    return None if config.provenance is None else config.provenance.base_fingerprint
 
 
 def _same_but_seed(one: Config, other: Config) -> bool:
