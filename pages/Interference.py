@@ -18,6 +18,8 @@ with start_page("Interference") as run:
             interference.show_settings(run, rows)
         with right, showing_errors():
             interference.show_cell(run, rows)
+        with showing_errors():
+            interference.show_prompts(run, rows)
         if several:
             left, right = st.columns([3, 2], gap="large")
             with left, showing_errors():

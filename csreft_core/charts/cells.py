@@ -3,8 +3,14 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from csreft_core.charts.theme import Palette, finish
+
 # Blue helps and red hurts; the middle is grey, so 0 shows on a white and on a dark page.
-DIVERGING = ("#2166ac", "#67a9cf", "#d1e0ea", "#ececec", "#f3d5c6", "#ef8a62", "#b2182b")
+# The colours change fastest near 0, so that a small help shows beside a large harm.
+_PLACES = (0.0, 0.3, 0.45, 0.5, 0.55, 0.7, 1.0)
+_TEXT_SIZE = 13
+_TOP = 84
+DIVERGING = ("#2166ac", "#92c5de", "#d1e0ea", "#ececec", "#f3d5c6", "#f4a582", "#b2182b")
 
 
 def add_cells(
@@ -22,7 +28,7 @@ def add_cells(
     """Add a heat-map on numeric axes; a cell shows its value and, below it, the interval.
 
     Args:
-        figure: To add it to; its colours are those of `diverging`.
+        figure: To add it to; its colours come from `finish_cells`.
         table: One row for each cell, with columns low and high where the interval is shown.
         rows: Column of the table, its values in order, and their labels.
         columns: The same for the columns of the heat-map.
@@ -47,8 +53,8 @@ def add_cells(
     where = {} if place is None else {"row": place[0], "col": place[1]}
     figure.add_heatmap(
         z=z, x=list(range(len(column_names))), y=list(range(len(row_names))), text=text,
-        texttemplate="%{text}", customdata=data, hovertemplate=hover, coloraxis="coloraxis",
-        xgap=2, ygap=2, hoverongaps=False, **where,
+        texttemplate="%{text}", textfont={"size": _TEXT_SIZE}, customdata=data,
+        hovertemplate=hover, coloraxis="coloraxis", xgap=2, ygap=2, hoverongaps=False, **where,
     )  # fmt: skip
 
 
@@ -86,16 +92,43 @@ def cell_axes(
                         autorange="reversed", **shown, **where)  # fmt: skip
 
 
-def diverging(figure: go.Figure, values: pd.Series, title: str) -> None:
-    """One colour scale for all cells, centred at 0."""
+def finish_cells(
+    figure: go.Figure,
+    values: pd.Series,
+    title: str,
+    *,
+    question: str,
+    alt: str,
+    palette: Palette,
+    height: int,
+) -> go.Figure:
+    """Give a figure of cells one colour scale, centred at 0, and what all figures have.
+
+    Args:
+        figure: With the traces of `add_cells`.
+        values: All values that are shown.
+        title: What they are, with their unit.
+        question: See `theme.finish`; so are the others.
+        alt: Text for screen readers.
+        palette: Colours of everything but the cells.
+        height: Pixels.
+    """
     most = float(values.abs().max()) or 1.0
+    finish(figure, question=question, alt=alt, palette=palette, height=height)
+    # The title is a note of its own: a horizontal colour bar draws its title over itself.
+    figure.add_annotation(
+        text=title, showarrow=False, xref="paper", yref="paper", x=0.5, y=1, yanchor="bottom",
+        yshift=_TOP - 22,
+    )  # fmt: skip
     figure.update_layout(
+        margin={"t": _TOP},
         coloraxis={
-            "colorscale": [[i / (len(DIVERGING) - 1), c] for i, c in enumerate(DIVERGING)],
+            "colorscale": [list(stop) for stop in zip(_PLACES, DIVERGING, strict=True)],
             "cmin": -most, "cmax": most, "cmid": 0,
             "colorbar": {
-                "title": {"text": title, "side": "top"}, "orientation": "h", "thickness": 10,
-                "y": 1.0, "yanchor": "bottom", "len": 0.9, "x": 0.5, "xanchor": "center",
+                "orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "xanchor": "center",
+                "y": 1 - 16 / height, "yref": "container", "yanchor": "top",
             },
-        }
+        },
     )  # fmt: skip
+    return figure

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from csreft_core.charts.cells import add_cells, cell_axes, diverging
+from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _CHANGE = "change of loss (nats per answer token)"
@@ -40,14 +40,13 @@ def setting_matrix(
     add_cells(figure, table, ("setting", settings, labels), ("skill", skills, skills), "change",
                extra, hover, with_interval=True)  # fmt: skip
     cell_axes(figure, ("gate setting", labels), ("prompts of skill", skills))
-    diverging(figure, table["change"], _CHANGE)
     n = int(table["n"].min())
     alt = (
         f"Heat-map: {len(settings)} gate settings by {len(skills)} skills, change of loss against "
         f"closed gates in nats per answer token, at least {n} prompts a cell."
     )
-    return finish(figure, question=question, alt=alt, palette=palette,
-                  height=130 + 46 * len(settings))  # fmt: skip
+    return finish_cells(figure, table["change"], _CHANGE, question=question, alt=alt,
+                        palette=palette, height=160 + 46 * len(settings))  # fmt: skip
 
 
 def _setting_label(setting: str) -> str:
@@ -91,14 +90,14 @@ def pair_matrix(
                ("low", "high", "relative", "n", "change"), hover,
                with_interval=not relative)  # fmt: skip
     cell_axes(figure, (f"gate {does}", changed), ("prompts of skill", skills))
-    diverging(figure, table[value], _RELATIVE if relative else _CHANGE)
     n = int(table["n"].min())
     alt = (
         f"Heat-map: {len(changed)} gates {does} by {len(skills)} skills, "
         f"{_RELATIVE if relative else _CHANGE}, at least {n} prompts a cell."
     )
-    return finish(figure, question=question, alt=alt, palette=palette,
-                  height=150 + 50 * len(changed))  # fmt: skip
+    return finish_cells(figure, table[value], _RELATIVE if relative else _CHANGE,
+                        question=question, alt=alt, palette=palette,
+                        height=160 + 50 * len(changed))  # fmt: skip
 
 
 def single_skill_matrix(
@@ -136,13 +135,13 @@ def single_skill_matrix(
         add_cells(figure, part, ("changed", changed, changed), ("skill", skills, skills), value,
                    ("change", "before", "after", "n"), hover, place=(row, 1))  # fmt: skip
         cell_axes(figure, ("trained on", changed), ("measured on", skills), place=(row, 1))
-    diverging(figure, table[value], _RELATIVE if relative else _CHANGE)
     alt = (
         "Heat-maps: change of each skill's validation loss by training on one skill alone, for "
         f"{' and '.join(titles[kind] for kind in kinds)}."
     )
-    height = 80 + sum(90 + 46 * table.loc[table["kind"] == k, "changed"].nunique() for k in kinds)
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+    height = 100 + sum(90 + 46 * table.loc[table["kind"] == k, "changed"].nunique() for k in kinds)
+    return finish_cells(figure, table[value], _RELATIVE if relative else _CHANGE,
+                        question=question, alt=alt, palette=palette, height=height)  # fmt: skip
 
 
 def bottleneck_bars(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from csreft_core.charts.cells import add_cells, cell_axes, diverging
+from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _NOTHING = "There is no prompt."
@@ -32,7 +32,7 @@ def pattern_divergences(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.
         palette: Colours.
     """
     question = "How far do open gates move the next token?"
-    return _patterns(table, "kl", question, "KL(pattern || base) of the next token (nats)", palette)
+    return _patterns(table, "kl", question, "KL to the base (nats)", palette)
 
 
 def _patterns(
@@ -141,10 +141,10 @@ def interaction_matrix(
     add_cells(figure, both, ("first", subspaces, subspaces), ("second", subspaces, subspaces),
               "interaction", (), hover)  # fmt: skip
     cell_axes(figure, ("gate", subspaces), ("gate", subspaces))
-    diverging(figure, table["interaction"], "interaction on the log-probability (nats)")
     alt = f"Heat-map: Shapley interaction index of {len(table)} pairs of gates, in nats."
-    height = 150 + 46 * len(subspaces)
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+    return finish_cells(figure, table["interaction"], "interaction on the log-probability (nats)",
+                        question=question, alt=alt, palette=palette,
+                        height=170 + 46 * len(subspaces))  # fmt: skip
 
 
 def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

@@ -14,9 +14,9 @@ from csreft_core.ui.state import remembered, written
 
 _ROWS = ("10", "30", "60", "all")
 _MEASURES = {
-    "I_on": "I_on: open beside the own",
-    "S": "S: open alone",
-    "A": "A: close one",
+    "I_on": "I_on: beside own",
+    "S": "S: alone",
+    "A": "A: closed",
 }
 _MOST_POOLED = 8
 
@@ -139,7 +139,7 @@ def show_settings(run: Run, rows: dict[str, Any]) -> None:
 
 
 def show_cell(run: Run, rows: dict[str, Any]) -> None:
-    """Two lists choose a cell of the matrix; its prompts are shown."""
+    """Two lists choose a cell of the matrix; the prompts behind it are drawn."""
     others = _others(run)
     table = cached.table(tables.settings_table, run, **rows, others=others)
     settings = [s for s in dict.fromkeys(table["setting"]) if s != "off"]
@@ -151,26 +151,33 @@ def show_cell(run: Run, rows: dict[str, Any]) -> None:
     with st.container(horizontal=True):
         st.selectbox(
             "Row of the matrix", settings, key="i-gates", on_change=written, args=("i-gates",),
-            format_func=sentences.setting_label, width=200,
+            format_func=sentences.setting_label, width=170,
             help="The gate setting. The choice at the start is the cell that is hurt most.",
         )  # fmt: skip
         st.selectbox(
-            "Column", skills, key="i-skill", on_change=written, args=("i-skill",), width=200,
+            "Column", skills, key="i-skill", on_change=written, args=("i-skill",), width=170,
             help="The skill whose prompts are shown.",
         )  # fmt: skip
-    found = views.show(
+    views.show(
         run, tables.examples_table, charts.example_shifts, name="cellexamples",
         sentence=sentences.sentence_examples, skill=st.session_state["i-skill"],
         gates=st.session_state["i-gates"], **rows, others=others,
     )  # fmt: skip
-    shown = found[["prompt", "response", "answer", "loss_before", "loss_after"]]
-    st.dataframe(
-        shown.rename(columns={"response": "right answer", "answer": "answer given",
-                              "loss_before": "loss before", "loss_after": "loss after"}),
-        hide_index=True, height=38 + 35 * len(shown),
-        column_config={name: st.column_config.NumberColumn(format="%.3f")
-                       for name in ("loss before", "loss after")},
+
+
+def show_prompts(run: Run, rows: dict[str, Any]) -> None:
+    """The prompts of the chosen cell to read, with the right answer and the one given."""
+    found = cached.table(
+        tables.examples_table, run, skill=st.session_state["i-skill"],
+        gates=st.session_state["i-gates"], **rows, others=_others(run),
     )  # fmt: skip
+    shown = found[["prompt", "response", "answer", "loss_before", "loss_after"]].rename(
+        columns={"response": "right answer", "answer": "answer given",
+                 "loss_before": "loss before", "loss_after": "loss after"}
+    )  # fmt: skip
+    numbers = {name: st.column_config.NumberColumn(format="%.3f")
+               for name in ("loss before", "loss after")}  # fmt: skip
+    st.dataframe(shown, hide_index=True, height=38 + 35 * len(shown), column_config=numbers)
 
 
 def show_pairs(run: Run, rows: dict[str, Any]) -> None:
