@@ -1,8 +1,20 @@
-"""Compare."""
+"""Compare: one prompt and up to four columns of answers, what was promoted, and one gate's dose."""
 
 import streamlit as st
 
-from csreft_core.ui.shell import start_page
+from csreft_core.ui import compare, prompts
+from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Compare") as run:
-    st.title("Compare", anchor=False)
+    compare.intro(run)
+    if run is not None and prompts.can_answer(run):
+        row = prompts.choose_prompt(run)
+        asked = compare.choose(run, row)
+        if asked is not None:
+            with showing_errors():
+                compare.show_answers(asked)
+            left, right = st.columns(2, gap="large")
+            with left, showing_errors():
+                compare.show_next_token(asked)
+            with right, showing_errors():
+                compare.show_dose(asked)

@@ -43,8 +43,9 @@ def sentence_dose(table: pd.DataFrame) -> str:
     kinds = list(table["kind"].unique())
     main = table[table["kind"] == kinds[0]]
     best = main.loc[main["log_probability"].idxmax()]
+    held = ", the others held by hand" if best["held"] == "manual" else ""
     text = (
-        f"From gate 0 to 1 of **{best['subspace']}**, the log-probability of the {kinds[0]} "
+        f"From gate 0 to 1 of **{best['subspace']}**{held}, the log-probability of the {kinds[0]} "
         f"`{visible(best['answer'])}` {_course(main)}. Over gates from {main['gate'].min():g} to "
         f"{main['gate'].max():g} it is largest at {best['gate']:.3g} "
         f"({best['log_probability']:.3g} nats)"

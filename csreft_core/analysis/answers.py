@@ -159,7 +159,8 @@ def dose_table(
         points: Gates in even steps; 0, 1 and the marked gates are added.
 
     Returns:
-        prompt, subspace, gate (no unit), mark (`router` at the value of `gates`, `now` at that of
+        prompt, subspace (that is swept), held (`manual` or `run`: where the other gates are from),
+        gate (no unit), mark (`router` at the value of `gates`, `now` at that of
         `manual`, else empty), kind (`known answer`, or `this run's answer` where the data knows
         none; and as the control `base's answer`), answer, n_tokens, log_probability (nats, at
         most 0), first_token, first_probability (0 to 1).
@@ -203,6 +204,7 @@ def _dose_of(
         columns = {
             "prompt": row.prompt,
             "subspace": subject.adapter.names[place],
+            "held": "manual" if manual else "run",
             "gate": doses,
             "mark": [marks.get(gate, "") for gate in doses],
             "kind": kind,

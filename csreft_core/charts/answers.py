@@ -43,7 +43,7 @@ def next_tokens(
         cols=1,
         subplot_titles=[f"base → {name}" for name in names],
         row_heights=[len(part) for part in parts],
-        vertical_spacing=gap / inner,
+        vertical_spacing=gap / inner if len(names) > 1 else 0,
     )
     style = styles(names, palette)
     for i, (name, part) in enumerate(zip(names, parts, strict=True), start=1):
@@ -126,7 +126,7 @@ def dose_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             drawn.
         palette: Colours.
     """
-    question = "How much of the gate does the answer need?"
+    question = "Is more of one gate better?"
     if table.empty:
         return empty(question, "No prompt to ask about.", palette)
     table = table[table["prompt"] == table["prompt"].iloc[0]]
