@@ -1,6 +1,6 @@
 """Edits as arrays: their size at every layer and token, in coordinates, and over the snapshots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,35 +105,40 @@ TARGETS = {
 }
 
 
-@torch.no_grad()
-def subspace_coordinates(
-    adapter: CSReFT, points: p.Points, layer: int, name: str, position: str
-) -> Coordinates:
+def subspace_coordinates(adapter: CSReFT, points: p.Points, layer: int, name: str) -> Coordinates:
     """The coordinates of states before and after the edit, and their target."""
     i, rank = p.index_of(adapter, name), adapter.at(layer).rank
-    block = slice(i * rank, (i + 1) * rank)
-    to_edit, b, R = adapter.at(layer).folded()[p.group_at(adapter, position)]
-    rows = _numbers(R[block])
-    before = points.before @ rows.T
-    move = _numbers(b[block]) + np.zeros_like(before)
-    if to_edit is not None:
-        move = move + points.before @ _numbers(to_edit[block]).T
-    return Coordinates(before, points.after @ rows.T, before + move)
+    before, after, move = (np.zeros((len(points.rows), rank)) for _ in range(3))
+    for rows, (to_edit, b, R) in _by_group(adapter, points, layer):
+        block = slice(i * rank, (i + 1) * rank)
+        h = points.before[rows]
+        before[rows], after[rows] = h @ R[block].T, points.after[rows] @ R[block].T
+        move[rows] = h @ to_edit[block].T + b[block]
+    return Coordinates(before, after, before + move)
+
+
+def edit_energies(adapter: CSReFT, points: p.Points, layer: int) -> Float[np.ndarray, "point k"]:
+    r"""$\|\delta_i(h)\|^2$ of every subspace at gate 1, in units of h squared; 0 if not edited."""
+    rank, k = adapter.at(layer).rank, adapter.n_subspaces
+    found = np.zeros((len(points.rows), k))
+    for rows, (to_edit, b, R) in _by_group(adapter, points, layer):
+        move = (points.before[rows] @ to_edit.T + b).reshape(-1, k, rank)
+        moved = np.einsum("pkr,krd->pkd", move, R.reshape(k, rank, -1))
+        found[rows] = np.square(moved).sum(2)
+    found[points.group < 0] = 0
+    return found
+
+
+Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @torch.no_grad()
-def edit_energies(
-    adapter: CSReFT, points: p.Points, layer: int, position: str
-) -> Float[np.ndarray, "point k"]:
-    r"""$\|\delta_i(h)\|^2$ of every subspace at gate 1, in units of h squared."""
-    to_edit, b, R = adapter.at(layer).folded()[p.group_at(adapter, position)]
-    rank = adapter.at(layer).rank
-    move = _numbers(b) + np.zeros((len(points.before), len(b)))
-    if to_edit is not None:
-        move = move + points.before @ _numbers(to_edit).T
-    rows = _numbers(R)
-    blocks = [slice(i * rank, (i + 1) * rank) for i in range(adapter.n_subspaces)]
-    return np.stack([np.square(move[:, s] @ rows[s]).sum(1) for s in blocks], axis=1)
+def _by_group(adapter: CSReFT, points: p.Points, layer: int) -> Iterator[tuple[np.ndarray, Maps]]:
+    """Which points a group of the edit moves, and its map to edit coordinates, offset and R."""
+    for group, (to_edit, b, R) in enumerate(adapter.at(layer).folded()):
+        rows = np.maximum(points.group, 0) == group
+        linear = np.zeros(R.shape) if to_edit is None else _numbers(to_edit)
+        yield rows, (linear, _numbers(b), _numbers(R))
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:

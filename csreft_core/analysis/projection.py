@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from csreft_core.analysis.subject import Subject
 from csreft_core.engine import Trace
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import check_labels
+from csreft_core.positions import token_index
 from csreft_core.skills import Row
 from csreft_core.subspaces import orthonormal_rows
 
@@ -99,6 +100,7 @@ class Points:
         before: In the run with the adapter, before the edit of this layer.
         after: In that run, after the edit of this layer.
         gates: Of this token where the router is per token.
+        group: Which group of an untied edit moves this token; -1 where it is not edited.
     """
 
     rows: tuple[Row, ...]
@@ -106,6 +108,7 @@ class Points:
     before: Matrix
     after: Matrix
     gates: Float[np.ndarray, "point k"]
+    group: Int[np.ndarray, " point"]
 
 
 def points_at(
@@ -118,7 +121,8 @@ def points_at(
     """
     check_layer(subject, layer)
     kept: list[Row] = []
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("base", "before", "after", "gates")}
+    names = ("base", "before", "after", "gates", "group")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for part, plain, edited in traces(subject, rows, gates, (layer,)):
         mask = edited.is_token
         assert edited.gates is not None
@@ -127,6 +131,7 @@ def points_at(
             "before": edited.before[layer],
             "after": edited.after[layer],
             "gates": _per_token(edited.gates, mask),
+            "group": _groups(subject.adapter, mask),
         }
         there = np.zeros(0, dtype=bool)
         for name, value in values.items():
@@ -138,7 +143,13 @@ def points_at(
         raise ConfigError(
             f"no prompt has a token at {position!r}; choose one nearer to the end, such as last"
         )
-    return Points(tuple(kept), *(np.concatenate(part) for part in parts.values()))
+    *states, group = (np.concatenate(part) for part in parts.values())
+    return Points(tuple(kept), *states, group=np.rint(group[:, 0]).astype(int))
+
+
+def _groups(adapter: CSReFT, is_token: Bool[Tensor, "prompt seq"]) -> Float[Tensor, "prompt seq 1"]:
+    groups = adapter.positions.groups(token_index(is_token), is_token.sum(1))
+    return groups.float().unsqueeze(-1)
 
 
 def _per_token(
@@ -159,6 +170,16 @@ def edited_token(adapter: CSReFT) -> str:
     """A token that the adapter edits: `last` prompt token, or `first` where only a prefix is."""
     positions = adapter.positions
     return "last" if positions.everything or positions.suffix else "first"
+
+
+def edits_token(adapter: CSReFT, position: str) -> bool:
+    """Whether the adapter can edit this token, of a prompt that is long or short enough."""
+    positions = adapter.positions
+    if position == "mean" or positions.everything:
+        return position != "mean"
+    if position == "first":
+        return positions.prefix > 0
+    return positions.suffix >= (1 if position == "last" else -int(position))
 
 
 def group_at(adapter: CSReFT, position: str) -> int:

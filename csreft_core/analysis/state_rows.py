@@ -44,7 +44,8 @@ def at_snapshot(
         for i, row in enumerate(snapshot.rows)
     ]
     before, after = snapshot.before, snapshot.after
-    points = p.Points(snapshot.rows, before, before, after, snapshot.gates)
+    group = np.zeros(len(before), dtype=int)
+    points = p.Points(snapshot.rows, before, before, after, snapshot.gates, group)
     table = projected(points, axes, centre, own=False).drop(columns=["own", "size"])
     share = p.energy_shares(after - before, axes).sum()
     return table.assign(gate=np.tile(own, 2), edit_frac=share, step=snapshot.step)
@@ -55,8 +56,10 @@ def coordinates(
 ) -> pd.DataFrame:
     """Three rows a prompt, `before`, `after` and `target`, in the subspace's coordinates."""
     points = p.points_at(subject, rows, gates, layer, position)
-    c = subspace_coordinates(subject.adapter, points, layer, name, position)
-    gate = points.gates[:, p.index_of(subject.adapter, name)]
+    c = subspace_coordinates(subject.adapter, points, layer, name)
+    edited = points.group >= 0
+    # A closed gate and a token that is not edited are the same to the state.
+    gate = np.where(edited, points.gates[:, p.index_of(subject.adapter, name)], 0.0)
     expected = c.before + gate[:, None] * (c.target - c.before)
     common = _named(points.rows) | {
         "gate": gate,

@@ -171,9 +171,10 @@ def coordinates_table(
 
     Returns:
         Columns prompt, skill, own, kind (`before`, `after`, `target`), x, y (first two coordinates,
-        units of h; y is NaN for rank 1), gate, moved (|R h' - R h|), distance (|R h' - target|),
-        start (|R h - target|), error (of the equation above: what the other subspaces write), all
-        in units of h but the gate; and of all rows alike rank, subspace, form, target, layer.
+        units of h; y is NaN for rank 1), gate (0 at a token that is not edited), moved
+        (|R h' - R h|), distance (|R h' - target|), start (|R h - target|), error (of the equation
+        above: what the other subspaces write), all in units of h but the gate; and of all rows
+        alike rank, subspace, form, target, layer.
 
     Raises:
         ConfigError: a layer without edit, the position `mean`, or no such subspace.
@@ -182,8 +183,7 @@ def coordinates_table(
     layer, position = _place(subject, layer, position)
     name = adapter.names[0] if subspace is None else subspace
     p.check_edited(adapter, layer)
-    if position == "mean":
-        raise ConfigError("coordinates are of one token; choose last, first or a place such as -2")
+    _one_token(position)
     groups = [(_rows(subject, split, per_skill), False), (subject.asked(prompts), True)]
     found = [
         state_rows.coordinates(subject, rows, gates, layer, position, name).assign(own=own)
@@ -369,8 +369,9 @@ def energy_table(
     adapter = subject.adapter
     layer, position = _place(subject, layer, position)
     p.check_edited(adapter, layer)
+    _one_token(position)
     points = p.points_at(subject, _rows(subject, split, per_skill), gates, layer, position)
-    energies = edit_energies(adapter, points, layer, position)
+    energies = edit_energies(adapter, points, layer)
     skills = [skill_name(row) for row in points.rows]
     parts = []
     for kind, weights in (("gated", np.square(points.gates)), ("all gates 1", 1.0)):
@@ -398,6 +399,11 @@ def _place(subject: Subject, layer: int | None, position: str | None) -> tuple[i
     chosen = subject.adapter.layers[0] if layer is None else layer
     p.check_layer(subject, chosen)
     return chosen, position or p.edited_token(subject.adapter)
+
+
+def _one_token(position: str) -> None:
+    if position == "mean":
+        raise ConfigError("an edit is of one token; choose last, first or a place such as -2")
 
 
 def _listed(subject: Subject) -> str:

@@ -54,7 +54,7 @@ def training_states(
         f"Animation over {len(steps)} steps of training: states of {n} validation prompts, open "
         "without and filled with the adapter, on axes that stay."
     )
-    return finish(figure, question=question, alt=alt, palette=palette, height=580)
+    return finish(figure, question=question, alt=alt, palette=palette, height=600)
 
 
 def _range(values: pd.Series) -> list[float]:
@@ -68,7 +68,7 @@ def _slider(steps: Sequence[int]) -> dict:
     return {
         "active": len(steps) - 1,
         "currentvalue": {"prefix": "step "},
-        "pad": {"t": 40, "l": 70},
+        "pad": {"t": 62, "l": 70},
         "steps": [
             {"label": str(step), "method": "animate", "args": [[str(step)], at_once]}
             for step in steps
@@ -89,6 +89,6 @@ def _buttons(*, redraw: bool) -> dict:
         "y": 0,
         "xanchor": "left",
         "yanchor": "top",
-        "pad": {"t": 60},
+        "pad": {"t": 82},
         "buttons": [{"label": "Play", "method": "animate", "args": [None, play]}],
     }

@@ -117,16 +117,17 @@ def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _details(points: pd.DataFrame) -> np.ndarray:
+def _details(points: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Prompt, skill, size of the move and gate, where they are known."""
-    lines = pd.Series("", index=points.index)
-    for column, what in (("moved", "|h' - h| {:.4g}"), ("gate", "gate {:.4f}")):
-        if column in points:
-            known = points[column].notna()
-            words = points.loc[known, column].map(what.format)
-            lines[known] = lines[known].where(lines[known].eq(""), lines[known] + ", ") + words
-    skill = points["skill"].where(points["skill"].ne(""), "no label")
-    return np.stack([points["prompt"], skill, lines], axis=-1)
+    found = []
+    for point in points.to_dict("records"):
+        words = [
+            what.format(point[column])
+            for column, what in (("moved", "moved by {:.4g}"), ("gate", "gate {:.4f}"))
+            if column in point and not np.isnan(point[column])
+        ]
+        found.append((point["prompt"], point["skill"] or "no label", ", ".join(words)))
+    return found
 
 
 def _hover(axes: Sequence[str], kind: str) -> str:

@@ -14,17 +14,14 @@ SCALE = ((0.0, "#12385f"), (0.5, "#6f8296"), (1.0, "#ffd75e"))
 _NOTHING = "No prompts to show."
 
 
-def size_map(
-    table: pd.DataFrame, *, title: str | None = None, palette: Palette = LIGHT
-) -> go.Figure:
+def size_map(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     """Relative edit size by layer and token, the value in each cell.
 
     Args:
         table: `size_table`.
-        title: The question, instead of the usual one.
         palette: Colours.
     """
-    question = title or "How strong is the edit, and where?"
+    question = "How strong is the edit, and where?"
     if table.empty:
         return empty(question, _NOTHING, palette)
     wide = table.pivot(index="layer", columns="place", values="size")
@@ -47,13 +44,13 @@ def size_map(
             zmin=0,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": "|h' - h| / |h|", "side": "right"}, "thickness": 12},
+            showscale=False,
         )
     )
     edited = table.drop_duplicates("layer").set_index("layer")["edited_layer"]
     single = bool(texts.str.len().gt(0).any())
     figure.update_xaxes(
-        title="token of the prompt" if single else "token, counted from the end of the prompt",
+        title=f"{'token' if single else 'token from the end'}; in cells |h' - h| / |h| (no unit)",
         tickvals=list(range(len(ticks))),
         ticktext=ticks,
         showgrid=False,
@@ -129,9 +126,8 @@ def energy_map(
         tickvals=list(range(len(skills))), ticktext=skills, autorange="reversed", showgrid=False
     )
     figure.update_yaxes(title="prompts of", row=1, col=1)
-    bar = {"title": {"text": "share of the edit", "side": "right"}, "tickformat": ".0%"}
     figure.update_coloraxes(
-        colorscale=[list(stop) for stop in SCALE], cmin=0, cmax=1, colorbar=bar | {"thickness": 12}
+        colorscale=[list(stop) for stop in SCALE], cmin=0, cmax=1, showscale=False
     )
     alt = (
         f"Two heat-maps: share of {len(subspaces)} subspaces in the edit of {len(skills)} skills' "

@@ -34,15 +34,17 @@ def state_scatter(
     own = table[table["own"]]
     if not own.empty:
         figure.add_traces(pair_traces(own, axes, style, palette, own=True))
-    titles = {axis: _axis_title(table, axis, i + 1) for i, axis in enumerate(axes)}
+    # Equal scales: a distance means the same in every direction.
     if len(axes) == 3:
+        short = {a: {"title": {"text": f"axis {i} (units of h)"}} for i, a in enumerate(axes, 1)}
         figure.update_scenes(
-            {f"{axis}axis": {"title": {"text": titles[axis]}} for axis in axes}, aspectmode="data"
+            {f"{axis}axis": short[axis] for axis in axes},
+            aspectmode="data",
+            camera={"eye": {"x": 1.5, "y": 1.5, "z": 0.9}},
         )
     else:
-        figure.update_xaxes(title=titles["x"], zeroline=False)
-        # Equal scales: a distance means the same in every direction.
-        figure.update_yaxes(title=titles["y"], zeroline=False, scaleanchor="x", scaleratio=1)
+        figure.update_xaxes(title=_axis_title(table, "x", 1), zeroline=False)
+        figure.update_yaxes(title=_axis_title(table, "y", 2), zeroline=False, scaleanchor="x")
     n = int((table["kind"].eq("base") & ~table["own"]).sum())
     alt = (
         f"Points: states of {n} prompts on {len(axes)} axes, open without and filled with the "

@@ -40,9 +40,7 @@ def show_states(run: Run, view: View) -> None:
                 charts.state_scatter,
                 name="states-chosen" if basis == view.basis else "states-control",
                 sentence=say.sentence_states,
-                heading=f"What does the edit move? Axes of {name}"
-                if basis == view.basis
-                else f"For comparison: axes of {name}",
+                heading=None if basis == view.basis else f"And on the axes of {name}?",
                 options={"names": cached.skill_names(run)},
                 prompts=view.prompts,
                 per_skill=view.per_skill,
@@ -72,7 +70,7 @@ def show_scree(run: Run, view: View) -> None:
 def show_coordinates(run: Run, view: View) -> None:
     """One subspace's coordinates, with their target."""
     if not view.is_edited:
-        _needs_an_edited_layer(run)
+        _needs_an_edit(run)
         return
     views.show(
         run,
@@ -90,11 +88,12 @@ def show_coordinates(run: Run, view: View) -> None:
     )
 
 
-def _needs_an_edited_layer(run: Run) -> None:
-    layers = ", ".join(map(str, cached.adapter_of(run).layers))
+def _needs_an_edit(run: Run) -> None:
+    adapter = cached.adapter_of(run)
     st.info(
-        f"Subspaces exist at edited layers only, and their coordinates are of one token. Choose "
-        f"layer {layers} and a token other than the mean to see them.",
+        "The picture of coordinates and targets is of edited tokens. This adapter edits the tokens "
+        f"{adapter.spec.adapter.positions} at layer {', '.join(map(str, adapter.layers))}; choose "
+        "these above to see it.",
         icon=":material/info:",
     )
 
@@ -119,6 +118,9 @@ def show_energy(run: Run, view: View) -> None:
 
 def show_sizes(run: Run, view: View) -> None:
     """How strong the edit is at each layer and token: held-out prompts, and one's own."""
+    positions = cached.adapter_of(run).positions
+    # A prefix is edited far from the end; a suffix changes no earlier token.
+    places = 16 if positions.everything or positions.prefix else max(8, positions.suffix + 2)
     left, right = st.columns(2, gap="large")
     with left:
         views.show(
@@ -129,6 +131,7 @@ def show_sizes(run: Run, view: View) -> None:
             sentence=say.sentence_size,
             per_skill=view.per_skill,
             gates=view.gates,
+            places=places,
         )
     with right:
         if view.prompts:
@@ -141,6 +144,7 @@ def show_sizes(run: Run, view: View) -> None:
                 heading="And in your prompt?",
                 prompts=view.prompts,
                 gates=view.gates,
+                places=places,
             )
 
 

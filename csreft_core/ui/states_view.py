@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from csreft_core.adapter import CSReFT
-from csreft_core.analysis.projection import BASES, edited_token
+from csreft_core.analysis.projection import BASES, edited_token, edits_token
 from csreft_core.runs import Run
 from csreft_core.skills import Row
 from csreft_core.ui import cached
@@ -114,7 +114,7 @@ def choose_view(run: Run, row: Row) -> View:
         subspace=subspace,
         per_skill=per_skill,
         prompts=_own_prompt(row, gates),
-        is_edited=layer in edited and position != "mean",
+        is_edited=layer in edited and edits_token(adapter, position),
     )
 
 
