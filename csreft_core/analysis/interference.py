@@ -216,19 +216,19 @@ def pairs_table(
     if not encoded.rows:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
     start = _start_gates(subject, encoded, measure)
-    tokens, rows = answer_tokens(encoded), []
-    loss = answer_losses(subject, encoded, start)[0]
-    for i, changed in enumerate(names):
-        change = _without if measure == "A" else _switched
-        before, after = change(subject, encoded, start, loss, i)
-        for skill, places in rows_by_skill(encoded).items():
-            n_tokens = tokens[places]
-            estimate, low, high = per_token(after[places] - before[places], n_tokens)
-            reference = before[places].sum() / n_tokens.sum()
-            rows.append(
-                (measure, changed, skill, changed in skill.split("+"), float(estimate), float(low),
-                 float(high), reference, float(estimate) / reference, len(places))
-            )  # fmt: skip
+    tokens, loss = answer_tokens(encoded), answer_losses(subject, encoded, start)[0]
+    change = _without if measure == "A" else _switched
+    switched = [change(subject, encoded, start, loss, i) for i in range(len(names))]
+    before, after = (np.stack(side) for side in zip(*switched, strict=True))
+    rows = []
+    for skill, places in rows_by_skill(encoded).items():
+        found = per_token((after - before)[:, places], tokens[places])
+        reference = before[:, places].sum(1) / tokens[places].sum()
+        columns = (found[0], *found[1:], reference, found[0] / reference)
+        rows += [
+            (measure, changed, skill, changed in skill.split("+"), *values, len(places))
+            for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
+        ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
@@ -308,16 +308,21 @@ def regret_table(
     patterns = pattern_table(subject.engine.attachment, subject.adapter, encoded)
     best = best_patterns(patterns).sort_values("row")["nll"].to_numpy(dtype=float)
     own = trained_setting(subject)
-    asked = [s for s in fitting_settings(subject, encoded.rows) if not s.startswith("only:")]
+    fitting = [s for s in fitting_settings(subject, encoded.rows) if not s.startswith("only:")]
+    settings = list(dict.fromkeys([own, *fitting]))
+    losses = np.stack([answer_losses(subject, encoded, setting)[0] for setting in settings])
     tokens, rows = answer_tokens(encoded), []
-    for setting in dict.fromkeys([own, *asked]):
-        loss = answer_losses(subject, encoded, setting)[0]
-        for skill, places in rows_by_skill(encoded).items():
-            n_tokens = tokens[places]
-            found = per_token(loss[places] - best[places], n_tokens)
-            means = (x[places].sum() / n_tokens.sum() for x in (loss, best))
-            kind = "run" if setting == own else "control"
-            rows.append((skill, setting, kind, *means, *map(float, found), len(places)))
+    for skill, places in rows_by_skill(encoded).items():
+        n_tokens, n = tokens[places], len(places)
+        means = losses[:, places].sum(1) / n_tokens.sum()
+        lowest = float(best[places].sum() / n_tokens.sum())
+        found = per_token(losses[:, places] - best[places], n_tokens)
+        rows += [
+            (skill, setting, "run" if setting == own else "control", mean, lowest, *values, n)
+            for setting, mean, *values in zip(
+                settings, means.tolist(), *(x.tolist() for x in found), strict=True
+            )
+        ]
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))
 
 

@@ -136,8 +136,10 @@ def subset(encoded: Encoded, places: np.ndarray) -> Encoded:
 
 
 def per_token(
-    values: Float[np.ndarray, "*lead row"], tokens: Float[np.ndarray, " row"]
-) -> tuple[Float[np.ndarray, "*lead"], Float[np.ndarray, "*lead"], Float[np.ndarray, "*lead"]]:
+    values: Float[np.ndarray, "setting row"], tokens: Float[np.ndarray, " row"]
+) -> tuple[
+    Float[np.ndarray, " setting"], Float[np.ndarray, " setting"], Float[np.ndarray, " setting"]
+]:
     r"""$\sum_x v(x) / \sum_x n(x)$ over prompts x, with a 95 % bootstrap interval.
 
     Prompts are drawn with all their values and their tokens, so differences of two settings stay
@@ -145,7 +147,7 @@ def per_token(
     where all values are equal (gates off against gates off).
 
     Args:
-        values: Nats of each answer, such as the difference of two losses.
+        values: Nats of each answer, such as the differences of two losses.
         tokens: Tokens of each answer.
 
     Returns:
