@@ -206,6 +206,13 @@ class TrainConfig:
         default=50, ge=1, description="Steps between evaluations on the validation split."
     )
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
+    keep_states: bool = Field(
+        default=False,
+        description="Compute the states below the first edit once for each row and keep them.",
+    )
+    keep_states_gib: float = Field(
+        default=1.0, ge=0, description="Memory for kept states in GiB; the rest goes to disk."
+    )
     max_length: int = Field(
         default=512, ge=8, description="Longest prompt with answer, in tokens; the rest is cut."
     )

@@ -57,6 +57,7 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
+        self._blocks_give_tuples = False
         model = base.model
         self._signature = inspect.signature(type(model).forward)
         embedding = model.get_input_embeddings()
@@ -119,6 +120,46 @@ class Attachment:
             yield
         finally:
             self._request.reset(token)
+
+    @contextmanager
+    def from_states(self, states: dict[int, Tensor]) -> Iterator[None]:
+        """The base skips its lower blocks: block l gives `states[l]`, others pass on what they get.
+
+        For everyone who uses the base meanwhile; so it is for training only.
+        """
+        lower = range(max(states) + 1)
+        with self._standing_in({layer: states.get(layer) for layer in lower}):
+            yield
+
+    @contextmanager
+    def up_to(self, layer: int) -> Iterator[None]:
+        """The base skips its blocks above a layer; its logits mean nothing."""
+        with self._standing_in(dict.fromkeys(range(layer + 1, self.base.n_layers))):
+            yield
+
+    @contextmanager
+    def _standing_in(self, outputs: dict[int, Tensor | None]) -> Iterator[None]:
+        """Blocks that give these outputs instead of computing; None passes on the input."""
+        # Instance-level, so that the hooks on the blocks and what else hangs on them stay.
+        before = {layer: self.base.blocks[layer].__dict__.get("forward") for layer in outputs}
+        try:
+            for layer, output in outputs.items():
+                self.base.blocks[layer].__dict__["forward"] = self._stand_in(output)
+            yield
+        finally:
+            for layer, forward in before.items():
+                if forward is None:
+                    del self.base.blocks[layer].__dict__["forward"]
+                else:
+                    self.base.blocks[layer].__dict__["forward"] = forward
+
+    def _stand_in(self, output: Tensor | None) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs["hidden_states"]
+            hidden = given if output is None else output
+            return (hidden,) if self._blocks_give_tuples else hidden
+
+        return forward
 
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
@@ -217,6 +258,7 @@ class Attachment:
             this = self._current()
             if this.skip:
                 return None
+            self._blocks_give_tuples = isinstance(output, tuple)
             hidden = output[0] if isinstance(output, tuple) else output
             self._route(this, layer, hidden)
             edited = edit(this, layer, hidden)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -49,6 +50,7 @@ def batch_loss(
     n_tokens: int,
     n_rows: int,
     window: Window,
+    states: dict[int, Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     r"""One process's share of the loss of a step; the shares of all processes add up to it.
 
@@ -62,6 +64,7 @@ def batch_loss(
         n_tokens: Answer tokens of the whole step, over all processes.
         n_rows: Rows of the whole step.
         window: Takes note of the scores and gates.
+        states: The batch's states below the first edit, if they are known.
 
     Returns:
         The loss in nats per answer token, plus the weighted terms.
@@ -69,7 +72,8 @@ def batch_loss(
     base, r = attachment.base, config.router
     batch = collate(examples, base.pad_id).to(base.device)
     labels = row_labels(rows, adapter.names).to(base.device)
-    nll, exact, this = answer_scores(attachment, request(adapter, r.gates, labels), batch)
+    with attachment.from_states(states) if states else nullcontext():
+        nll, exact, this = answer_scores(attachment, request(adapter, r.gates, labels), batch)
     loss = nll.sum() / n_tokens
     share = len(rows) / n_rows
     if adapter.router is not None and this.logits is not None:

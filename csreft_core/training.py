@@ -27,7 +27,13 @@ from csreft_core.router import binary_entropy
 from csreft_core.runs import Run
 from csreft_core.skills import SkillSet, epoch_order, resolve_template
 from csreft_core.snapshots import save_snapshot
-from csreft_core.training_state import TrainingState, adamw, load_checkpoint, save_checkpoint
+from csreft_core.training_state import (
+    TrainingState,
+    adamw,
+    kept_states,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 _RECORDS = 150
 _VALIDATION_ROWS = 256
@@ -68,8 +74,12 @@ def train(
                 load_checkpoint(training)
             if accelerator.is_main_process:
                 run.truncate_metrics(training.step)
-            yield _start_record(training)
-            yield from _run_steps(training)
+            try:
+                yield _start_record(training)
+                yield from _run_steps(training)
+            finally:
+                if training.kept is not None:
+                    training.kept.clear()
 
 
 def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
@@ -110,14 +120,15 @@ def _prepare(
     def encoded(split: str) -> Encoded:
         return encode_rows(skill_set.split(split), base, template, longest)
 
-    optimizer = adamw(adapter, config)
+    optimizer, train_rows = adamw(adapter, config), encoded("train")
     return TrainingState(
         run=run,
         config=config,
         adapter=adapter,
         attachment=attachment,
         accelerator=accelerator,
-        train_rows=encoded("train"),
+        train_rows=train_rows,
+        kept=kept_states(run, config, attachment, accelerator, train_rows, adapter.spec),
         validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
         optimizer=optimizer,
         scheduler=get_linear_schedule_with_warmup(
@@ -196,6 +207,7 @@ def _one_step(training: TrainingState, window: Window) -> None:
             n_tokens=n_tokens,
             n_rows=len(taken),
             window=window,
+            states=None if training.kept is None else training.kept.of(mine.tolist()),
         )
         accelerator.backward(loss)
     parameters = [p for p in training.adapter.parameters() if p.requires_grad]

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from accelerate import Accelerator
 
-from csreft_core.adapter import CSReFT
+from csreft_core.adapter import AdapterSpec, CSReFT
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
+from csreft_core.kept_states import KeptStates, are_exact, kept_layers
 from csreft_core.runs import Run
+from csreft_core.skills import epoch_order
 
 
 @dataclass
@@ -28,6 +30,7 @@ class TrainingState:
     validation: Encoded
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    kept: KeptStates | None = None
     step: int = 0
     elapsed_s: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -56,6 +59,26 @@ def adamw(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
         {"params": router, "lr": t.router_lr, "weight_decay": t.weight_decay},
     ]
     return torch.optim.AdamW(groups)
+
+
+def kept_states(
+    run: Run, config: Config, attachment: Attachment, accelerator: Accelerator, rows: Encoded,
+    spec: AdapterSpec,
+) -> KeptStates | None:  # fmt: skip
+    """Where the states below the first edit are kept; None if the config does not want it."""
+    t = config.train
+    if not t.keep_states or not are_exact(attachment):
+        return None
+    return KeptStates(
+        attachment,
+        rows,
+        layers=kept_layers(spec),
+        order=epoch_order(len(rows.rows), t.seed, 0),
+        batch_size=t.batch_size,
+        n_processes=accelerator.num_processes,
+        budget_bytes=round(t.keep_states_gib * 2**30),
+        folder=run.path / f"states-{accelerator.process_index}",
+    )
 
 
 def save_checkpoint(training: TrainingState) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from csreft_core import training
 from csreft_core.cli import main
@@ -63,11 +64,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_runs.save_base(folder / "base")
     tiny_runs.write_rows(folder / "skills.jsonl", tiny_runs.rows())
     assert main(command(folder, folder / "whole")) == 0
+    assert main(command(folder, folder / "plain", keep_states=False)) == 0
     return folder
 
 
-def command(made: Path, out: Path) -> list[str]:
-    changes = {"router__supervision": 1, "adapter__dropout": 0.2, "train__weight_decay": 0.1}
+def command(made: Path, out: Path, *, keep_states: bool = True) -> list[str]:
+    """States are kept, most of them on disk: a resumed run has to compute the same bits again."""
+    changes = {
+        "router__supervision": 1,
+        "adapter__dropout": 0.2,
+        "train__weight_decay": 0.1,
+        "train__keep_states": str(keep_states).lower(),
+        "train__keep_states_gib": 1e-5,
+    }
     chosen = tiny_runs.settings(made / "base", made / "skills.jsonl", **changes)
     return ["train", *chosen, "--out", str(out), "--json"]
 
@@ -125,6 +134,11 @@ def test_another_start_gives_another_adapter(made, tmp_path):
     assert results(tmp_path / "run") != results(made / "whole")
 
 
+def test_kept_states_change_nothing_but_the_last_bits(made):
+    kept, plain = (load_file(made / name / "adapter.safetensors") for name in ("whole", "plain"))
+    assert all((kept[name] - plain[name]).abs().max() <= 1e-5 for name in plain)
+
+
 def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Any) -> None:
     """Let something happen within a step."""
     one_step = training._one_step
@@ -137,19 +151,20 @@ def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Any) -> None:
     monkeypatch.setattr(training, "_one_step", step)
 
 
-@pytest.mark.parametrize("n", [1, 4, 7])
-def test_stop_saves_and_a_resume_goes_on(made, tmp_path, monkeypatch, n):
+@pytest.mark.parametrize(("n", "kept"), [(1, True), (4, True), (7, True), (5, False)])
+def test_stop_saves_and_a_resume_goes_on(made, tmp_path, monkeypatch, n, kept):
     path = tmp_path / "run"
     with monkeypatch.context() as patched:
         at_step(patched, n, Run.request_stop)
-        assert main(command(made, path)) == 0
+        assert main(command(made, path, keep_states=kept)) == 0
     run = open_run(path)
     assert (run.status().state, run.status().step) == ("stopped", n)
     assert run.adapter_path.exists()  # usable as it is
     assert main(["evaluate", str(path), "--json"]) == 0
     resume(path)
+    assert not list(path.glob("states-*"))
     adapter, records = results(path)
-    whole, expected = results(made / "whole")
+    whole, expected = results(made / ("whole" if kept else "plain"))
     assert adapter == whole
     # The stop wrote one record more, which splits the mean of a later one.
     assert [r for r in records if r["kind"] == "eval"] == [
