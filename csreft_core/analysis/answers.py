@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.analysis.subject import Subject, open_subject
+from csreft_core.adapter import check_base, load_adapter
+from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import answer_scores, check_labels
 from csreft_core.passes import request
-from csreft_core.skills import Example, Row, collate
+from csreft_core.runs import open_run
+from csreft_core.skills import Example, Row, SkillSet, collate
 
 TABLES = ("next_token", "dose")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -73,7 +75,7 @@ def next_token_table(
     if manual:
         columns[MANUAL] = _next(subject, rows, manual)
     for path in others:
-        other = open_subject(path, subject.engine)
+        other = _other(path, subject)
         own = [own_gates(other, row) for row in other.asked([row.prompt for row in rows])]
         parts = [
             _next(other, other.asked([row.prompt]), setting)
@@ -94,6 +96,15 @@ def next_token_table(
             "base_rank", "change",
         ],
     )  # fmt: skip
+
+
+def _other(path: str, subject: Subject) -> Subject:
+    """Another run on the same loaded base; its data is read only where its gates need labels."""
+    run = open_run(Path(path))
+    config, adapter = run.config(), load_adapter(run.adapter_path)
+    check_base(adapter, subject.engine.base.fingerprint, subject.engine.base.id)
+    rows = run.skill_set() if config.router.gates == "oracle" else SkillSet((), ())
+    return Subject(subject.engine, adapter, config, rows, run)
 
 
 def _next(

@@ -91,6 +91,7 @@ def choose_other(run: Run) -> Run | None:
         st.info("There is no other run with an adapter. Train one on the Train page.")
         return None
     chosen = remembered("other", next(iter(runs)), runs)
+    keep("other", chosen)  # always in the address: the default changes when a run is added
     st.selectbox(
         "Another run", list(runs), format_func=library.label, key="other",
         on_change=written, args=("other",), help=help_text("other"), width=280,
@@ -101,16 +102,20 @@ def choose_other(run: Run) -> Run | None:
 def choose_sampling() -> Sampling:
     """Temperature, top-p, seed and longest answer; each in the URL under its name."""
     return Sampling(
-        _number("temperature", "Temperature", 0.0, (0.0, MOST_TEMPERATURE), 0.1),
-        _number("top_p", "Top-p", 1.0, (0.05, 1.0), 0.05),
+        float(_number("temperature", "Temperature", 0.0, (0.0, MOST_TEMPERATURE), 0.1)),
+        float(_number("top_p", "Top-p", 1.0, (0.05, 1.0), 0.05)),
         int(_number("seed", "Seed", 0, (0, MOST_SEED), 1)),
         int(_number("length", "Most tokens", 32, (1, MOST_LENGTH), 1)),
     )
 
 
 def _number(
-    name: str, label: str, default: float, limits: tuple[float, float], step: float
-) -> float:
+    name: str,
+    label: str,
+    default: int | float,
+    limits: tuple[int | float, int | float],
+    step: int | float,
+) -> int | float:
     """A number that the URL may hold; what is no number in the limits is said and left out."""
     text = remembered(name, f"{default:g}")
     kind = type(default)
