@@ -140,17 +140,22 @@ def bootstrap_interval(
     plain = np.asarray(statistic(*groups, axis=-1))
     if min(len(group) for group in groups) < 2:
         return np.full_like(plain, np.nan), np.full_like(plain, np.nan)
-    # BCa has no value for a statistic that does not vary, such as the range of constant gates.
+
+    def without_nan(*index: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.nan_to_num(statistic(*index, axis=axis))
+
+    # BCa has no value for a statistic that does not vary, such as the variance of constant gates.
     found = bootstrap(
         groups,
-        statistic,
+        without_nan,
         vectorized=True,
         n_resamples=N_RESAMPLES,
         batch=200,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return np.asarray(found.low), np.asarray(found.high)
+    defined = np.where(np.isnan(plain), np.nan, 0.0)
+    return found.low + defined, found.high + defined
 
 
 def metric_rows(

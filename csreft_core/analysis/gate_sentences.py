@@ -8,6 +8,8 @@ from csreft_core.analysis.gate_metrics import gate_range
 
 # float32 gates of equal inputs may differ in the last bits when the batch shape differs.
 _SAME = 1e-6
+# Nats; a smaller difference of losses is no finding, however sure.
+_LITTLE = 0.01
 
 
 def sentence_prompt_gates(table: pd.DataFrame, threshold: float = 0.5) -> str:
@@ -67,7 +69,7 @@ def sentence_difference(table: pd.DataFrame) -> str:
     """Which gate an edit of the prompt moved most, from `difference_table`."""
     if table.empty:
         return "There are no gates to compare."
-    top = table.loc[table["change"].abs().idxmax()]
+    top = table.iloc[int(table["change"].abs().to_numpy().argmax())]
     if abs(top["change"]) <= _SAME:
         return f"No gate moved: the change of every gate is at most {_SAME:.0e}."
     return (
@@ -133,15 +135,15 @@ def sentence_information(table: pd.DataFrame) -> str:
         return "There are no gates to compare."
     text = []
     for i, (name, part) in enumerate(table.groupby("source", sort=False)):
-        rows = part.set_index("metric")
+        rows: dict[str, dict] = {row["metric"]: row for row in part.to_dict("records")}
+        nmi = rows["nmi"]
         if i == 0:
-            nmi, right = rows.loc["nmi"], rows.loc["matched_accuracy"]
             text.append(
                 f"Open gates and true skill: NMI {_estimate(nmi)}, matched accuracy "
-                f"{_estimate(right)}, over {int(nmi['n'])} prompts."
+                f"{_estimate(rows['matched_accuracy'])}, over {nmi['n']} prompts."
             )
         elif name not in ("oracle", "uniform"):
-            text.append(f"Control, {name}: NMI {rows.loc['nmi', 'value']:.3f}.")
+            text.append(f"Control, {name}: NMI {nmi['value']:.3f}.")
     return " ".join(text)
 
 
@@ -182,25 +184,25 @@ def sentence_settings(table: pd.DataFrame) -> str:
     """Whether the router or the edit limits the answers, from `settings_table`."""
     if table.empty:
         return "There are no scores to compare."
-    rows = table.set_index("source")
-    own = rows.iloc[0]
+    rows: dict[str, dict] = {row["source"]: row for row in table.to_dict("records")}
+    first, own = next(iter(rows.items()))
     text = (
-        f"{str(rows.index[0]).capitalize()} gates: loss {own['loss']:.3f} nats, "
-        f"{own['exact_match']:.1%} right (n = {int(own['n'])})."
+        f"{first.capitalize()} gates: loss {own['loss']:.3f} nats, {own['exact_match']:.1%} right "
+        f"(n = {own['n']})."
     )
-    if rows.index[0] == "learned" and "oracle" in rows.index:
-        text += f" {_bottleneck(rows.loc['oracle'])}"
-    for name in rows.index:
+    if first == "learned" and "oracle" in rows:
+        text += f" {_bottleneck(rows['oracle'])}"
+    for name, row in rows.items():
         if name not in ("learned", "hard", "oracle", "uniform", "off"):
-            text += f" {name}: {rows.loc[name, 'exact_match']:.1%} right."
-    return f"{text} Without any edit: {rows.loc['off', 'exact_match']:.1%}."
+            text += f" {name}: {row['exact_match']:.1%} right."
+    return f"{text} Without any edit: {rows['off']['exact_match']:.1%}."
 
 
-def _bottleneck(oracle: pd.Series) -> str:
+def _bottleneck(oracle: dict) -> str:
     scores = f"{oracle['loss']:.3f} nats, {oracle['exact_match']:.1%}"
-    if oracle["gap_high"] < 0 and oracle["gap"] < -0.01:
+    if oracle["gap_high"] < 0 and oracle["gap"] < -_LITTLE:
         return f"Oracle gates do better ({scores}): the router is the bottleneck."
-    if oracle["gap_low"] > 0 and oracle["gap"] > 0.01:
+    if oracle["gap_low"] > 0 and oracle["gap"] > _LITTLE:
         return f"Oracle gates do worse ({scores}): the subspaces do not stand for one skill each."
     return f"Oracle gates do no better ({scores}): the router is not the bottleneck."
 
@@ -213,17 +215,17 @@ def sentence_sweep(table: pd.DataFrame) -> str:
     hard = own[own["gates"] == "hard"]
     middle = hard.loc[(hard["threshold"] - 0.5).abs().idxmin()]
     best = hard.loc[hard["loss"].idxmin()]
-    near = hard[hard["loss"] <= best["loss"] + 0.01]["threshold"]
+    near = hard[hard["loss"] <= best["loss"] + _LITTLE]["threshold"]
     return (
         f"At {middle['threshold']:.2f}, hard gates cost {middle['gap']:+.3f} nats against soft "
         f"ones (95 % {middle['gap_low']:+.3f} to {middle['gap_high']:+.3f}; "
         f"n = {int(middle['n'])}). "
-        f"Within 0.01 nats of the best hard loss ({best['loss']:.3f}): thresholds "
+        f"Within {_LITTLE} nats of the best hard loss ({best['loss']:.3f}): thresholds "
         f"{near.min():.2f} to {near.max():.2f}."
     )
 
 
-def _estimate(row: pd.Series) -> str:
+def _estimate(row: dict) -> str:
     return f"{row['value']:.3f} (95 % {row['low']:.3f} to {row['high']:.3f})"
 
 

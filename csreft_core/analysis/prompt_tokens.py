@@ -36,29 +36,31 @@ def prompt_tokens(prompt: str, tokenizer: Any, template: str) -> tuple[PromptTok
             PromptToken(i, visible(tokenizer.decode([i])), "special" if i in special else "word")
             for i in ids
         )
-    text, start = _placed(prompt, tokenizer, template)
+    text, start, end = _placed(prompt, tokenizer, template)
     encoded = tokenizer(
         text, add_special_tokens=template != "chat", return_offsets_mapping=True, verbose=False
     )
     found = []
     # An end token that the tokeniser appends is not part of the prompt: `ids` has been cut.
     for i, (low, high) in zip(ids, encoded["offset_mapping"], strict=False):
-        inside = low < start + len(prompt) and high > start
+        inside = low < end and high > start
         kind: Kind = "special" if i in special else ("word" if inside else "template")
         shown = text[low:high] if high > low and i not in special else tokenizer.decode([i])
         found.append(PromptToken(i, visible(shown), kind))
     return tuple(found)
 
 
-def _placed(prompt: str, tokenizer: Any, template: str) -> tuple[str, int]:
-    """The whole text, and where the prompt begins in it."""
+def _placed(prompt: str, tokenizer: Any, template: str) -> tuple[str, int, int]:
+    """The whole text, and where the prompt begins and ends in it."""
     if template != "chat":
-        return template.replace("{prompt}", prompt), max(0, template.find("{prompt}"))
+        start = max(0, template.find("{prompt}"))
+        return template.replace("{prompt}", prompt), start, start + len(prompt)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
     # Chat templates may strip the message.
-    return text, max(text.rfind(prompt), text.rfind(prompt.strip()))
+    start = text.rfind(prompt.strip())
+    return text, start, start + len(prompt.strip())
 
 
 def visible(text: str) -> str:

@@ -33,16 +33,17 @@ _SMALL = 0.05
 
 def words_table(
     subject: Subject, *, prompts: Sequence[str] = (), split: str = "test",
-    per_skill: int | None = 1, steps: int = 64,
+    per_skill: int | None = 1, steps: int = 100,
 ) -> pd.DataFrame:  # fmt: skip
     r"""What each token does to each gate, by two methods; positive opens the gate.
 
     `occlusion`: value of the whole prompt minus that of the prompt without this token (the token
     is taken out, so the prompt is one token shorter). `integrated gradients` (Sundararajan et al.
-    2017, through captum): the attribution of a router *logit* to the embedding of each token on
-    the straight line from zero embeddings, summed over the width; complete, so over the tokens it
-    sums to full - reference. Where the router decides for each token, the gates are those of the
-    last prompt token.
+    2017, through captum): the attribution of a router *logit* to the embedding of each token, on
+    the straight line from a prompt whose every token is the mean of the vocabulary, summed over
+    the width; complete, so over the tokens it sums to full - reference, up to the steps. (From
+    zero, the norms of the router and of the base would make the line all but a jump.) Where the
+    router decides for each token, the gates are those of the last prompt token.
 
     Args:
         subject: The opened run; it needs a router.
@@ -55,7 +56,7 @@ def words_table(
         Columns prompt, position (0-based), token, kind (`word`, `template`, `special`), subspace,
         method, quantity (`gate`, or `logit`: before the gate's squashing, divided by the
         temperature), value (of the quantity, no unit), full (quantity of the whole prompt),
-        reference (without the token; for integrated gradients at zero embeddings).
+        reference (without the token; for integrated gradients at the start of the line).
 
     Raises:
         ConfigError: no router, or an empty or too long prompt.
@@ -110,6 +111,13 @@ def _embedded(subject: Subject, ids: Sequence[int]) -> Float[Tensor, "seq d_mode
     return found.float()
 
 
+def _mean_token(subject: Subject) -> Float[Tensor, " d_model"]:
+    """The mean embedding of the vocabulary: a token that says nothing."""
+    weight = subject.engine.base.model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().mean(0, dtype=torch.float32)
+
+
 @torch.no_grad()
 def _occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> list[tuple]:
     """All shortened prompts beside the whole one, in one forward (a long prompt in several)."""
@@ -141,7 +149,7 @@ def _gradients(
     """All gates at once: the prompt is repeated, and each copy asks for another logit."""
     k = subject.adapter.n_subspaces
     embedded = _embedded(subject, [token.id for token in tokens])
-    zero = torch.zeros_like(embedded)
+    start = _mean_token(subject).expand_as(embedded)
 
     def logits(inputs: Tensor) -> Tensor:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
@@ -150,14 +158,14 @@ def _gradients(
     with torch.enable_grad():
         attributions = IntegratedGradients(logits).attribute(
             embedded.expand(k, -1, -1).contiguous(),
-            zero.expand(k, -1, -1).contiguous(),
+            start.expand(k, -1, -1).contiguous(),
             target=torch.arange(k, device=embedded.device),
             n_steps=steps,
             method="gausslegendre",
             internal_batch_size=max(k, 64 * _MOST_ROWS // max(1, len(tokens))),
         )
     with torch.no_grad():
-        full, reference = logits(torch.stack([embedded, zero]))
+        full, reference = logits(torch.stack([embedded, start]))
     values = attributions.sum(-1).T
     references = reference.expand(len(tokens), -1)
     return _rows(subject, text, tokens, (GRADIENTS, "logit"), values, full, references)
@@ -206,10 +214,10 @@ def sentence_word_map(table: pd.DataFrame) -> str:
     if abs(top["value"]) < _SMALL:
         return (
             f"No single word decides: without any one of the {words['position'].nunique()} words, "
-            f"no gate moves by more than {_up(abs(top['value']))}. The logits say which words count."
+            f"no gate moves by more than {_up(abs(top['value']))}. The logits say which count."
         )
     return (
-        f"Without *{top['token']}* the gate {top['subspace']} {_moved(top)}: of "
+        f"Without `{top['token']}` the gate {top['subspace']} {_moved(top)}: of "
         f"{words['position'].nunique()} words it moves a gate most."
     )
 
@@ -258,11 +266,11 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
     only, tokens = both[is_word], words["token"].to_numpy()[is_word]
     tops = {m: tokens[int(only[m].abs().to_numpy().argmax())] for m in (OCCLUSION, GRADIENTS)}
     if tops[OCCLUSION] == tops[GRADIENTS]:
-        found = f"Both methods: *{tops[OCCLUSION]}* counts most for the gate {name}."
+        found = f"Both methods: `{tops[OCCLUSION]}` counts most for the gate {name}."
     else:
         found = (
-            f"For the gate {name}, taking away *{tops[OCCLUSION]}* changes the logit most; "
-            f"integrated gradients give most to *{tops[GRADIENTS]}*."
+            f"For the gate {name}, taking away `{tops[OCCLUSION]}` changes the logit most; "
+            f"integrated gradients give most to `{tops[GRADIENTS]}`."
         )
     agreement = only[OCCLUSION].corr(only[GRADIENTS], method="spearman") if len(only) > 2 else None
     ranks = "" if agreement is None or pd.isna(agreement) else (

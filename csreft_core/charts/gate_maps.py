@@ -74,7 +74,7 @@ def pattern_map(
         counts = named.pivot_table(
             index="skill", columns="pattern", values="n", aggfunc="sum", fill_value=0, sort=False
         )
-        columns = ordered([*(names or ()), *frequent], counts.columns)
+        columns = ordered(dict.fromkeys([*(names or ()), *frequent]), counts.columns)
         values = counts.reindex(index=skills, columns=columns, fill_value=0).to_numpy()
         share = values / np.maximum(values.sum(1, keepdims=True), 1)
         hover = [
@@ -92,7 +92,7 @@ def pattern_map(
         f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates, a panel "
         f"for each of {len(panels)} sources: {', '.join(panels)}."
     )
-    figure = _panels(panels, skills, "share of the<br>skill's prompts", labels=120)
+    figure = _panels(panels, skills, "share of the<br>skill's prompts", labels=130)
     return finish(figure, question=question, alt=alt, palette=palette, height=figure.layout.height)
 
 
@@ -188,7 +188,7 @@ def _short(value: float) -> str:
 
 
 def _panels(
-    panels: dict[str, tuple], rows: Sequence[str], scale: str, labels: int = 74
+    panels: dict[str, tuple], rows: Sequence[str], scale: str, labels: int = 88
 ) -> go.Figure:
     """Two panels a line, each with columns of its own; equal rows and one colour scale.
 
@@ -203,7 +203,7 @@ def _panels(
     figure = make_subplots(
         rows=lines,
         cols=min(2, len(panels)),
-        subplot_titles=list(panels),
+        subplot_titles=[name.replace(" (", "<br>(") for name in panels],
         shared_yaxes=True,
         horizontal_spacing=0.04,
         vertical_spacing=labels / cells if lines > 1 else 0,
@@ -232,7 +232,7 @@ def _panels(
     figure.update_yaxes(tickvals=places, ticktext=list(rows), autorange="reversed", showgrid=False)
     figure.update_annotations(font={"size": 13})
     return figure.update_layout(
-        height=cells + 44 + labels,
+        height=cells + 60 + labels,
         coloraxis={
             "cmin": 0,
             "cmax": 1,

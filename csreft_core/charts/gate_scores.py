@@ -184,7 +184,7 @@ def sweep_lines(
         title="exact match<br>(share)", range=[-0.04, 1.06], tickformat=".0%", row=2
     )
     figure.update_xaxes(range=[-0.02, 1.02])
-    figure.update_xaxes(title="threshold (gates above it are set to 1, the others to 0)", row=2)
+    figure.update_xaxes(title="threshold (gates above it: 1, others: 0)", row=2)
     alt = (
         f"Lines: loss and exact match of hard gates over the threshold, for {len(sources)} sources."
     )
@@ -214,6 +214,7 @@ def _dots(
         mode="markers",
         name=source,
         marker={"color": style.colour, "symbol": style.marker, "size": 10},
+        cliponaxis=False,
         error_x=_error(part, metric, prefix, style.colour),
         customdata=part[[f"{prefix}low", f"{prefix}high", "n"]],
         hovertemplate=number + "<br>95 %: %{customdata[0]:.4g} to %{customdata[1]:.4g}<br>"

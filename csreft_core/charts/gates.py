@@ -140,9 +140,13 @@ def gates_by_source(
     style = styles(ordered(names, [*table["subspace"], *skills]), palette)
     lines = ceil(len(sources) / 2)
     figure = make_subplots(
-        rows=lines, cols=min(2, len(sources)), subplot_titles=sources, shared_xaxes=True,
-        horizontal_spacing=0.16, vertical_spacing=0.18 / lines,
-    )  # fmt: skip
+        rows=lines,
+        cols=min(2, len(sources)),
+        subplot_titles=[name.replace(" (", "<br>(") for name in sources],
+        shared_xaxes=True,
+        horizontal_spacing=0.16,
+        vertical_spacing=0.24 / lines,
+    )
     for i, source in enumerate(sources):
         of_source = table[table["source"] == source]
         subspaces = ordered(names, of_source["subspace"])
@@ -218,7 +222,7 @@ def gate_difference(
             y=list(range(len(subspaces))),
             mode="markers+text" if column == "now" else "markers",
             name=column,
-            text=[f"{change:+.3f}" for change in rows["change"]],
+            text=[f"{c:+.3f}" if abs(c) >= 0.0005 else "0" for c in rows["change"]],
             textposition="top center",
             cliponaxis=False,
             marker={
