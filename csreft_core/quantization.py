@@ -5,6 +5,7 @@ without gradient; the gradient that later passes through it is wrong, and some w
 4-bit layers stay in training mode, which changes nothing else about them: they hold no dropout.
 """
 
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,7 +51,7 @@ def hold_in_training_mode(model: PreTrainedModel) -> int:
     Returns:
         How many layers there are.
     """
-    if find_spec("bitsandbytes") is None:
+    if "bitsandbytes" not in sys.modules:  # then nothing is made of it, and its import is slow
         return 0
     from bitsandbytes.nn.modules import Linear4bit
 
