@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from csreft_core.adapter import CSReFT
+from csreft_core.adapter import check_base, load_adapter
 from csreft_core.analysis.composition import best_patterns, pattern_table
+from csreft_core.analysis.gate_pairs import (
+    losses_without,
+    overlaps,
+    start_gates,
+    switched_losses,
+)
 from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
@@ -23,14 +26,11 @@ from csreft_core.analysis.losses import (
     per_token,
     rows_by_skill,
     subset,
-    trained_gates,
     trained_setting,
 )
-from csreft_core.analysis.single_skill import same_settings, trained_skills
-from csreft_core.analysis.subject import Subject, open_subject
-from csreft_core.analysis.subspace_metrics import orthonormal_basis, overlap
-from csreft_core.errors import ConfigError, RunError
-from csreft_core.evaluation import Encoded, row_labels
+from csreft_core.analysis.single_skill import first_and_last, same_settings, the_trained_skill
+from csreft_core.analysis.subject import Subject
+from csreft_core.errors import ConfigError
 from csreft_core.runs import open_run
 
 TABLES = ("settings", "examples", "pairs", "regret", "overlap", "single_skill")
@@ -107,11 +107,14 @@ def settings_table(
 
 
 def _beside(subject: Subject, path: str) -> Subject:
-    """Another run on the same base and with the same template, so that losses compare."""
-    other = open_subject(path, subject.engine)
+    """Another run on the same base, template and prompts, so that losses compare."""
+    run = open_run(Path(path))
+    adapter = load_adapter(run.adapter_path)
+    check_base(adapter, subject.engine.base.fingerprint, subject.engine.base.id)
+    other = Subject(subject.engine, adapter, run.config(), subject.skill_set, run)
     if other.template != subject.template:
         raise ConfigError(
-            f"run {_name(other)!r} was trained with another template, so its losses do not compare"
+            f"run {run.name!r} was trained with another template, so its losses do not compare"
         )
     return other
 
@@ -215,9 +218,9 @@ def pairs_table(
         encoded = subset(encoded, np.array(named, dtype=int))
     if not encoded.rows:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
-    start = _start_gates(subject, encoded, measure)
+    start = start_gates(subject, encoded, measure)
     tokens, loss = answer_tokens(encoded), answer_losses(subject, encoded, start)[0]
-    change = _without if measure == "A" else _switched
+    change = losses_without if measure == "A" else switched_losses
     switched = [change(subject, encoded, start, loss, i) for i in range(len(names))]
     before, after = (np.stack(side) for side in zip(*switched, strict=True))
     rows = []
@@ -230,56 +233,6 @@ def pairs_table(
             for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
-
-
-def _start_gates(subject: Subject, encoded: Encoded, measure: str) -> Float[Tensor, "row k"]:
-    if measure == "S":
-        return torch.zeros(len(encoded.rows), subject.adapter.n_subspaces)
-    if measure == "I_on":
-        return row_labels(encoded.rows, subject.adapter.names)
-    return trained_gates(subject, encoded)
-
-
-def _switched(
-    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses with gate i closed and open, where `loss` is that of the start, gates of 0 and 1."""
-    switched = start.clone()
-    switched[:, i] = 1 - start[:, i]
-    other = answer_losses(subject, encoded, switched)[0]
-    is_open = start[:, i].numpy() == 1
-    return np.where(is_open, other, loss), np.where(is_open, loss, other)
-
-
-def _without(
-    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses as trained, and with gate i closed."""
-    closed = start.clone()
-    closed[:, i] = 0
-    return loss, answer_losses(subject, encoded, closed)[0]
-
-
-def interference_index(table: pd.DataFrame) -> float:
-    r"""Mean harm that a gate does to other skills / mean |change| of the own.
-
-    The harm is $\max(\text{change}, 0)$, or $\max(-\text{change}, 0)$ for the ablation `A`, which
-    takes a gate away. 0 where no skill hurts another; 1 where the mean harm to others is as large
-    as the mean own effect. A cell that helps counts as 0, so that help cannot hide harm.
-
-    Args:
-        table: Columns own (on the diagonal), change and, where there is one, measure.
-
-    Returns:
-        No unit; NaN without a diagonal or off-diagonal cell, or where the diagonal is 0.
-    """
-    own = table["own"].to_numpy(dtype=bool)
-    change = table["change"].to_numpy(dtype=float)
-    if own.all() or not own.any() or not np.abs(change[own]).any():
-        return float("nan")
-    ablation = "measure" in table and (table["measure"] == "A").all()
-    harm = (-change if ablation else change)[~own].clip(min=0)
-    return float(harm.mean() / np.abs(change[own]).mean())
 
 
 def regret_table(
@@ -326,21 +279,6 @@ def regret_table(
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))
 
 
-def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:
-    """Normalised overlap of each pair of subspaces, the mean over layers and position groups.
-
-    See `subspace_metrics.overlap`: in [0, 1], 1 on the diagonal, r/d between random subspaces.
-    """
-    found = []
-    for layer in adapter.layers:
-        with torch.no_grad():
-            groups = adapter.at(layer).basis().double().cpu().numpy()
-        for group in groups:
-            Q = [orthonormal_basis(R) for R in group]
-            found.append([[overlap(a, b) for b in Q] for a in Q])
-    return np.mean(found, axis=0)
-
-
 def overlap_table(
     subject: Subject,
     *,
@@ -352,7 +290,7 @@ def overlap_table(
 
     Args:
         subject: The opened run.
-        split: A split of each run's skill set.
+        split: A split of the run's skill set, which the other runs are measured on too.
         per_skill: At most so many prompts of each skill.
         others: Run folders to pool with it.
 
@@ -407,21 +345,11 @@ def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.Da
     rows = []
     for path in others:
         run = open_run(Path(path))
-        skills = trained_skills(run)
-        if len(skills) != 1:
-            raise RunError(
-                f"run {run.name!r} learns {len(skills)} skills; give runs that learn one skill each"
-            )
-        evaluations = [record for record in run.metrics() if record.get("kind") == "eval"]
-        if len(evaluations) < 2:
-            raise RunError(f"run {run.name!r} is not evaluated twice yet; wait until it is done")
         kind = "run" if same_settings(run.config(), subject.config) else "control"
-        first, last = evaluations[0]["skills"], evaluations[-1]["skills"]
-        for skill in first:
-            before, after = first[skill]["loss"], last[skill]["loss"]
-            change = after - before
-            rows.append(
-                (kind, run.name, skills[0], skill, skill == skills[0], before, after, change,
-                 change / before, last[skill]["n"])
-            )  # fmt: skip
+        trained = the_trained_skill(run)
+        rows += [
+            (kind, run.name, trained, skill, skill == trained, before, after, after - before,
+             (after - before) / before, n)
+            for skill, before, after, n in first_and_last(run)
+        ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))

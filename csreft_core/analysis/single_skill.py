@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from csreft_core.config import Config
-from csreft_core.errors import SkillSetError
+from csreft_core.errors import RunError, SkillSetError
 from csreft_core.runs import Run, list_runs, run_name
 from csreft_core.skills import Row, SkillSet
 
@@ -85,6 +85,35 @@ def trained_skills(run: Run) -> tuple[str, ...]:
     """
     rows = run.skill_set().rows
     return tuple(dict.fromkeys(s for row in rows if row.split == "train" for s in row.skills))
+
+
+def the_trained_skill(run: Run) -> str:
+    """The one skill that a run has train rows of.
+
+    Raises:
+        RunError: it has those of none or of several.
+    """
+    skills = trained_skills(run)
+    if len(skills) != 1:
+        raise RunError(
+            f"run {run.name!r} learns {len(skills)} skills; give runs that learn one skill each"
+        )
+    return skills[0]
+
+
+def first_and_last(run: Run) -> list[tuple[str, float, float, int]]:
+    """Skill, loss at the first and at the last evaluation (nats per answer token), and prompts.
+
+    Raises:
+        RunError: there are not two evaluations yet.
+    """
+    evaluations = [record for record in run.metrics() if record.get("kind") == "eval"]
+    if len(evaluations) < 2:
+        raise RunError(f"run {run.name!r} is not evaluated twice yet; wait until it is done")
+    first, last = evaluations[0]["skills"], evaluations[-1]["skills"]
+    return [
+        (skill, first[skill]["loss"], scores["loss"], scores["n"]) for skill, scores in last.items()
+    ]
 
 
 def same_settings(a: Config, b: Config) -> bool:

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from csreft_core.analysis import interference_sentences as sentences
 from csreft_core.analysis import prompt as tables
+from csreft_core.analysis import prompt_sentences as sentences
 from csreft_core.analysis.composition import MAX_SUBSPACES
 from csreft_core.charts import prompt as charts
 from csreft_core.runs import Run

@@ -1,5 +1,6 @@
 """Losses under gate settings, pairs, regret, overlap and single-skill runs, against small cases."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,10 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
+from csreft_core.adapter import load_adapter
+from csreft_core.analysis import gate_pairs, losses
 from csreft_core.analysis import interference as t
 from csreft_core.analysis import interference_sentences as s
-from csreft_core.analysis import losses
 from csreft_core.analysis.single_skill import (
     find_only_runs,
     only_config,
@@ -17,7 +19,7 @@ from csreft_core.analysis.single_skill import (
     only_rows,
     trained_skills,
 )
-from csreft_core.analysis.subject import Subject, open_subject
+from csreft_core.analysis.subject import Subject
 from csreft_core.config import ASSETS, Provenance, RouterConfig, preset
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, RunError, SkillSetError
@@ -124,28 +126,37 @@ def test_two_skills_of_a_prompt_are_one_group(engine):
     assert both.tolist() == [True, False, True]
 
 
-def test_another_run_stands_beside_it_as_control(pocket):
-    of = open_subject(str(EXAMPLES / "oracle-0"), pocket)
-    control = str(EXAMPLES / "loreft-0")
-    found = t.settings_table(of, per_skill=3, others=(control,))
+@pytest.fixture
+def shipped(pocket):
+    """The shipped run without router, with three prompts of each skill."""
+    run = Run(EXAMPLES / "oracle-0")
+    lines = (json.loads(x) for x in (run.path / "skills.jsonl").read_text("utf-8").splitlines())
+    tests = [x for x in lines if x["split"] == "test_items"]
+    rows = [Row((x["skill"],), x["prompt"], x["response"], x["split"]) for x in tests[::40]]
+    adapter = load_adapter(run.adapter_path)
+    return Subject(pocket, adapter, run.config(), SkillSet(tuple(rows), adapter.names), run)
+
+
+def test_another_run_stands_beside_it_as_control(shipped):
+    of, control = shipped, str(EXAMPLES / "loreft-0")
+    found = t.settings_table(of, others=(control,))
     beside = found[found["kind"] == "control"]
     assert beside["setting"].unique().tolist() == ["run:loreft-0"]
-    other = open_subject(control, of.engine)
-    encoded = other.encoded(of.split("test", 3))
-    loss = evaluate(of.engine.attachment, other.adapter, encoded, decode=False)["skills"]
+    other = replace(of, adapter=load_adapter(EXAMPLES / "loreft-0" / "adapter.safetensors"))
+    loss = loss_of(other, "learned")
     for row in beside.itertuples():
-        assert row.loss == pytest.approx(loss[row.skill]["loss"], rel=1e-5)
+        assert row.loss == pytest.approx(loss[row.skill], rel=1e-5)
     assert "learned" not in set(found["setting"])
     text = s.sentence_settings(found)
     assert "The control loreft-0 has" in text
-    shown = t.examples_table(
-        of, skill="french", gates="run:loreft-0", per_skill=3, others=(control,)
-    )
+    shown = t.examples_table(of, skill="french", gates="run:loreft-0", others=(control,))
     assert (shown["answer"] == shown["response"]).sum() >= 2
     with pytest.raises(ConfigError, match="no such run"):
-        t.examples_table(of, skill="french", gates="run:nobody", per_skill=3, others=(control,))
+        t.examples_table(of, skill="french", gates="run:nobody", others=(control,))
+    pooled = t.overlap_table(of, others=(str(EXAMPLES / "unsupervised-0"), control))
+    assert pooled.groupby("run").size().to_dict() == {"oracle-0": 12, "unsupervised-0": 12}
     with pytest.raises(RunError, match="no such run"):
-        t.settings_table(of, per_skill=3, others=("nowhere",))
+        t.settings_table(of, others=("nowhere",))
 
 
 # intervals ----------------------------------------------------------------------------------
@@ -240,13 +251,15 @@ def pairs(changes, measure="I_on"):
 
 
 def test_the_index_is_mean_harm_over_mean_own_effect():
-    assert t.interference_index(pairs([[-2.0, 1.0], [0.0, -2.0]])) == 0.25
-    assert t.interference_index(pairs([[-2.0, -1.0], [-3.0, -2.0]])) == 0.0  # help is no harm
+    assert gate_pairs.interference_index(pairs([[-2.0, 1.0], [0.0, -2.0]])) == 0.25
+    assert (
+        gate_pairs.interference_index(pairs([[-2.0, -1.0], [-3.0, -2.0]])) == 0.0
+    )  # help is no harm
     # In the ablation a gate is taken away: what it hurt gets better.
-    assert t.interference_index(pairs([[2.0, -1.0], [1.0, 2.0]], "A")) == 0.25
-    assert np.isnan(t.interference_index(pairs([[0.0, 1.0], [1.0, 0.0]])))
+    assert gate_pairs.interference_index(pairs([[2.0, -1.0], [1.0, 2.0]], "A")) == 0.25
+    assert np.isnan(gate_pairs.interference_index(pairs([[0.0, 1.0], [1.0, 0.0]])))
     foreign = pairs([[-2.0, 1.0], [0.0, -2.0]]).assign(own=False)
-    assert np.isnan(t.interference_index(foreign))
+    assert np.isnan(gate_pairs.interference_index(foreign))
     assert "no interference index" in s.sentence_index(foreign)
 
 
@@ -332,12 +345,12 @@ def test_without_a_router_the_bottleneck_cannot_be_said():
 
 def test_overlap_of_random_subspaces_is_chance_and_of_joint_ones_zero():
     free = make_adapter(d_model=128, k=6, rank=8, constraint="within")
-    found = t.overlaps(free)
+    found = gate_pairs.overlaps(free)
     np.testing.assert_allclose(np.diag(found), 1)
     np.testing.assert_allclose(found, found.T)
     off = found[~np.eye(6, dtype=bool)]
     assert off.mean() == pytest.approx(8 / 128, rel=0.2)  # 15 pairs
-    joint = t.overlaps(make_adapter(d_model=128, k=6, rank=8))
+    joint = gate_pairs.overlaps(make_adapter(d_model=128, k=6, rank=8))
     assert joint[~np.eye(6, dtype=bool)].max() < 1e-10
 
 
@@ -481,7 +494,7 @@ def test_single_skill_table_is_last_minus_first_evaluation(engine, tmp_path):
         ["control", "b", "a", False, 1.0, 0.25, 7],
         ["control", "b", "b", True, -1.5, -0.75, 7],
     ]
-    assert t.interference_index(found[found["kind"] == "run"]) == pytest.approx(0.5 / 3)
+    assert gate_pairs.interference_index(found[found["kind"] == "run"]) == pytest.approx(0.5 / 3)
     text = s.sentence_single_skill(found)
     assert "This run's settings (1 trained skill): training on a alone hurts b most (+0.500" in text
     assert "Shared control (1 trained skill): training on b alone hurts a most (+1.000" in text

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csreft_core.analysis import interference_sentences as sentences
 from csreft_core.analysis import prompt as p
+from csreft_core.analysis import prompt_sentences as sentences
 from csreft_core.analysis.shapley import shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
 from csreft_core.config import Provenance, RouterConfig, preset
