@@ -3,7 +3,7 @@
 import streamlit as st
 
 from csreft_core.ui import geometry
-from csreft_core.ui.prompts import can_answer
+from csreft_core.ui.prompts import can_answer, wants_answers
 from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Geometry") as run:
@@ -15,7 +15,7 @@ with start_page("Geometry") as run:
             icon=":material/info:",
         )
         st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
-    elif can_answer(run):
+    elif can_answer(run) and wants_answers(run):
         geometry.intro(run)
         layer, group = geometry.choose_place(run)
         left, right = st.columns(2, gap="large")

@@ -26,7 +26,9 @@ class Planted:
     pair: tuple[str, str]
 
 
-def planted_subject(engine: Engine | None = None, pair: tuple[str, str] = PAIR) -> Planted:
+def planted_subject(
+    engine: Engine | None = None, pair: tuple[str, str] = PAIR, trained: Subject | None = None
+) -> Planted:
     r"""The shipped run `recommended-0` with a direction that two skills share, and no other does.
 
     It is made in three steps. All states are h at the edited site (layer 1, last prompt token) of
@@ -50,8 +52,9 @@ def planted_subject(engine: Engine | None = None, pair: tuple[str, str] = PAIR) 
     Args:
         engine: Of the pocket base, if one is loaded already.
         pair: The skills a and b.
+        trained: `recommended-0`, if it is open already.
     """
-    trained = open_subject(str(ASSETS / "examples" / "recommended-0"), engine)
+    trained = trained or open_subject(str(ASSETS / "examples" / "recommended-0"), engine)
     rows = evenly(trained.skill_set.split("test_items"), PER_SKILL)
     h = edited_states(trained, rows)
     R, c = _silenced(trained.adapter, rows, h)

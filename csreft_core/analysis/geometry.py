@@ -5,21 +5,26 @@ Definitions: paper.md 6.2. Every table holds its control: rows of the kinds in
 radians. Sentences about these tables are in `geometry_sentences`.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import combinations, permutations
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors import SafetensorError
 
-from csreft_core.adapter import CSReFT
+from csreft_core.adapter import check_base, load_adapter
 from csreft_core.analysis import leaks, mixing
 from csreft_core.analysis import subspace_metrics as sm
-from csreft_core.analysis.subject import Subject, open_subject
+from csreft_core.analysis.bases import (
+    bases_over_training,
+    edited_layer,
+    readers_of,
+    subspaces_of,
+)
+from csreft_core.analysis.subject import Subject
 from csreft_core.analysis.training import step_table
-from csreft_core.errors import ConfigError, RunError
-from csreft_core.snapshots import read_snapshot
+from csreft_core.errors import ConfigError
+from csreft_core.runs import open_run
 
 TABLES = ("pairs", "angles", "gram", "leaks", "mixing", "drift", "training", "seeds")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -47,16 +52,16 @@ def pairs_table(
     Raises:
         ConfigError: the layer is not edited, or there is no such group.
     """
-    names, _, Q = _subspaces(subject.adapter, layer, group)
+    names, _, Q = subspaces_of(subject.adapter, layer, group)
     d, ranks = Q[0].shape[1], [len(q) for q in Q]
     found = [
         (RUN, names[i], names[j], *vars(sm.pair_measures(Q[i], Q[j])).values())
         for i, j in combinations(range(len(Q)), 2)
     ]
-    angles = sm.random_angles(_rng(seed), draws, _at_least_two(ranks), d)
+    angles = sm.random_angles(np.random.default_rng(seed), draws, sm.at_least_two(ranks), d)
     pair = (max(ranks), max(ranks))
     chance = [list(vars(sm.measures_from_angles(a, pair, d)).values()) for a in angles]
-    for kind, values in _band(chance):
+    for kind, values in sm.band(chance):
         found.append((kind, "", "", *values))
     table = pd.DataFrame(found, columns=["kind", "a", "b", *sm.MEASURES])
     shape = (subject.adapter.spec.adapter.constraint, max(ranks), d, draws)
@@ -89,7 +94,7 @@ def angles_table(
     Raises:
         ConfigError: an unknown skill or layer.
     """
-    names, _, Q = _subspaces(subject.adapter, layer, group)
+    names, _, Q = subspaces_of(subject.adapter, layer, group)
     d, ranks = Q[0].shape[1], [len(q) for q in Q]
     if pair and (len(set(pair)) != 2 or not set(pair) <= set(names)):
         raise ConfigError(
@@ -101,7 +106,9 @@ def angles_table(
         for a, b in wanted
         for m, angle in enumerate(sm.principal_angles(Q[names.index(a)], Q[names.index(b)]), 1)
     ]
-    for kind, values in _band(sm.random_angles(_rng(seed), draws, _at_least_two(ranks), d)):
+    for kind, values in sm.band(
+        sm.random_angles(np.random.default_rng(seed), draws, sm.at_least_two(ranks), d)
+    ):
         found += [(kind, "", "", m, angle) for m, angle in enumerate(values, 1)]
     table = pd.DataFrame(found, columns=["kind", "a", "b", "m", "angle"])
     return table.assign(d_model=d, draws=draws)
@@ -122,9 +129,9 @@ def gram_table(
         Columns kind (`run` or `random`), row_skill, row, column_skill, column (direction within
         the skill, from 1), value (no unit; cosine where the rows have length 1), d_model.
     """
-    names, R, _ = _subspaces(subject.adapter, layer, group)
+    names, R, _ = subspaces_of(subject.adapter, layer, group)
     k, rank, d = R.shape
-    chance = np.stack(sm.random_subspaces(_rng(seed), [rank] * k, d))
+    chance = np.stack(sm.random_subspaces(np.random.default_rng(seed), [rank] * k, d))
     parts = []
     for kind, rows in ((RUN, R), ("random", chance)):
         gram = np.einsum("ard,bsd->arbs", rows, rows)
@@ -177,22 +184,22 @@ def leaks_table(
         ConfigError: an unedited layer, a wrong gate setting, an empty or too long prompt.
         SkillSetError: the split is unknown or empty.
     """
-    layer = _edited(subject.adapter, layer)
-    names, R, Q = _subspaces(subject.adapter, layer, group)
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
     h = leaks.site_states(subject, subject.asked(prompts, split, per_skill), layer, group, gates)
     c, X = leaks.edit_coordinates(subject.adapter, layer, group, h), leaks.centred(h)
-    W = _read_maps(subject.adapter, layer, group)
+    W = leaks.read_maps(subject.adapter, layer, group)
     found = [
         (RUN, measure, names[i], names[j], value)
-        for (i, j), values in _leaks(R, Q, W, c, X).items()
+        for (i, j), values in leaks.all_leaks(R, Q, W, c, X).items()
         for measure, value in values.items()
     ]
-    rng, chance = _rng(seed), []
+    rng, chance = np.random.default_rng(seed), []
     for _ in range(draws if len(names) > 1 else 0):
         basis = sm.random_subspaces(rng, [R.shape[1]] * len(R), R.shape[2])
-        chance += _leaks(np.stack(basis), basis, W, c, X).values()
+        chance += leaks.all_leaks(np.stack(basis), basis, W, c, X).values()
     for measure in chance[0] if chance else ():
-        for kind, value in _band([[values[measure]] for values in chance]):
+        for kind, value in sm.band([[values[measure]] for values in chance]):
             found.append((kind, measure, "", "", value[0]))
     columns = ["kind", "measure", "source", "target", "value"]
     shape = {"n": len(h), "rank": R.shape[1], "d_model": R.shape[2], "draws": draws}
@@ -233,11 +240,11 @@ def mixing_table(
         ConfigError: an unedited layer, an empty or too long prompt.
         SkillSetError: the split is unknown or empty.
     """
-    layer = _edited(subject.adapter, layer)
-    names, R, Q = _subspaces(subject.adapter, layer, group)
-    rows, rng = subject.asked(prompts, split, per_skill), _rng(seed)
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
+    rows, rng = subject.asked(prompts, split, per_skill), np.random.default_rng(seed)
     sources, targets = (sm.random_subspaces(rng, [R.shape[1]] * n, R.shape[2]) for n in (8, 25))
-    pushed = mixing.mean_norms(subject, rows, layer, group, Q, _readers(subject, group))
+    pushed = mixing.mean_norms(subject, rows, layer, group, Q, readers_of(subject.adapter, group))
     chance = mixing.mean_norms(subject, rows, layer, group, sources, dict.fromkeys(pushed, targets))
     edited, found = subject.adapter.layers, []
     for later, norms in pushed.items():
@@ -246,7 +253,7 @@ def mixing_table(
             for i, a in enumerate(names)
             for j, b in enumerate(names)
         ]
-        for kind, value in _band(chance[later].reshape(-1, 1)):
+        for kind, value in sm.band(chance[later].reshape(-1, 1)):
             found.append((kind, "", "", later, later in edited, value[0]))
     columns = ["kind", "source", "target", "layer", "own_basis", "value"]
     return pd.DataFrame(found, columns=columns).assign(n=len(rows))
@@ -274,11 +281,11 @@ def drift_table(
     Raises:
         RunError: a snapshot is damaged.
     """
-    layer = _edited(subject.adapter, layer)
-    names, R, Q_end = _subspaces(subject.adapter, layer, group)
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q_end = subspaces_of(subject.adapter, layer, group)
     found: list[tuple] = []
     start: list[np.ndarray] = []
-    for step, basis in _snapshots(subject, layer, group):
+    for step, basis in bases_over_training(subject, layer, group):
         Q = [sm.orthonormal_basis(rows) for rows in basis]
         start = start or Q
         for i, name in enumerate(names):
@@ -292,10 +299,10 @@ def drift_table(
         limit = max(sm.principal_angles(*q)[-1] for q in zip(Q_end, rounded, strict=True))
         found.append((np.nan, "from the start", "float16 resolution", "", "", limit))
         angles = sm.random_angles(
-            _rng(seed), draws, _at_least_two([R.shape[1]] * len(R)), R.shape[2]
+            np.random.default_rng(seed), draws, sm.at_least_two([R.shape[1]] * len(R)), R.shape[2]
         )
         for place, measure in ((-1, "from the start"), (0, "between skills")):
-            for kind, value in _band([[a[place]] for a in angles]):
+            for kind, value in sm.band([[a[place]] for a in angles]):
                 found.append((np.nan, measure, kind, "", "", value[0]))
     return pd.DataFrame(found, columns=["step", "measure", "kind", "a", "b", "angle"])
 
@@ -348,8 +355,8 @@ def seeds_table(
         RunError, AdapterError: a run that is missing or damaged, or of another base.
         ConfigError: a run that does not edit this layer.
     """
-    layer = _edited(subject.adapter, layer)
-    names, R, Q = _subspaces(subject.adapter, layer, group)
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
     d, shapes, found = R.shape[2], {}, []
     whole = sm.orthonormal_basis(R.reshape(-1, d))
 
@@ -359,90 +366,19 @@ def seeds_table(
         found.append((kind, run, a, b, len(Q_a), len(Q_b), *measures))
 
     for path in others:
-        other = open_subject(path, subject.engine)
-        their_names, their_R, their_Q = _subspaces(other.adapter, layer, group, path)
-        name = other.run.name if other.run else path
+        run = open_run(Path(path))
+        adapter, name = load_adapter(run.adapter_path), run.name
+        check_base(adapter, subject.adapter.spec.base_fingerprint, subject.engine.base.id)
+        their_names, their_R, their_Q = subspaces_of(adapter, layer, group, f"run {name!r}")
         for a, Q_a in zip(names, Q, strict=True):
             for b, Q_b in zip(their_names, their_Q, strict=True):
                 add("same skill" if a == b else "different skills", name, a, b, Q_a, Q_b)
         together = sm.orthonormal_basis(their_R.reshape(-1, d))
         add("all skills together", name, "all", "all", whole, together)
-    rng = _rng(seed)
+    rng = np.random.default_rng(seed)
     for ranks in shapes:
         angles = sm.random_angles(rng, draws, ranks, d)
         chance = [list(vars(sm.measures_from_angles(a, ranks, d)).values()) for a in angles]
-        found += [(kind, "", "", "", *ranks, *values) for kind, values in _band(chance)]
+        found += [(kind, "", "", "", *ranks, *values) for kind, values in sm.band(chance)]
     columns = ["kind", "run", "a", "b", "rank_a", "rank_b", *sm.MEASURES]
     return pd.DataFrame(found, columns=columns)
-
-
-def _rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def _band(values: Iterable[Sequence[float] | np.ndarray]) -> Iterable[tuple[str, np.ndarray]]:
-    """Each quantile's name with its value in each column."""
-    array = np.asarray(list(values), dtype=float)
-    return [(kind, np.quantile(array, q, axis=0)) for kind, q in sm.QUANTILES.items()]
-
-
-def _at_least_two(ranks: Sequence[int]) -> Sequence[int]:
-    """A single subspace has no pair; random ones of its shape still say what chance is."""
-    return ranks if len(ranks) > 1 else [*ranks, *ranks]
-
-
-def _edited(adapter: CSReFT, layer: int | None, whose: str = "this run") -> int:
-    if layer is None:
-        return adapter.layers[0]
-    if layer not in adapter.layers:
-        edited = ", ".join(map(str, adapter.layers))
-        raise ConfigError(f"layer {layer} is not edited in {whose}; choose one of {edited}")
-    return layer
-
-
-def _subspaces(
-    adapter: CSReFT, layer: int | None, group: int, whose: str = "this run"
-) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
-    """Names, R [k, rank, d_model] as the edit uses it, and an orthonormal basis of each."""
-    n_groups = adapter.positions.n_groups
-    if not 0 <= group < n_groups:
-        raise ConfigError(f"group: expected 0 to {n_groups - 1} in {whose}, got {group}")
-    with torch.no_grad():
-        R = adapter.at(_edited(adapter, layer, whose)).basis()[group].double().numpy()
-    return list(adapter.names), R, [sm.orthonormal_basis(rows) for rows in R]
-
-
-def _read_maps(adapter: CSReFT, layer: int, group: int) -> np.ndarray | None:
-    W = adapter.at(layer).W
-    return None if W is None else W[group].detach().double().numpy()
-
-
-def _leaks(
-    R: np.ndarray, Q: Sequence[np.ndarray], W: np.ndarray | None, c: np.ndarray, X: np.ndarray
-) -> dict[tuple[int, int], dict[str, float]]:
-    """The three measures of each ordered pair (source, target)."""
-    return {
-        (i, j): {
-            "write leak": leaks.write_leak(Q[j], R[i], c[i]),
-            "read leak": np.nan if W is None else leaks.read_leak(W[j], Q[i]),
-            "data-weighted overlap": leaks.data_overlap(Q[i], Q[j], X),
-        }
-        for i, j in permutations(range(len(Q)), 2)
-    }
-
-
-def _readers(subject: Subject, group: int) -> dict[int, list[np.ndarray]]:
-    adapter = subject.adapter
-    return {layer: _subspaces(adapter, layer, group)[2] for layer in adapter.layers}
-
-
-def _snapshots(subject: Subject, layer: int, group: int) -> Iterable[tuple[int, np.ndarray]]:
-    """Step and R [k, rank, d_model] of each snapshot."""
-    for path in [] if subject.run is None else subject.run.snapshots():
-        try:
-            R = read_snapshot(path)[f"R.{layer}"][group]
-        except (SafetensorError, OSError, KeyError, IndexError):
-            raise RunError(
-                f"{path}: is damaged or of another adapter; delete this snapshot"
-            ) from None
-        yield int(path.stem.removeprefix("step-")), R.double().numpy()

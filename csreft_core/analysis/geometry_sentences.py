@@ -43,7 +43,7 @@ def sentence_pairs(table: pd.DataFrame, measure: str = "smallest_angle") -> str:
     )
     if measure != "smallest_angle":
         return f"{_range_of(table, run, measure)} {forced}".strip()
-    closest = run.loc[run["smallest_angle"].idxmin()]
+    closest = run.iloc[int(run["smallest_angle"].to_numpy().argmin())]
     if forced:
         angle = _degrees(closest["smallest_angle"])
         return f"All {len(run)} pairs are at {angle}. {forced} {chance}"
@@ -63,7 +63,7 @@ def _range_of(table: pd.DataFrame, run: pd.DataFrame, measure: str) -> str:
     shown = _degrees if measure in ("mean_angle", "grassmann") else _number
     low, median, high = (shown(x) for x in _chance(table, measure))
     values, name = run[measure], measure.replace("_", " ").replace("excess", "overlap above chance")
-    top = run.loc[values.idxmax()]
+    top = run.iloc[int(values.to_numpy().argmax())]
     return (
         f"Over {len(run)} pairs the {name} goes from {shown(values.min())} to "
         f"{shown(values.max())} ({top['a']} and {top['b']}); random: {low} to {high}, median "
@@ -97,7 +97,7 @@ def sentence_gram(table: pd.DataFrame) -> str:
     norms = gram_norms(run)
     if norms.empty:
         return f"{within}, the largest entry of |R Rᵀ − I|; with one subspace, no block is beside."
-    a, b = norms.idxmax()
+    a, b = norms.index[int(norms.to_numpy().argmax())]
     return (
         f"{within} (largest entry of |RᵢRᵢᵀ − I|). Between blocks, the largest norm ‖RᵢRⱼᵀ‖ is "
         f"{_number(norms.max())} ({a}, {b}); in the random draw it is "
@@ -120,7 +120,7 @@ def sentence_leaks(table: pd.DataFrame, measure: str) -> str:
     if run.empty:
         return "There is no pair of skills to compare."
     low, median, high = _chance(part, "value")
-    top = run.loc[run["value"].idxmax()]
+    top = run.iloc[int(run["value"].to_numpy().argmax())]
     if measure == "data-weighted overlap":  # symmetric: each pair stands in the table twice
         order = {skill: place for place, skill in enumerate(dict.fromkeys(run["source"]))}
         run = run[run["source"].map(order) < run["target"].map(order)]
@@ -146,7 +146,7 @@ def sentence_mixing(table: pd.DataFrame) -> str:
     first, last = table["layer"].min(), table["layer"].max()
     start = cross.loc[cross["layer"] == first, "value"].max()
     end = cross[cross["layer"] == last]
-    top = end.loc[end["value"].idxmax()]
+    top = end.iloc[int(end["value"].to_numpy().argmax())]
     low, _, high = _chance(table[table["layer"] == last], "value")
     own = table[(table["kind"] == "run") & (table["source"] == table["target"])]
     kept = own.groupby("layer")["value"].mean()

@@ -5,6 +5,7 @@ positions; the measures are numpy in float64.
 """
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -123,3 +124,37 @@ def data_overlap(
     A, B = X @ Q_i.T, X @ Q_j.T
     size = np.linalg.norm(A.T @ A) * np.linalg.norm(B.T @ B)
     return float(min(np.square(A.T @ B).sum() / size, 1.0)) if size > 0 else float("nan")
+
+
+def read_maps(
+    adapter: CSReFT, layer: int, group: int
+) -> Float[np.ndarray, "k rank d_model"] | None:
+    """W of each skill; None for a form without one."""
+    W = adapter.at(layer).W
+    return None if W is None else W[group].detach().double().cpu().numpy()
+
+
+def all_leaks(
+    R: Float[np.ndarray, "k rank d_model"],
+    Q: Sequence[np.ndarray],
+    W: Float[np.ndarray, "k rank d_model"] | None,
+    c: Float[np.ndarray, "k site rank"],
+    X: Float[np.ndarray, "site d_model"],
+) -> dict[tuple[int, int], dict[str, float]]:
+    """The three measures of each ordered pair (source, target), by name.
+
+    Args:
+        R: Bases as the edits use them.
+        Q: An orthonormal basis of each.
+        W: See `read_maps`.
+        c: See `edit_coordinates`.
+        X: See `centred`.
+    """
+    return {
+        (i, j): {
+            "write leak": write_leak(Q[j], R[i], c[i]),
+            "read leak": np.nan if W is None else read_leak(W[j], Q[i]),
+            "data-weighted overlap": data_overlap(Q[i], Q[j], X),
+        }
+        for i, j in permutations(range(len(Q)), 2)
+    }

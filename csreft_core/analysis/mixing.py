@@ -109,10 +109,12 @@ def pushed_forward(
             use_cache=False,
         )
         token = 0 if edits_first(subject.adapter, group) else -1
-        return {
-            l: forward_ad.unpack_dual(after[:, token]).tangent.double().cpu()
-            for l, (_, after) in this.states.items()
-        }
+        pushed = {}
+        for later, (_, after) in this.states.items():
+            tangent = forward_ad.unpack_dual(after[:, token]).tangent
+            assert tangent is not None, "the probe's layer is below every captured one"
+            pushed[later] = tangent.double().cpu()
+        return pushed
 
 
 def mean_norms(

@@ -4,7 +4,7 @@ Numpy in float64 only; no models, no files. Randomness from an explicit generato
 the span of the rows of a matrix; `Q` stands for rows that are orthonormal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,3 +128,14 @@ def measures_from_angles(
         grassmann=float(np.linalg.norm(angles)),
         chordal=float(np.linalg.norm(np.sin(angles))),
     )
+
+
+def band(values: Iterable[Sequence[float] | np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """The kind of each quantile in `QUANTILES` with its value in each column."""
+    array = np.asarray(list(values), dtype=float)
+    return [(kind, np.quantile(array, q, axis=0)) for kind, q in QUANTILES.items()]
+
+
+def at_least_two(ranks: Sequence[int]) -> Sequence[int]:
+    """A single subspace has no pair; two random ones of its shape still say what chance is."""
+    return ranks if len(ranks) > 1 else [*ranks, *ranks]

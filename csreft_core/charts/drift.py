@@ -163,7 +163,7 @@ def mixing_curves(
         vertical_spacing=0.28 / rows, subplot_titles=[f"from {skill}" for skill in skills],
     )  # fmt: skip
     for i, source in enumerate(skills):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
+        place = (i // columns + 1, i % columns + 1)
         _band_by_layer(figure, table, place, palette, shown=not i)
         for target in skills:
             part = cross[(cross["source"] == source) & (cross["target"] == target)]
@@ -178,7 +178,7 @@ def mixing_curves(
             # Each target once in the legend: the first is none in the first panel.
             line.showlegend = i == (1 if target == skills[0] else 0)
             if target != source:
-                figure.add_trace(line, **place)
+                figure.add_trace(line, row=place[0], col=place[1])
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="norm (no unit)", col=1)
     figure.update_xaxes(dtick=1 if table["layer"].nunique() < 12 else 4)
@@ -191,7 +191,7 @@ def mixing_curves(
 
 
 def _band_by_layer(
-    figure: go.Figure, table: pd.DataFrame, place: dict[str, int], palette: Palette, *, shown: bool
+    figure: go.Figure, table: pd.DataFrame, place: tuple[int, int], palette: Palette, *, shown: bool
 ) -> None:
     for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
         part = table[table["kind"] == kind].sort_values("layer")
@@ -203,7 +203,8 @@ def _band_by_layer(
                 fillcolor="rgba(128,136,150,0.22)",
                 hovertemplate=f"block %{{x}}, {kind}: %{{y:.4g}}<extra></extra>",
             ),
-            **place,
+            row=place[0],
+            col=place[1],
         )  # fmt: skip
 
 

@@ -25,8 +25,8 @@ _SEEDS = "other seeds"
 
 def intro(run: Run) -> None:
     """What one is looking at, in numbers."""
-    adapter = cached.adapter_of(run)
-    spec = adapter.spec
+    # One message, instead of one below every figure, where the run does not fit its base.
+    spec = cached.subject_of(run).adapter.spec
     k, r, d = len(spec.names), spec.adapter.rank, spec.d_model
     one = "one subspace" if k == 1 else f"{k} subspaces ({', '.join(spec.names)})"
     st.markdown(
@@ -54,9 +54,10 @@ def _choice(
 ) -> str:
     """A list whose choice stays in the URL; the first option is the default."""
     value = remembered(name, options[0], options)
+    shown = labels or {option: option for option in options}
     st.selectbox(
         label, options, key=name, on_change=written, args=(name,), width=280,
-        format_func=lambda option: (labels or {}).get(option, option),
+        format_func=lambda option: shown[option],
     )  # fmt: skip
     return value
 

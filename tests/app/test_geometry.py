@@ -1,0 +1,166 @@
+"""The Geometry page: first start, no run, broken runs, one subspace, choices in the URL."""
+
+from dataclasses import replace
+
+import pytest
+
+from csreft_core import runs as runs_module
+from csreft_core.config import preset
+from tests.page_runs import assert_no_bug, n_charts, texts
+
+PAGE = "pages/Geometry.py"
+ALL_FIGURES = 9  # pairs, angles, Gram, three leaks, mixing, drift, constraint; seeds need a run
+
+
+@pytest.fixture
+def no_examples(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
+
+
+@pytest.mark.usefixtures("tmp_runs")
+def test_first_start_shows_a_shipped_run_with_every_figure(open_app):
+    app = open_app(PAGE)
+    assert app.selectbox(key="run").value == "example:recommended-0"
+    assert n_charts(app) == ALL_FIGURES + 1
+    shown = texts(app)
+    assert "All 6 pairs are at 90.0°" in shown
+    assert "by construction" in shown
+    assert "4 skills, 2 other runs" in shown
+    assert "same settings, 2 other seeds" in app.selectbox(key="against").options
+    assert not app.error
+    app.selectbox(key="against").select("example:loreft-0").run()
+    assert_no_bug(app)
+    assert app.query_params["against"] in ("example:loreft-0", ["example:loreft-0"])
+    assert "No skill here has a subspace of the same name" in texts(app)
+
+
+@pytest.mark.usefixtures("no_examples", "tmp_runs")
+def test_without_any_run_the_page_says_what_to_do(open_app):
+    app = open_app(PAGE)
+    assert "Train one on the Train page" in texts(app)
+    assert not n_charts(app)
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_measure_and_pair_are_in_the_address(open_app, make_run):
+    make_run()
+    app = open_app(PAGE, measure="overlap", pair="plural·spelling")
+    assert n_charts(app) == ALL_FIGURES
+    assert "the overlap goes from" in texts(app)
+    assert "between plural and spelling" in texts(app)
+    first = [chart.proto.spec for chart in app.get("plotly_chart")]
+    app.selectbox(key="measure").select("chordal")
+    app.selectbox(key="pair").select("french·spelling").run()
+    assert_no_bug(app)
+    assert app.query_params["measure"] in ("chordal", ["chordal"])
+    assert app.query_params["pair"] in ("french·spelling", ["french·spelling"])
+    second = [chart.proto.spec for chart in app.get("plotly_chart")]
+    assert [a != b for a, b in zip(first, second, strict=True)] == [True, True] + [False] * 7
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_an_unknown_choice_in_the_address_gives_the_default(open_app, make_run):
+    make_run()
+    app = open_app(PAGE, measure="nothing", pair="a·b", layer="7", against="nobody")
+    assert app.selectbox(key="measure").value == "smallest_angle"
+    assert app.selectbox(key="pair").value == "french·category"
+    assert "no other finished run on this base" in texts(app)
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_layer_and_group_can_be_chosen_where_there_are_several(open_app, make_run):
+    config = preset("recommended")
+    config = replace(
+        config, adapter=replace(config.adapter, layers=(1, 3), positions="f1+l1", tied=False)
+    )
+    make_run(config=config)
+    app = open_app(PAGE, layer="3", group="1")
+    assert (app.selectbox(key="layer").value, app.selectbox(key="group").value) == ("3", "1")
+    assert "At the edited block 3" in texts(app)
+    assert not app.error
+    app.selectbox(key="layer").select("1").run()
+    assert_no_bug(app)
+    assert "At the edited block 1" in texts(app)
+
+
+@pytest.mark.usefixtures("no_examples")
+@pytest.mark.parametrize("name", ["paper", "oracle"])
+def test_runs_of_other_presets_are_shown(open_app, make_run, name):
+    make_run(config=preset(name))
+    app = open_app(PAGE, run="mine")
+    assert n_charts(app) == ALL_FIGURES
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_one_subspace_has_nothing_to_leak_into(open_app, make_run):
+    make_run(config=preset("loreft"))
+    app = open_app(PAGE, run="mine")
+    assert n_charts(app) == 4  # pairs (a message), Gram, drift, constraint
+    assert "one subspace for everything" in texts(app)
+    assert "no pair to compare" in texts(app)
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_a_run_of_another_base_gives_a_message(open_app, make_run):
+    make_run(base="f" * 64)
+    app = open_app(PAGE, run="mine")
+    assert len(app.error) == 1
+    assert "trained on a base" in app.error[0].value
+    assert not n_charts(app)
+
+
+@pytest.mark.usefixtures("no_examples")
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("adapter.safetensors", "damaged"),
+        ("skills.jsonl", "skills.jsonl:1"),
+        ("metrics.jsonl", "broken line"),
+        ("snapshots/step-00000000.safetensors", "damaged or of another adapter"),
+    ],
+)
+def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
+    path = make_run().path / broken
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{ no\n", encoding="utf-8")
+    app = open_app(PAGE, run="mine")
+    assert [message in error.value for error in app.error] == [True], app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
+    make_run(state="stopped", with_adapter=False)
+    app = open_app(PAGE, run="mine")
+    assert "no trained adapter yet" in texts(app)
+    assert not n_charts(app)
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_a_broken_neighbour_does_not_stop_the_page(open_app, make_run):
+    make_run("neighbour")
+    (make_run("second").path / "adapter.safetensors").write_text("{ no", encoding="utf-8")
+    make_run()
+    app = open_app(PAGE, run="mine", against="second")
+    assert n_charts(app) == ALL_FIGURES
+    assert any("second" in error.value and "damaged" in error.value for error in app.error)
+    app.selectbox(key="against").select("neighbour").run()
+    assert_no_bug(app)
+    assert n_charts(app) == ALL_FIGURES + 1
+    assert not app.error
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_run):
+    config = preset("recommended")
+    make_run(config=replace(config, base=replace(config.base, path="no/such-base")))
+    app = open_app(PAGE, run="mine")
+    assert not app.error
+    assert not n_charts(app)
+    app.toggle(key="autorun").set_value(True).run()
+    assert_no_bug(app)
+    assert any("no/such-base" in error.value for error in app.error)
