@@ -19,14 +19,12 @@ with start_page("States") as run:
             with left, showing_errors():
                 states.show_scree(run, view)
             with right, showing_errors():
-                states.show_energy(run, view)
-            st.header("How strong is the edit, and does it arrive?", anchor=False, divider="gray")
+                states.show_coordinates(run, view)
             with showing_errors():
                 states.show_sizes(run, view)
-            left, right = st.columns(2, gap="large")
-            with left, showing_errors():
-                states.show_coordinates(run, view)
-            with right, showing_errors():
+            with showing_errors():
+                states.show_energy(run, view)
+            with showing_errors():
                 states.show_training(run, view)
             with showing_errors():
                 states.show_separation(run, view)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from csreft_core.charts.pairs import axes_of, legend_of_kinds, pair_traces, style_of
+from csreft_core.charts.pairs import axes_of, legend_of_kinds, pair_places, pair_traces, style_of
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish
 
 
@@ -25,18 +25,18 @@ def training_states(
     axes, style = axes_of(table), style_of(table, names, palette)
     kinds = legend_of_kinds(palette, three=len(axes) == 3)
     steps = sorted(table["step"].unique())
-    pictures = {
-        step: pair_traces(table[table["step"].eq(step)], axes, style, palette) for step in steps
-    }
+    last = pair_traces(table[table["step"].eq(steps[-1])], axes, style, palette)
+    # A frame moves the traces; their looks stay.
+    pictures = [pair_places(table[table["step"].eq(step)], axes, style) for step in steps]
     frames = [
         go.Frame(
             name=str(step),
-            data=pictures[step],
-            traces=list(range(len(kinds), len(kinds) + 3 * table["skill"].nunique())),
+            data=picture,
+            traces=list(range(len(kinds), len(kinds) + len(last))),
         )
-        for step in steps
+        for step, picture in zip(steps, pictures, strict=True)
     ]
-    figure = go.Figure(data=[*kinds, *pictures[steps[-1]]], frames=frames)
+    figure = go.Figure(data=[*kinds, *last], frames=frames)
     ranges = {axis: _range(table[axis]) for axis in axes}
     if len(axes) == 3:
         figure.update_scenes(

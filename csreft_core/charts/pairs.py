@@ -1,11 +1,10 @@
 """Pairs of states, without and with the adapter, as traces that several figures share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from csreft_core.charts.theme import Palette, Style, ordered, styles
 
@@ -26,6 +25,30 @@ def style_of(
     return styles([*(names or ()), *ordered(names, table["skill"])], palette)
 
 
+def pair_places(
+    table: pd.DataFrame, axes: Sequence[str], style: Mapping[str, Style]
+) -> list[dict[str, Any]]:
+    """Places of the traces that `pair_traces` makes, in their order, as plain trace data.
+
+    For each skill three: a line per pair, the base states, the edited states.
+
+    Args:
+        table: Columns prompt, skill, kind (`base` or `edited`) and the axes; optional moved, gate.
+        axes: Two or three columns.
+        style: Of each skill.
+    """
+    kind = "scatter3d" if len(axes) == 3 else "scatter"
+    found: list[dict[str, Any]] = []
+    for skill in ordered(style, table["skill"]):
+        part = table[table["skill"].eq(skill)]
+        base, edited = (part[part["kind"].eq(kind)] for kind in ("base", "edited"))
+        found.append({"type": kind} | _joined(base, edited, axes))
+        for points in (base, edited):
+            places = {axis: points[axis].to_numpy() for axis in axes}
+            found.append({"type": kind, "customdata": _details(points)} | places)
+    return found
+
+
 def pair_traces(
     table: pd.DataFrame,
     axes: Sequence[str],
@@ -33,70 +56,43 @@ def pair_traces(
     palette: Palette,
     *,
     own: bool = False,
-    legend: bool = True,
-) -> list[go.Scatter | go.Scatter3d]:
+) -> list[dict[str, Any]]:
     """For each skill a line per pair, the base states (open) and the edited states (filled).
 
     Args:
-        table: Columns prompt, skill, kind (`base` or `edited`) and the axes; optional moved, gate.
+        table: See `pair_places`.
         axes: Two or three columns.
         style: Of each skill.
         palette: Gives the outline of one's own prompt.
         own: Stars, larger, with their own place in the legend.
-        legend: Whether the skills stand in the legend.
     """
+    places = iter(pair_places(table, axes, style))
     traces = []
     for skill in ordered(style, table["skill"]):
-        part = table[table["skill"].eq(skill)]
-        base, edited = (part[part["kind"].eq(kind)] for kind in ("base", "edited"))
         name = "your prompt" if own else skill or "no label"
         common = {"name": name, "legendgroup": name, "showlegend": False}
-        marker = "star" if own and len(axes) == 2 else style[skill].marker
+        shape = "star" if own and len(axes) == 2 else style[skill].marker
         line = {"color": style[skill].colour, "width": 4 if own else 1.5}
-        traces.append(
-            _trace(axes, _joined(base, edited, axes))(
-                mode="lines", line=line, opacity=0.9 if own else 0.45, hoverinfo="skip", **common
-            )
-        )
-        for points, kind in ((base, "base"), (edited, "edited")):
-            options = common | {"showlegend": legend and kind == "edited"}
-            looks = _marker(marker, len(axes) == 3, kind, style[skill].colour)
+        looks = {"mode": "lines", "line": line, "opacity": 0.9 if own else 0.45}
+        traces.append(next(places) | common | looks | {"hoverinfo": "skip"})
+        for kind in ("base", "edited"):
+            marker = _marker(shape, len(axes) == 3, kind, style[skill].colour)
             if own:
-                looks["size"] *= 2
+                marker["size"] *= 2
                 if kind == "edited":
-                    looks["line"] = {"color": palette.muted, "width": 2}
-            traces.append(
-                _trace(axes, points)(
-                    mode="markers",
-                    marker=looks,
-                    customdata=_details(points),
-                    hovertemplate=_hover(axes, kind),
-                    **options,
-                )
-            )
+                    marker["line"] = {"color": palette.muted, "width": 2}
+            looks = {"mode": "markers", "marker": marker, "hovertemplate": _hover(axes, kind)}
+            traces.append(next(places) | common | looks | {"showlegend": kind == "edited"})
     return traces
 
 
-def _trace(axes: Sequence[str], points: pd.DataFrame) -> Callable[..., go.Scatter | go.Scatter3d]:
-    """A trace with its places, in two or three dimensions; the rest is given later."""
-    places = {axis: points[axis] for axis in axes}
-    kind = go.Scatter3d if len(axes) == 3 else go.Scatter
-
-    def make(**options: object) -> go.Scatter | go.Scatter3d:
-        return kind(**places, **options)
-
-    return make
-
-
-def _joined(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def _joined(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> dict[str, np.ndarray]:
     """Base, edited, gap, for each prompt in turn."""
     gap = np.full(len(base), np.nan)
-    return pd.DataFrame(
-        {
-            axis: np.stack([base[axis].to_numpy(), edited[axis].to_numpy(), gap], 1).ravel()
-            for axis in axes
-        }
-    )
+    return {
+        axis: np.stack([base[axis].to_numpy(), edited[axis].to_numpy(), gap], 1).ravel()
+        for axis in axes
+    }
 
 
 def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
@@ -140,16 +136,16 @@ def _hover(axes: Sequence[str], kind: str) -> str:
 
 def legend_of_kinds(
     palette: Palette, *, three: bool = False, words: tuple[str, str] = ("base h", "edited h'")
-) -> list[go.Scatter | go.Scatter3d]:
+) -> list[dict[str, Any]]:
     """Two entries of the legend that say what open and filled markers are."""
-    kind, place = (go.Scatter3d, "xyz") if three else (go.Scatter, "xy")
     return [
-        kind(
-            **{axis: [None] for axis in place},
-            mode="markers",
-            name=word,
-            marker={"symbol": symbol, "color": palette.muted, "size": 8},
-            hoverinfo="skip",
-        )
+        {axis: [None] for axis in ("xyz" if three else "xy")}
+        | {
+            "type": "scatter3d" if three else "scatter",
+            "mode": "markers",
+            "name": word,
+            "marker": {"symbol": symbol, "color": palette.muted, "size": 8},
+            "hoverinfo": "skip",
+        }
         for word, symbol in zip(words, ("circle-open", "circle"), strict=True)
     ]

@@ -40,7 +40,7 @@ def state_scatter(
         figure.update_scenes(
             {f"{axis}axis": short[axis] for axis in axes},
             aspectmode="data",
-            camera={"eye": {"x": 1.5, "y": 1.5, "z": 0.9}},
+            camera={"eye": {"x": 1.7, "y": 1.7, "z": 1.0}},
         )
     else:
         figure.update_xaxes(title=_axis_title(table, "x", 1), zeroline=False)

@@ -149,28 +149,37 @@ def show_sizes(run: Run, view: View) -> None:
 
 
 def show_training(run: Run, view: View) -> None:
-    """The states over the steps of the training."""
+    """The states over the steps of the training, when asked for."""
+    asked = st.expander(
+        "How did the edit form in training? An animation over the steps",
+        key="states-training",
+        on_change="rerun",
+        icon=":material/animation:",
+    )
+    if not asked.open:
+        return
     edited = cached.adapter_of(run).layers
     layer = view.layer if view.layer in edited else edited[0]
-    basis = view.basis.replace(":", "-")
-    # Frames of another run or other axes must not stay: a new key makes a new chart.
-    views.show(
-        run,
-        tables.training_table,
-        animation.training_states,
-        name=f"formation-{run.name}-{layer}-{basis}-{view.n_axes}",
-        sentence=say.sentence_training,
-        options={"names": cached.skill_names(run)},
-        layer=layer,
-        basis=view.basis,
-        n_axes=view.n_axes,
-    )
+    # Frames of another run or other axes must not stay: a new name makes a new chart.
+    name = "-".join(("formation", run.name, str(layer), view.basis, str(view.n_axes)))
+    with asked:
+        views.show(
+            run,
+            tables.training_table,
+            animation.training_states,
+            name=name.replace(":", "-"),
+            sentence=say.sentence_training,
+            options={"names": cached.skill_names(run)},
+            layer=layer,
+            basis=view.basis,
+            n_axes=view.n_axes,
+        )
 
 
 def show_separation(run: Run, view: View) -> None:
-    """How well the skill can be read, when asked for: it fits thirty probes."""
+    """How well the skill can be read, when asked for: it fits many probes."""
     asked = st.expander(
-        "Where can one read the skill? Silhouette and linear probes (about two seconds)",
+        "Where can one read the skill? Silhouette and linear probes (a few seconds)",
         key="states-separation",
         on_change="rerun",
         icon=":material/category_search:",
@@ -184,7 +193,7 @@ def show_separation(run: Run, view: View) -> None:
             charts.separation_dots,
             name="separation",
             sentence=say.sentence_separation,
-            per_skill=max(view.per_skill, 12),
+            per_skill=max(view.per_skill, 24),
             gates=view.gates,
             layer=view.layer,
             position=view.position,
