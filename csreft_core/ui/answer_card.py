@@ -90,9 +90,10 @@ class Card:
 
 def _cost(answer: dict[str, Any]) -> str:
     marks = {True: "✓ right", False: "✗ wrong", None: "no known answer"}
+    who = f"run {answer['run']}, gates {answer['gate_setting']}"
     return (
         f"{marks[answer['right']]} · {answer['n_tokens']} tokens · {answer['seconds']:.2f} s · "
-        f"run {answer['run']}, gates {answer['gate_setting']}"
+        f"{'no adapter' if answer['gates'] is None else who}"
     )
 
 

@@ -190,7 +190,9 @@ def command(column: Column, given: Given, sampling: Sampling) -> str:
     if setting == "oracle":
         setting = ",".join(f"{gate:g}" for gate in (given.gates or {}).values())
     words = ["python", "-m", "csreft_core", "generate", path_of(column.run)]
-    words += [f"--prompt={column.row.prompt}", f"--gates={setting}"]
+    prompt = column.row.prompt
+    words += [f"--prompt={prompt}"] if prompt.startswith("-") else ["--prompt", prompt]
+    words += [f"--gates={setting}"]
     for name, value in asdict(sampling).items():
         if value != getattr(Sampling(), name):
             words.append(f"--{name.replace('_', '-')}={value}")

@@ -30,6 +30,8 @@ from csreft_core.ui.prompts import trained_setting, wants_answers
 from csreft_core.ui.state import remembered, written
 from csreft_core.ui.widgets import help_text
 
+_LARGEST = "the largest gate"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -192,13 +194,13 @@ def card_of(
         **asdict(asked.sampling),
         "decoding": "greedy" if asked.sampling.temperature == 0 else "drawn, same seed for all",
         **{name: version(name) for name in ("torch", "transformers", "streamlit")},
-        "asked": datetime.now(UTC).isoformat(timespec="seconds"),
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     answers = [
         {
             "title": column.title,
-            "run": column.run.name if column.gates else "none",
-            "gate_setting": column.gates or "no adapter",
+            "run": column.run.name if column.gates else None,
+            "gate_setting": column.gates or None,
             **asdict(given),
             "right": is_right(given.text, asked.row),
         }
@@ -259,11 +261,11 @@ def show_next_token(asked: Asked) -> None:
 def show_dose(asked: Asked) -> None:
     """The answer against one gate; the other gates stay at what they are."""
     gates = asked.gates
-    largest = gates.names[max(range(len(gates.own)), key=gates.own.__getitem__)]
-    subspace = remembered("dose", largest, gates.names)
+    chosen = remembered("dose", _LARGEST, (_LARGEST, *gates.names))
     if len(gates.names) > 1:
         st.selectbox(
-            "Gate to turn", gates.names, key="dose", on_change=written, args=("dose",),
+            "Gate to turn", (_LARGEST, *gates.names), key="dose",
+            on_change=written, args=("dose",),
             help="The other gates stay: at the manual values, else at the run's own.",
         )  # fmt: skip
     views.show(
@@ -275,5 +277,5 @@ def show_dose(asked: Asked) -> None:
         prompts=(asked.row.prompt,),
         gates=trained_setting(asked.run, asked.row),
         manual=gates.setting if "manual" in asked.kinds else "",
-        subspace=subspace,
+        subspace="" if chosen == _LARGEST else chosen,
     )

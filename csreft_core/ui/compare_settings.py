@@ -61,7 +61,7 @@ def choose_kinds() -> tuple[str, ...]:
     chosen = [kind for kind in _KINDS if kind in text.split(",")]
     if not chosen and text != _NONE:
         chosen = _DEFAULT.split(",")
-    st.session_state["compare-columns"] = chosen
+    _show("compare-columns", chosen)
     st.pills(
         "Columns",
         list(_KINDS),
@@ -73,6 +73,15 @@ def choose_kinds() -> tuple[str, ...]:
         width="content",
     )
     return tuple(chosen)
+
+
+def _show(key: str, value: object) -> None:
+    """Put a value into a widget; left alone where it is there, or quick keys would be undone."""
+    there = st.session_state.get(key)
+    if isinstance(value, float) and isinstance(there, float) and abs(value - there) < 1e-6:
+        return  # the browser counts steps in binary: 0.15 arrives as 0.15000000000000002
+    if there != value:
+        st.session_state[key] = value
 
 
 def _write_kinds() -> None:
@@ -133,7 +142,7 @@ def _number(
         forget(name)
         value = default
     key = f"compare-{name}"
-    st.session_state[key] = value
+    _show(key, value)
     return st.number_input(
         label, limits[0], limits[1], step=step, key=key, width=150, help=help_text(name),
         on_change=_write_number, args=(name, key, f"{default:g}"),
@@ -195,7 +204,7 @@ def choose_gates(run: Run, gates: Gates) -> None:
 
 def _slider(gates: Gates, place: int) -> None:
     name, key = gates.names[place], f"compare-gate-{place}"
-    st.session_state[key] = round(round(gates.values[place] / STEP) * STEP, 2)
+    _show(key, round(round(gates.values[place] / STEP) * STEP, 2))
     st.slider(
         name, LOWEST, HIGHEST, step=STEP, key=key, help=help_text("manual"),
         on_change=_moved, args=(key, place, gates.values),

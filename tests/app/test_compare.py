@@ -248,12 +248,13 @@ def test_the_gate_to_turn_is_in_the_address(open_app, make_run):
 @pytest.mark.usefixtures("no_examples")
 def test_the_commands_can_be_run_as_they_are_shown(open_app, make_run):
     make_run()
-    app = open_app(PAGE, run="mine", prompt="It's 2 - 1?", gates="-1,0,0,0", seed="7")
+    prompt = "-1 isn't 2?"
+    app = open_app(PAGE, run="mine", prompt=prompt, gates="-1,0,0,0", seed="7")
     shown = [code.value for code in app.code if " generate " in code.value]
     assert len(shown) == 3
     for text, gates in zip(shown, ("off", "learned", "-1,0,0,0"), strict=True):
         args = parser().parse_args(shlex.split(text)[3:])
-        assert (args.prompt, args.gates, args.seed) == ("It's 2 - 1?", gates, 7)
+        assert (args.prompt, args.gates, args.seed) == (prompt, gates, 7)
 
 
 @pytest.mark.usefixtures("no_examples")
@@ -289,7 +290,7 @@ NASTY = '<script>alert("x")</script> & ``` end'
 @pytest.fixture
 def card():
     answer = {
-        "title": "Base <b>", "run": "none", "gate_setting": "no adapter", "text": NASTY,
+        "title": "Base <b>", "run": None, "gate_setting": None, "text": NASTY,
         "gates": None, "n_tokens": 3, "seconds": 0.5, "right": False,
     }  # fmt: skip
     other = answer | {"title": "This", "gates": {"<a>": 0.5}, "right": True}
