@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
+from csreft_core.charts.words import as_text
 
 # Perceptually even, safe for colour blindness (cividis), and clear on light and dark pages.
 SHARE_SCALE = (
@@ -165,7 +166,7 @@ def token_map(
         )
     )
     labels = [
-        f"{row.token}" if row.kind == "word" else f"<i>{row.token}</i>"
+        as_text(row.token) if row.kind == "word" else f"<i>{as_text(row.token)}</i>"
         for row in tokens.itertuples()
     ]
     # Numbers, so that two equal words keep a place each.

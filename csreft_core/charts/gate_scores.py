@@ -118,7 +118,7 @@ def setting_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         part = table[table["source"] == source]
         for column, (metric, unit) in enumerate((("loss", "%{x:.4f} nats"),
                                                  ("exact_match", "%{x:.2%}"))):  # fmt: skip
-            trace = _dots(part, metric, f"{metric}_", [i], style, source, unit)
+            trace = _dots(part, metric, f"{metric}_", [float(i)], style, source, unit)
             figure.add_trace(trace.update(showlegend=False), row=1, col=column + 1)
     figure.update_xaxes(title="loss (nats per<br>answer token)", rangemode="tozero", col=1)
     figure.update_xaxes(

@@ -139,7 +139,7 @@ def _token_axis(figure: go.Figure, table: pd.DataFrame) -> None:
     """Tokens from top to bottom; those that the user did not write stand in brackets."""
     tokens = table.drop_duplicates("position").sort_values("position")
     labels = [
-        _plain(row.token) if row.kind == "word" else f"<i>[{_plain(row.token)}]</i>"
+        as_text(row.token) if row.kind == "word" else f"<i>[{as_text(row.token)}]</i>"
         for row in tokens.itertuples()
     ]
     # Numbers, so that two equal words keep a place each.
@@ -152,7 +152,7 @@ def _token_axis(figure: go.Figure, table: pd.DataFrame) -> None:
     )
 
 
-def _plain(token: object) -> str:
+def as_text(token: object) -> str:
     """A token such as `<bos>` is text, not a tag."""
     return str(token).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

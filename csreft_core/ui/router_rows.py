@@ -10,6 +10,7 @@ from csreft_core.analysis import gate_sentences as say
 from csreft_core.analysis import gates
 from csreft_core.charts import gate_maps, gate_scores
 from csreft_core.charts import gates as gate_charts
+from csreft_core.errors import AdapterError
 from csreft_core.runs import Run
 from csreft_core.skills import TEST_SPLITS
 from csreft_core.ui import cached, library, views
@@ -37,8 +38,11 @@ def control_runs(run: Run) -> tuple[str, ...]:
     other = library.example("recommended" if first_token else "paper", library.all_runs())
     if other is None or other.path == run.path or not other.adapter_path.exists():
         return ()
-    spec = cached.adapter_of(run).spec
-    same = cached.adapter_of(other).spec.base_fingerprint == spec.base_fingerprint
+    try:
+        theirs = cached.adapter_of(other).spec.base_fingerprint
+    except AdapterError:
+        return ()  # A damaged control must not take the run's own figures away.
+    same = theirs == cached.adapter_of(run).spec.base_fingerprint
     return (views.path_of(other),) if same else ()
 
 
