@@ -40,7 +40,6 @@ class Asked:
     run: Run
     row: Row
     kinds: tuple[str, ...]
-    other: Run | None
     sampling: Sampling
     gates: settings.Gates
     columns: tuple[Column, ...]
@@ -89,7 +88,7 @@ def choose(run: Run, row: Row) -> Asked | None:
     if "manual" in kinds:
         settings.choose_gates(run, gates)
     columns = settings.columns_of(run, row, kinds, gates, other)
-    return Asked(run, row, kinds, other, sampling, gates, tuple(columns), pressed)
+    return Asked(run, row, kinds, sampling, gates, tuple(columns), pressed)
 
 
 def _is_asked(run: Run, row: Row, now: bool) -> bool:
@@ -232,11 +231,13 @@ def _warn_unknown(asked: Asked) -> None:
 def show_next_token(asked: Asked) -> None:
     """The next token in the base and in each column."""
     others, name = (), ""
-    if asked.other is not None:
-        if asked.other.config().base == asked.run.config().base:
-            others, name = (views.path_of(asked.other),), asked.other.name
+    column = next((c for c in asked.columns if c.kind == "other"), None)
+    # An adapter that could not answer has said so in its column.
+    if column is not None and kept(column, asked.sampling) is not None:
+        if column.run.config().base == asked.run.config().base:
+            others, name = (views.path_of(column.run),), column.run.name
         else:
-            st.caption(f"{asked.other.name} has another base: its tokens are not those here.")
+            st.caption(f"{column.run.name} has another base: its tokens are not those here.")
     shown = {"learned": THIS, "manual": MANUAL, "other": name}
     manual = asked.gates.setting if "manual" in asked.kinds else ""
     columns = [shown[kind] for kind in asked.kinds if shown.get(kind)]

@@ -15,6 +15,7 @@ from csreft_core.skills import Row
 from csreft_core.ui import cached, library
 from csreft_core.ui.answer_column import Column, Sampling
 from csreft_core.ui.prompts import trained_setting
+from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.state import forget, keep, remembered, written
 from csreft_core.ui.widgets import help_text
 
@@ -242,8 +243,14 @@ def columns_of(
         "manual": Column("manual", MANUAL.capitalize(), run, manual, row),
     }
     if other is not None:
-        known = {r.prompt: r for r in reversed(cached.rows_of(other))}.get(row.prompt, row)
-        skills = known.skills if trained_setting(other, known) == "oracle" else ()
-        asked = Row(skills, row.prompt, row.response, row.split)
-        columns["other"] = Column("other", other.name, other, trained_setting(other, known), asked)
+        with showing_errors():
+            columns["other"] = _other_column(other, row)
     return [columns[kind] for kind in kinds if kind in columns]
+
+
+def _other_column(other: Run, row: Row) -> Column:
+    known = {r.prompt: r for r in reversed(cached.rows_of(other))}.get(row.prompt, row)
+    gates = trained_setting(other, known)
+    skills = known.skills if gates == "oracle" else ()
+    asked = Row(skills, row.prompt, row.response, row.split)
+    return Column("other", other.name, other, gates, asked)

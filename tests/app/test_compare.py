@@ -138,7 +138,19 @@ def test_another_run_of_another_base_is_a_message_in_its_column(open_app, make_r
     make_run("theirs", base="f" * 64)
     app = open_app(PAGE, run="mine", columns="learned,other", other="theirs", prompt=PROMPT)
     assert n_columns(app) == 1
-    assert any("trained on a base" in e.value for e in app.error)
+    assert [("trained on a base" in e.value) for e in app.error] == [True]
+    assert n_charts(app) == 2
+
+
+@pytest.mark.usefixtures("no_examples")
+def test_another_run_with_a_broken_file_is_one_message(open_app, make_run):
+    make_run()
+    run = make_run("theirs")
+    (run.path / "skills.jsonl").write_text("{ no", encoding="utf-8")
+    app = open_app(PAGE, run="mine", columns="learned,other", other="theirs", prompt=PROMPT)
+    assert n_columns(app) == 1
+    assert [("skills.jsonl:1" in e.value) for e in app.error] == [True]
+    assert n_charts(app) == 2
 
 
 @pytest.mark.usefixtures("no_examples")
