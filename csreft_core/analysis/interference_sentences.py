@@ -41,7 +41,7 @@ def _interval(row: pd.Series) -> str:
 
 
 def _highest(table: pd.DataFrame, column: str = "change") -> pd.Series:
-    return table.loc[table[column].idxmax()]
+    return table.nlargest(1, column).iloc[0]
 
 
 def sentence_settings(table: pd.DataFrame) -> str:
@@ -223,7 +223,8 @@ def correlation(table: pd.DataFrame) -> tuple[float, float, float]:
         warnings.simplefilter("ignore")  # of an interval that three pairs do not have
         found = pearsonr(x, y)
         low, high = found.confidence_interval(0.95)
-    return float(found.statistic), float(low), float(high)
+    r = found.statistic  # pyright: ignore[reportAttributeAccessIssue] - missing in its stubs
+    return float(r), float(low), float(high)
 
 
 def sentence_overlap(table: pd.DataFrame) -> str:

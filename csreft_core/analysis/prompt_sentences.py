@@ -8,7 +8,7 @@ def sentence_patterns(table: pd.DataFrame) -> str:
     if table.empty:
         return "There are no patterns."
     patterns, used = table[table["kind"] != "in use"], table[table["kind"] == "in use"].iloc[0]
-    best, base = patterns.loc[patterns["log_probability"].idxmax()], patterns.iloc[0]
+    best, base = patterns.nlargest(1, "log_probability").iloc[0], patterns.iloc[0]
     which = "all gates closed" if best["n_open"] == 0 else f"open gates {best['open']}"
     return (
         f"Of {len(patterns)} patterns, {which} give {table['answer'].iloc[0]!r} the highest "
@@ -22,7 +22,7 @@ def sentence_divergence(table: pd.DataFrame) -> str:
     if table.empty:
         return "There are no patterns."
     patterns, used = table[table["kind"] == "pattern"], table[table["kind"] == "in use"].iloc[0]
-    top = patterns.loc[patterns["kl"].idxmax()]
+    top = patterns.nlargest(1, "kl").iloc[0]
     return (
         f"Open gates {top['open']} move the next token furthest from the base: {top['kl']:.3f} "
         f"nats; the {used['setting']} gates {used['kl']:.3f}."
@@ -33,7 +33,7 @@ def sentence_shapley(table: pd.DataFrame) -> str:
     """The gate that adds most to the answer, the one that takes most, and their sum."""
     if table.empty:
         return "There are no gates."
-    top, last = table.loc[table["shapley"].idxmax()], table.loc[table["shapley"].idxmin()]
+    top, last = table.nlargest(1, "shapley").iloc[0], table.nsmallest(1, "shapley").iloc[0]
     total = float(table["all"].iloc[0] - table["closed"].iloc[0])
     does = "adds most to" if top["shapley"] > 0 else "takes least from"
     text = f"{top['subspace']} {does} the answer's log-probability: {top['shapley']:+.3f} nats"
@@ -51,7 +51,7 @@ def sentence_interactions(table: pd.DataFrame) -> str:
     """The pair of gates that is furthest from adding up."""
     if table.empty:
         return "There is one gate, so there are no pairs."
-    top = table.loc[table["interaction"].abs().idxmax()]
+    top = table.sort_values("interaction", key=abs).iloc[-1]
     more = "more" if top["interaction"] > 0 else "less"
     return (
         f"{top['first']} and {top['second']} do {more} together than apart: "
@@ -63,7 +63,7 @@ def sentence_tokens(table: pd.DataFrame) -> str:
     """The likeliest token before and after."""
     if table.empty:
         return "There are no tokens."
-    before, after = (table.loc[table[c].idxmin()] for c in ("rank_base", "rank_adapter"))
+    before, after = (table.nsmallest(1, c).iloc[0] for c in ("rank_base", "rank_adapter"))
     if before["token"] == after["token"]:
         return (
             f"The likeliest token stays {after['token']!r}: its probability goes from "

@@ -4,7 +4,7 @@ They are runs like any other, with the rows of one skill to train on and all row
 Nothing here starts a training.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def find_only_runs(config: Config, skills: Iterable[str], name: str, root: Path)
         skills: To look for.
         name: Of the run that they are made from.
         root: Folder of the runs.
+        read: Gives the data of a run; the app keeps what it has read.
     """
     found: dict[str, Run] = {}
     runs = list_runs(root)
@@ -70,21 +71,17 @@ def find_only_runs(config: Config, skills: Iterable[str], name: str, root: Path)
         start = only_name(name, skill)
         for run in runs:
             if run.name.startswith(start) and same_settings(run.config(), config) and (
-                trained_skills(run) == (skill,)
+                trained_skills(read(run)) == (skill,)
             ):  # fmt: skip
                 found[skill] = run
                 break
     return found
 
 
-def trained_skills(run: Run) -> tuple[str, ...]:
-    """The skills that a run has train rows of.
-
-    Raises:
-        RunError: its rows are missing or broken.
-    """
-    rows = run.skill_set().rows
-    return tuple(dict.fromkeys(s for row in rows if row.split == "train" for s in row.skills))
+def trained_skills(skill_set: SkillSet) -> tuple[str, ...]:
+    """The skills that have train rows."""
+    rows = (row for row in skill_set.rows if row.split == "train")
+    return tuple(dict.fromkeys(skill for row in rows for skill in row.skills))
 
 
 def the_trained_skill(run: Run) -> str:
@@ -93,7 +90,7 @@ def the_trained_skill(run: Run) -> str:
     Raises:
         RunError: it has those of none or of several.
     """
-    skills = trained_skills(run)
+    skills = trained_skills(run.skill_set())
     if len(skills) != 1:
         raise RunError(
             f"run {run.name!r} learns {len(skills)} skills; give runs that learn one skill each"

@@ -1,5 +1,7 @@
 """Heat-maps of signed values: diverging colours centred at 0, the value printed in each cell."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -84,8 +86,8 @@ def cell_axes(
     place: tuple[int, int] | None = None,
 ) -> None:
     """Titles and labels of rows and columns, the first row on top."""
-    where = {} if place is None else {"row": place[0], "col": place[1]}
-    shown = {"showgrid": False, "zeroline": False, "ticks": ""}
+    where: dict[str, Any] = {} if place is None else {"row": place[0], "col": place[1]}
+    shown: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
     figure.update_xaxes(title=columns[0], tickvals=list(range(len(columns[1]))),
                         ticktext=columns[1], **shown, **where)  # fmt: skip
     figure.update_yaxes(title=rows[0], tickvals=list(range(len(rows[1]))), ticktext=rows[1],

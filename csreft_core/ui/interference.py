@@ -145,7 +145,7 @@ def show_cell(run: Run, rows: dict[str, Any]) -> None:
     settings = [s for s in dict.fromkeys(table["setting"]) if s != "off"]
     skills = list(dict.fromkeys(table["skill"]))
     wrong = table[table["setting"].isin(settings) & (table["kind"] == "run")]
-    worst = wrong.loc[wrong["change"].idxmax()]
+    worst = wrong.nlargest(1, "change").iloc[0]
     remembered("i-gates", worst["setting"], settings)
     remembered("i-skill", worst["skill"], skills)
     with st.container(horizontal=True):

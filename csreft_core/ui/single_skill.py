@@ -47,7 +47,8 @@ def show_single_skill(run: Run) -> None:
 def _found(run: Run) -> dict[str, Run]:
     """The runs that learn one skill with the settings of this one, in the order of the skills."""
     names = cached.skill_names(run)
-    return find_only_runs(only_config(run.config()), names, run.name, runs_root())
+    config = only_config(run.config())
+    return find_only_runs(config, names, run.name, runs_root(), cached.skill_set_of)
 
 
 def _offer(run: Run, found: dict[str, Run], label: str, key: str) -> None:

@@ -435,7 +435,7 @@ def test_only_one_skill_is_trained_and_the_skills_keep_their_order(tmp_path):
     )
     run = create_run(tmp_path / "r", preset("recommended"), part)
     assert run.skill_set().names == ("b", "a")  # as read from the file: k and the names stay
-    assert trained_skills(run) == ("a",)
+    assert trained_skills(run.skill_set()) == ("a",)
 
 
 def test_a_skill_that_cannot_be_trained_or_measured_is_refused():

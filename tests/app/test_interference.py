@@ -1,0 +1,260 @@
+"""The Interference page: first start, other runs, its address, and trainings on request."""
+
+from dataclasses import replace
+
+import pytest
+
+from csreft_core import jobs
+from csreft_core import runs as runs_module
+from csreft_core.config import preset
+from csreft_core.runs import Run, create_run
+from csreft_core.skills import SkillSet
+from tests.page_runs import SKILLS, assert_no_bug, n_charts, records, texts
+
+PAGE = "pages/Interference.py"
+
+
+@pytest.fixture(autouse=True)
+def no_examples(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
+
+
+@pytest.fixture
+def examples(monkeypatch, tmp_path, make_run):
+    """Two shipped runs, untrained but whole: one and its control."""
+    folder = tmp_path / "examples"
+    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    make_run("recommended-0", root=folder)
+    make_run("loreft-0", config=preset("loreft"), root=folder)
+
+
+@pytest.fixture
+def submitted(monkeypatch, tmp_runs):
+    """What the page asks to train; the runs are made, no process is started."""
+    asked: list[tuple[Run, object, SkillSet]] = []
+
+    def submit(config, skill_set, name):
+        run = create_run(tmp_runs / name, config, skill_set)
+        asked.append((run, config, skill_set))
+        return run
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return asked
+
+
+def of_address(app, name):
+    value = app.query_params[name]
+    return value[0] if isinstance(value, list) else value
+
+
+def finish(run):
+    """As the trainer leaves it."""
+    for record in records():
+        run.append_metric(record)
+    run.write_status(replace(run.status(), state="finished", step=4))
+
+
+@pytest.mark.usefixtures("tmp_runs")
+def test_without_any_run_the_page_says_what_to_do(open_app):
+    app = open_app(PAGE)
+    assert "Train a run of your own" in texts(app)
+    assert not n_charts(app)
+    assert not app.error
+
+
+@pytest.mark.usefixtures("examples", "tmp_runs")
+def test_first_start_shows_matrix_pairs_and_a_prompt(open_app, submitted):
+    app = open_app(PAGE, **{"i-rows": "10"})
+    assert app.selectbox(key="run").value == "example:recommended-0"
+    # Matrix, its cell, pairs, bottleneck; patterns, divergence, Shapley, interactions, tokens.
+    assert n_charts(app) == 9
+    assert not app.error
+    shown = texts(app)
+    assert "Which gates help or hurt which skill?" in shown
+    assert "The control loreft-0 has" in shown
+    assert "run:loreft-0" in app.selectbox(key="i-gates").options or any(
+        "loreft-0" in option for option in app.selectbox(key="i-gates").options
+    )
+    assert len(app.dataframe) == 1
+    assert not submitted  # nothing starts without a click
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "charts"),
+    [("oracle", "learned", 8), ("loreft", "uniform", 6), ("paper", None, 9)],
+)
+def test_runs_of_every_preset(open_app, make_run, name, absent, charts):
+    make_run(config=preset(name))
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    assert n_charts(app) == charts
+    assert not app.error
+    options = app.selectbox(key="i-gates").options
+    assert absent not in options
+    if name == "loreft":
+        assert "need several" in texts(app)
+        assert not [b for b in app.button if b.key in ("i-train", "i-train-control")]
+    else:
+        assert "No control row: there is no shared LoReFT of rank 8" in texts(app)
+    if name == "oracle":
+        assert "This run has no learned gates" in texts(app)
+
+
+def test_a_run_of_another_base_gives_one_message(open_app, make_run):
+    make_run(base="f" * 64)
+    app = open_app(PAGE, run="mine")
+    assert [("trained on a base" in error.value) for error in app.error] == [True]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"), [("adapter.safetensors", "damaged"), ("skills.jsonl", "skills.jsonl:1")]
+)
+def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
+    run = make_run()
+    (run.path / broken).write_text("{ no", encoding="utf-8")
+    app = open_app(PAGE, run="mine")
+    assert any(message in error.value for error in app.error), [e.value for e in app.error]
+
+
+def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
+    make_run(state="stopped", with_adapter=False)
+    app = open_app(PAGE, run="mine")
+    assert "no trained adapter yet" in texts(app)
+    assert not app.error
+
+
+def test_an_empty_prompt_leaves_the_other_panels(open_app, make_run):
+    make_run()
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app.text_input(key="prompt").set_value(" ").run()
+    assert_no_bug(app)
+    assert any("prompt is empty" in error.value for error in app.error)
+    assert n_charts(app) == 4
+
+
+def test_choices_are_in_the_address_and_unknown_ones_are_left(open_app, make_run):
+    make_run()
+    chosen = {"i-rows": "10", "i-measure": "S", "i-gates": "only:plural", "i-skill": "spelling"}
+    app = open_app(PAGE, run="mine", **chosen)
+    assert app.selectbox(key="i-gates").value == "only:plural"
+    assert app.selectbox(key="i-skill").value == "spelling"
+    assert "Does one gate alone help or hurt each skill?" in texts(app)
+    app.selectbox(key="i-skill").select("plural").run()
+    assert_no_bug(app)
+    assert of_address(app, "i-skill") == "plural"
+    assert "prompts of plural" in texts(app)
+    wrong = dict.fromkeys((*chosen, "i-split", "i-unit", "i-pool"), "nothing")
+    other = open_app(PAGE, run="mine", **wrong)
+    assert not other.error
+    assert other.selectbox(key="i-split").value == "test"
+
+
+def test_the_answer_can_be_changed_and_does_not_stay_for_another_prompt(open_app, make_run):
+    make_run()
+    app = open_app(PAGE, run="mine", prompt="What is the plural of dog?", **{"i-rows": "10"})
+    known = app.text_input(key="i-answer").value
+    app.text_input(key="i-answer").set_value("le chien").run()
+    assert_no_bug(app)
+    assert of_address(app, "i-answer") == "le chien"
+    assert "'le chien'" in texts(app)
+    app.text_input(key="prompt").set_value("Spell the word cat.").run()
+    assert_no_bug(app)
+    assert app.text_input(key="i-answer").value not in ("le chien", known)
+    assert "i-answer" not in app.query_params
+
+
+def test_the_answer_of_a_link_holds(open_app, make_run):
+    make_run()
+    asked = {"prompt": "What is the plural of dog?", "i-answer": "cats", "i-rows": "10"}
+    app = open_app(PAGE, run="mine", **asked)
+    assert app.text_input(key="i-answer").value == "cats"
+
+
+def test_more_than_eight_subspaces_are_too_many_patterns(open_app, make_run):
+    config = preset("recommended")
+    adapter = replace(config.adapter, n_subspaces=9)
+    router = replace(config.router, supervision=0.0)
+    make_run(config=replace(config, adapter=adapter, router=router))
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    assert "2^9 = 512 patterns" in texts(app)
+    assert not app.error
+    assert not [e for e in app.expander if "Regret" in e.label]
+
+
+def test_regret_and_overlap_are_computed_when_opened(open_app, make_run):
+    make_run()
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    before = n_charts(app)
+    app.session_state["i-regret"] = True
+    app.session_state["i-overlap"] = True
+    app.run()
+    assert_no_bug(app)
+    assert n_charts(app) == before + 2
+    shown = texts(app)
+    assert "The scatter cannot answer" in shown
+    assert "from the best pattern of each prompt" in shown
+
+
+def test_one_training_for_each_skill_is_queued_on_request(open_app, make_run, submitted):
+    make_run()
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    assert "4 trainings of 4 steps, one after the other; mine took 4 s" in texts(app)
+    assert not submitted
+    app.button(key="i-train").click().run()
+    assert_no_bug(app)
+    assert [run.name for run, _, _ in submitted] == [f"mine-only-{skill}" for skill in SKILLS]
+    for (_, config, rows), skill in zip(submitted, SKILLS, strict=True):
+        assert config == replace(make_config(submitted), provenance=None)
+        assert {row.skills for row in rows.rows if row.split == "train"} == {(skill,)}
+        assert rows.names == SKILLS
+    shown = [bar.proto.text if hasattr(bar, "proto") else "" for bar in app.get("progress")]
+    assert len(shown) == 4
+    assert not [b for b in app.button if b.key == "i-train"]  # they are there, or wait
+    assert not app.error
+
+
+def make_config(submitted):
+    return submitted[0][0].config()
+
+
+def test_finished_trainings_are_shown_beside_their_control(open_app, make_run, submitted):
+    make_run()
+    make_run("shared", config=preset("loreft"))
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    before = n_charts(app)
+    app.button(key="i-train").click().run()
+    app.button(key="i-train-control").click().run()
+    assert_no_bug(app)
+    assert len(submitted) == 8
+    assert [run.name for run, _, _ in submitted][4:] == [f"shared-only-{s}" for s in SKILLS]
+    for run, _, _ in submitted:
+        finish(run)
+    app.run()
+    assert_no_bug(app)
+    assert n_charts(app) == before + 1
+    shown = texts(app)
+    assert "This run's settings (4 trained skills)" in shown
+    assert "Shared control (4 trained skills)" in shown
+    assert not [b for b in app.button if b.key in ("i-train", "i-train-control")]
+
+
+def test_a_skill_that_cannot_be_measured_starts_nothing(open_app, make_run, submitted):
+    run = make_run()
+    lines = (run.path / "skills.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if '"plural"' not in line or '"train"' in line]
+    (run.path / "skills.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app.button(key="i-train").click().run()
+    assert_no_bug(app)
+    assert not submitted
+    assert any("'plural' has train rows only" in error.value for error in app.error)
+
+
+def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_run):
+    config = preset("recommended")
+    make_run(config=replace(config, base=replace(config.base, path="no/such-base")))
+    app = open_app(PAGE, run="mine")
+    assert not app.error
+    assert not n_charts(app)
+    app.toggle(key="autorun").set_value(True).run()
+    assert_no_bug(app)
+    assert any("no/such-base" in error.value for error in app.error)
