@@ -132,17 +132,18 @@ def edit_energies(adapter: CSReFT, points: p.Points, layer: int) -> Float[np.nda
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@torch.no_grad()
 def _by_group(adapter: CSReFT, points: p.Points, layer: int) -> Iterator[tuple[np.ndarray, Maps]]:
     """Which points a group of the edit moves, and its map to edit coordinates, offset and R."""
-    for group, (to_edit, b, R) in enumerate(adapter.at(layer).folded()):
+    with torch.no_grad():
+        maps = adapter.at(layer).folded()
+    for group, (to_edit, b, R) in enumerate(maps):
         rows = np.maximum(points.group, 0) == group
         linear = np.zeros(R.shape) if to_edit is None else _numbers(to_edit)
         yield rows, (linear, _numbers(b), _numbers(R))
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy().astype(np.float64)
+    return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 @dataclass(frozen=True)

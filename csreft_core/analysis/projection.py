@@ -23,6 +23,7 @@ from csreft_core.subspaces import orthonormal_rows
 
 Matrix = Float[np.ndarray, "point d_model"]
 AxisRows = Float[np.ndarray, "axis d_model"]
+GivenRows = Float[np.ndarray, "given d_model"]
 
 BASES = ("base", "joint", "differences")
 """What axes can be fitted on; `subspace:<name>` takes the axes of one subspace."""
@@ -222,7 +223,7 @@ def index_of(adapter: CSReFT, name: str) -> int:
 
 
 def fit_axes(
-    base: Matrix, edited: Matrix, basis: str, n_axes: int, first: AxisRows | None = None
+    base: Matrix, edited: Matrix, basis: str, n_axes: int, first: GivenRows | None = None
 ) -> AxisRows:
     r"""Orthonormal axes to draw states on, by `sklearn.decomposition.PCA`; own choice of bases.
 
