@@ -17,6 +17,8 @@ SHARE_SCALE = (
 )  # fmt: skip
 _NO_GATES = "No gates to compare: no prompt was given."
 _MOST_PATTERNS = 8
+# More tokens leave no room for a number in a cell.
+_MOST_PRINTED = 14
 
 
 def mean_gate_map(
@@ -149,6 +151,7 @@ def token_map(
     tokens = table.drop_duplicates("position").sort_values("position")
     wide = table.pivot_table(index="subspace", columns="position", values="gate", sort=False)
     values = wide.loc[subspaces, tokens["position"]].to_numpy()
+    places = list(zip(tokens["position"], tokens["token"], strict=True))
     figure = go.Figure(
         go.Heatmap(
             z=values,
@@ -160,9 +163,13 @@ def token_map(
             colorbar={"title": "gate", "thickness": 12},
             xgap=1,
             ygap=1,
-            text=[list(tokens["token"])] * len(subspaces),
-            customdata=[[name] * len(tokens) for name in subspaces],
-            hovertemplate="%{text} (position %{x})<br>%{customdata}: gate %{z:.4f}<extra></extra>",
+            text=np.vectorize(_short)(values) if len(tokens) <= _MOST_PRINTED else None,
+            texttemplate="%{text}" if len(tokens) <= _MOST_PRINTED else None,
+            customdata=[
+                [f"{as_text(token)} (position {i})<br>{name}" for i, token in places]
+                for name in subspaces
+            ],
+            hovertemplate="%{customdata}: gate %{z:.4f}<extra></extra>",
         )
     )
     labels = [

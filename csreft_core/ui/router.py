@@ -47,7 +47,11 @@ def facts(run: Run) -> None:
         )
         return
     place = "token embeddings" if router.layer == EMBEDDING else f"output of block {router.layer}"
-    once = "for each token" if _per_token(run) else "once for a whole prompt"
+    once = (
+        "for each token; single gates of a prompt below are those of its last token"
+        if _per_token(run)
+        else "once for a whole prompt"
+    )
     taught = f"the task loss and the skill labels (weight {router.supervision:g})"
     st.caption(
         f"Reads: {READS[router.input]}, from the {place}. Decides: {once} ({router.gate} gates, "
@@ -153,6 +157,11 @@ def show_tokens(run: Run, row: Row) -> None:
         return
     names = cached.skill_names(run)
     table = cached.table(gates.tokens_table, run, prompts=(row.prompt,))
+    st.subheader("Which gate acts on which word?", anchor=False)
+    st.caption(
+        "This router decides for each token. Under a token stands its strongest gate, decided from "
+        "the prompt up to there; [brackets] are not your words. Point at a token for all gates."
+    )
     st.html(ribbon(table, names, dark=st.context.theme.type == "dark"))
     views.show(
         run,

@@ -40,14 +40,14 @@ def test_swapped_names_lose_no_information():
 
 
 def test_constant_gates_tell_nothing():
-    rows = rows_of(np.tile([0.9, 0.5, 0.1, 0.6], (20, 1)), SKILLS * 5)
+    rows = rows_of(np.tile([0.9, 0.5, 0.1, 0.3], (20, 1)), SKILLS * 5)
     assert value(rows, "nmi") == 0.0
     assert value(rows, "matched_accuracy") == 0.25
     assert value(rows, "range", "a") == 0.0
     assert value(rows, "variance", "a") == pytest.approx(0.0, abs=1e-15)
     assert value(rows, "entropy", "b") == pytest.approx(np.log(2))
-    assert value(rows, "dead_gates") == 2.0  # 0.5 is not above the threshold
-    assert value(rows, "always_open_gates") == 2.0
+    assert value(rows, "dead_gates") == 3.0  # 0.5 is not above the threshold
+    assert value(rows, "always_open_gates") == 1.0
 
 
 def test_shuffled_gates_tell_next_to_nothing():

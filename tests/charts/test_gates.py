@@ -183,6 +183,8 @@ def test_equal_tokens_keep_a_place_each_and_the_scale_is_fixed():
     (cells,) = figure.data
     assert np.asarray(cells.z).tolist() == [[0.0, 0.25, 0.5], [0.125, 0.375, 0.625]]
     assert (cells.zmin, cells.zmax) == (0, 1)
+    assert np.asarray(cells.text).tolist() == [["0.00", "0.25", "0.50"], ["0.12", "0.38", "0.62"]]
+    assert cells.customdata[1][0] == "&lt;bos&gt; (position 0)<br>b"
     assert list(figure.layout.xaxis.tickvals) == [0, 1, 2]
     assert list(figure.layout.xaxis.ticktext) == ["<i>&lt;bos&gt;</i>", "dog", "dog"]
 
