@@ -53,7 +53,13 @@ def only_name(name: str, skill: str) -> str:
     return run_name(f"{name}-only-{skill}", Path("there-is-no-such-folder"))
 
 
-def find_only_runs(config: Config, skills: Iterable[str], name: str, root: Path) -> dict[str, Run]:
+def find_only_runs(
+    config: Config,
+    skills: Iterable[str],
+    name: str,
+    root: Path,
+    read: Callable[[Run], SkillSet] = Run.skill_set,
+) -> dict[str, Run]:
     """The runs that learn one skill only, by that skill; the newest of each.
 
     A run counts if it has the name, the settings, and train rows of that skill alone.
