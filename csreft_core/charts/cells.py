@@ -103,6 +103,7 @@ def finish_cells(
     alt: str,
     palette: Palette,
     height: int,
+    more_helps: bool = False,
 ) -> go.Figure:
     """Give a figure of cells one colour scale, centred at 0, and what all figures have.
 
@@ -114,8 +115,10 @@ def finish_cells(
         alt: Text for screen readers.
         palette: Colours of everything but the cells.
         height: Pixels.
+        more_helps: Values above 0 help, so they are blue, as what helps is everywhere.
     """
     most = float(values.abs().max()) or 1.0
+    colours = DIVERGING[::-1] if more_helps else DIVERGING
     finish(figure, question=question, alt=alt, palette=palette, height=height)
     # The title is a note of its own: a horizontal colour bar draws its title over itself.
     figure.add_annotation(
@@ -125,7 +128,7 @@ def finish_cells(
     figure.update_layout(
         margin={"t": _TOP},
         coloraxis={
-            "colorscale": [list(stop) for stop in zip(_PLACES, DIVERGING, strict=True)],
+            "colorscale": [list(stop) for stop in zip(_PLACES, colours, strict=True)],
             "cmin": -most, "cmax": most, "cmid": 0,
             "colorbar": {
                 "orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "xanchor": "center",

@@ -193,8 +193,6 @@ def _loss_bars(
     figure = go.Figure()
     for setting in settings:
         part = table[table["setting"] == setting].set_index("skill").reindex(skills)
-        # The interval is that of the change, whose reference has no share in its width here.
-        middle = part["change"] if "change" in part else part[value]
         figure.add_bar(
             y=skills,
             x=part[value],
@@ -203,24 +201,28 @@ def _loss_bars(
             marker={"color": style[setting].colour,
                     "pattern": {"shape": style[setting].pattern, "fillmode": "replace",
                                 "solidity": 0.5}},
-            error_x={"type": "data", "symmetric": False, "array": part["high"] - middle,
-                     "arrayminus": middle - part["low"], "thickness": 1, "width": 3}
-            if value == "regret" else None,
             customdata=part[["n"]],
-            text=[f"{x:.3f}" for x in part[value]],
-            textposition="outside" if value != "regret" else "none",
+            text=[_bar_text(cell, value) for cell in part.to_dict("records")],
+            textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}, %{fullData.name}: %{x:.4f} nats a token, n = %{customdata[0]}"
             "<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title=title)
     figure.update_yaxes(autorange="reversed", title=None)
-    if value == "loss":
-        most = float(table.loc[table["setting"].isin(settings), value].max())
-        figure.update_xaxes(range=[0, 1.18 * most])
+    shown = table.loc[table["setting"].isin(settings), value]
+    room = 1.25 if value == "loss" else 1.75
+    figure.update_xaxes(range=[min(0.0, 1.1 * float(shown.min())), room * float(shown.max())])
     alt = f"Bars: {title} of {len(skills)} skills under {', '.join(settings)} gates."
     height = 110 + (26 * len(settings) + 14) * len(skills)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
+
+
+def _bar_text(cell: dict, value: str) -> str:
+    """The value and, for a regret, its interval; whiskers would cross the text of the bar."""
+    if value == "loss" or pd.isna(cell["low"]):
+        return f"{cell[value]:.3f}"
+    return f"{cell[value]:.3f} <sub>({cell['low']:.3f} to {cell['high']:.3f})</sub>"
 
 
 def overlap_scatter(
@@ -245,7 +247,8 @@ def overlap_scatter(
             marker={"color": style[run].colour, "symbol": style[run].marker, "size": 9,
                     "opacity": 0.8},
             error_y={"type": "data", "symmetric": False, "array": part["high"] - part["change"],
-                     "arrayminus": part["change"] - part["low"], "thickness": 1, "width": 0},
+                     "arrayminus": part["change"] - part["low"], "thickness": 1, "width": 0,
+                     "color": style[run].colour},
             customdata=part[["changed", "skill", "n", "constraint"]],
             hovertemplate="%{customdata[0]} beside %{customdata[1]}<br>overlap %{x:.4f}<br>"
             "change %{y:+.4f} nats a token, n = %{customdata[2]}<br>constraint %{customdata[3]}"

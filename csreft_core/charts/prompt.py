@@ -144,7 +144,7 @@ def interaction_matrix(
     alt = f"Heat-map: Shapley interaction index of {len(table)} pairs of gates, in nats."
     return finish_cells(figure, table["interaction"], "interaction on the log-probability (nats)",
                         question=question, alt=alt, palette=palette,
-                        height=170 + 46 * len(subspaces))  # fmt: skip
+                        height=170 + 46 * len(subspaces), more_helps=True)  # fmt: skip
 
 
 def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

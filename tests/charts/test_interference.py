@@ -160,10 +160,13 @@ def test_the_bottleneck_has_learned_and_oracle_bars_only():
 
 
 def test_regret_and_overlap_carry_their_intervals():
-    learned = c.regret_bars(REGRET).data[0]
-    assert (list(learned.x), learned.error_x.array[0], learned.error_x.arrayminus[0]) == (
-        [0.25], 0.25, 0.125,
-    )  # fmt: skip
+    learned, off = c.regret_bars(REGRET).data
+    assert (list(learned.x), list(off.x)) == ([0.25], [2.25])
+    assert list(learned.text) == ["0.250 <sub>(0.125 to 0.500)</sub>"]
+    one = c.regret_bars(REGRET.assign(low=float("nan"))).data[0]
+    assert list(one.text) == ["0.250"]
+    below = c.regret_bars(REGRET.assign(regret=[-0.5, 2.0])).layout.xaxis.range
+    assert below[0] < -0.5
     figure = c.overlap_scatter(OVERLAP)
     points = {trace.name: trace for trace in figure.data}
     assert (list(points["r"].x), list(points["r"].y)) == ([0.5], [1.0])

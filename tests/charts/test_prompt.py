@@ -5,6 +5,7 @@ import pytest
 
 from csreft_core.analysis import prompt as t
 from csreft_core.charts import prompt as c
+from csreft_core.charts.cells import DIVERGING
 from csreft_core.charts.theme import DARK, LIGHT
 
 PATTERNS = pd.DataFrame(
@@ -91,6 +92,8 @@ def test_interactions_are_mirrored_and_the_diagonal_is_empty():
         [None, -0.5, 0.25], [-0.5, None, 0.0], [0.25, 0.0, None],
     ]  # fmt: skip
     assert heat.text[1][2] == "0"
+    scale = c.interaction_matrix(INTERACTIONS).layout.coloraxis.colorscale
+    assert scale[-1][1] == DIVERGING[0]  # above 0 helps the answer: blue, as everywhere
 
 
 def test_tokens_have_ranks_and_arrows():
