@@ -136,9 +136,9 @@ def test_pair_matrix_is_symmetric_in_degrees_with_chance_beside():
     ]  # fmt: skip
     assert list(pairs_drawn.text[0]) == ["", "90.0", "60.0"]
     # Dark is what is shared: an angle of 0, an overlap of 1.
-    assert pairs_drawn.colorscale[0][1] == "#0b3c78"
+    assert tuple(pairs_drawn.colorscale[0]) == (0.0, "#0b3c78")
     overlap = geometry.pair_matrix(PAIRS, measure="overlap").data[0]
-    assert overlap.colorscale[-1][1] == "#0b3c78"
+    assert tuple(overlap.colorscale[-1]) == (1.0, "#0b3c78")
     assert (overlap.zmin, overlap.zmax) == (0, 1)
     assert overlap.z[0][1] == 0.5
 
@@ -209,6 +209,7 @@ def test_drift_curves_are_in_degrees_with_a_band_in_each_panel():
     assert lines["each pair"] == pytest.approx([45, 45])
     bands = [t for t in figure.data if t.name == "random (95 %)"]
     assert len(bands) == 4
+    assert [band.yaxis for band in bands] == ["y", "y", "y2", "y2"]
     assert list(bands[0].x) == [0, 50]
     assert list(bands[1].y) == pytest.approx(np.degrees([1.4, 1.4]))
     alone = drift.drift_curves(DRIFT[DRIFT["measure"] == "from the start"])
