@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from csreft_core.adapter import CSReFT
@@ -162,7 +164,7 @@ def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
     """The run's snapshots at a layer, at most so many, taken evenly; first and last stay.
 
     Raises:
-        RunError: the run has no snapshots, or none of this layer.
+        RunError: the run has no snapshots, or they are damaged or of other data.
     """
     files = [] if subject.run is None else subject.run.snapshots()
     if not files:
@@ -174,9 +176,7 @@ def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
     scored = _scored_rows(subject)
     found = []
     for path in (files[i] for i in take):
-        arrays = read_snapshot(path)
-        if f"before.{layer}" not in arrays:
-            raise RunError(f"{path.name}: has no states of layer {layer}; choose an edited layer")
+        arrays = _arrays(path, layer, len(scored))
         found.append(
             Recorded(
                 int(path.stem.removeprefix("step-")),
@@ -188,6 +188,20 @@ def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
             )
         )
     return found
+
+
+def _arrays(path: Path, layer: int, n_rows: int) -> dict[str, Tensor]:
+    try:
+        arrays = read_snapshot(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: is damaged ({error}); copy it again or train again") from None
+    expected = {"rows", "gates", *(f"{name}.{layer}" for name in ("before", "after", "R"))}
+    if not expected <= set(arrays) or int(arrays["rows"].max()) >= n_rows:
+        raise RunError(
+            f"{path}: does not fit the run's layers or its skills.jsonl; one of them was changed "
+            "after training, train again"
+        )
+    return arrays
 
 
 def _scored_rows(subject: Subject) -> list[Row]:

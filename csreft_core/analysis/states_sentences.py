@@ -14,7 +14,7 @@ def sentence_states(table: pd.DataFrame) -> str:
     """How much of the states and of the edit a picture shows, with a warning where it is little."""
     if table.empty:
         return "There are no prompts to show."
-    one = table.iloc[0]
+    one = _first(table)
     axes = [a for a in ("x", "y", "z") if a in table]
     n = int((table["kind"].eq("base") & ~table["own"]).sum())
     variance = sum(one[f"{a}_variance_frac"] for a in axes)
@@ -34,6 +34,10 @@ def sentence_states(table: pd.DataFrame) -> str:
     return f"{first}{joiner} **{edit:.1%} of the edit**{_verdict(edit, chance, one['basis'])}"
 
 
+def _first(table: pd.DataFrame) -> dict[Any, Any]:
+    return table.head(1).to_dict("records")[0]
+
+
 def _verdict(edit: float, chance: float, basis: str) -> str:
     other = "" if basis == "differences" else " Choose the axes of the differences to see it."
     if edit < chance:
@@ -42,7 +46,7 @@ def _verdict(edit: float, chance: float, basis: str) -> str:
     return f" (random axes: {chance:.1%}).{hidden}"
 
 
-def _nothing_moves(moves: float, one: pd.Series) -> str:
+def _nothing_moves(moves: float, one: dict[Any, Any]) -> str:
     size = "exactly 0" if moves == 0 else f"at most {moves:.0e} of |h|, which is rounding"
     first = int(str(one["edited_layers"]).split(",")[0])
     if one["layer"] < first:
@@ -95,7 +99,7 @@ def _needs(subject: str, cumulative: list[float]) -> str:
 
 def sentence_coordinates(table: pd.DataFrame) -> str:
     """Whether the edit carries a subspace's coordinates to their target."""
-    one, points = table.iloc[0], table[table["kind"].eq("after")]
+    one, points = _first(table), table[table["kind"].eq("after")]
     opened = points[points["gate"] > 0.5]
     closed = points[points["gate"] <= 0.5]
     parts = []

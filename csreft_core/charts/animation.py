@@ -24,7 +24,7 @@ def training_states(
         return empty(question, "This run has no snapshots of its training.", palette)
     axes, style = axes_of(table), style_of(table, names, palette)
     kinds = legend_of_kinds(palette, three=len(axes) == 3)
-    steps = sorted(table["step"].unique())
+    steps = sorted(table["step"].unique().tolist())
     last = pair_traces(table[table["step"].eq(steps[-1])], axes, style, palette)
     # A frame moves the traces; their looks stay.
     pictures = [pair_places(table[table["step"].eq(step)], axes, style) for step in steps]

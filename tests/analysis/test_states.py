@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from csreft_core.adapter import load_adapter
 from csreft_core.analysis import projection as p
 from csreft_core.analysis import states as s
 from csreft_core.analysis.subject import Subject, open_subject
@@ -518,6 +519,12 @@ def test_a_run_without_snapshots_says_so(shipped, engine, tmp_path):
         s.training_table(replace(shipped, run=open_run(folder)))
 
 
+def test_snapshots_of_other_data_are_refused(shipped):
+    few = SkillSet(shipped.skill_set.split("validation")[:40], shipped.skill_set.names)
+    with pytest.raises(RunError, match="does not fit"):
+        s.training_table(replace(shipped, skill_set=few))
+
+
 def test_many_snapshots_are_thinned_and_keep_both_ends(shipped, monkeypatch):
     monkeypatch.setattr(s, "MOST_STEPS", 3)
     steps = s.training_table(shipped)["step"].unique().tolist()
@@ -526,10 +533,10 @@ def test_many_snapshots_are_thinned_and_keep_both_ends(shipped, monkeypatch):
 
 @pytest.mark.parametrize("name", ["paper-0", "loreft-0", "oracle-0", "unsupervised-0"])
 def test_every_table_works_on_every_kind_of_run(shipped, name):
-    one = open_subject(str(ROOT / f"assets/examples/{name}"), shipped.engine)
-    gates = {"gates": "oracle"} if name == "oracle-0" else {}
+    run = open_run(ROOT / f"assets/examples/{name}")
+    one = replace(shipped, adapter=load_adapter(run.adapter_path), config=run.config(), run=run)
     for table in s.TABLES:
-        options = {} if table == "training" else gates
+        options = {} if table == "training" else {"gates": one.trained_gates}
         if table == "separation" and name != "loreft-0":
             continue  # slow, and only constant gates are special
         options |= {"per_skill": 5} if table == "separation" else {}
