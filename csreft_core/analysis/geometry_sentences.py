@@ -64,10 +64,13 @@ def _range_of(table: pd.DataFrame, run: pd.DataFrame, measure: str) -> str:
     low, median, high = (shown(x) for x in _chance(table, measure))
     values, name = run[measure], measure.replace("_", " ").replace("excess", "overlap above chance")
     top = run.iloc[int(values.to_numpy().argmax())]
+    chance = f"random: {low} to {high}, median {median} (95 % of {table.iloc[0]['draws']} draws)."
+    least, most = shown(values.min()), shown(values.max())
+    if least == most:
+        return f"The {name} is {most} for all {len(run)} pairs; {chance}"
     return (
-        f"Over {len(run)} pairs the {name} goes from {shown(values.min())} to "
-        f"{shown(values.max())} ({top['a']} and {top['b']}); random: {low} to {high}, median "
-        f"{median} (95 % of {table.iloc[0]['draws']} draws)."
+        f"Over {len(run)} pairs the {name} goes from {least} to {most} ({top['a']} and "
+        f"{top['b']}); {chance}"
     )
 
 
@@ -249,8 +252,11 @@ def _degrees(angle: float, digits: int = 1) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits behind the point, or the power of ten of what is smaller."""
-    return f"{value:.3f}" if abs(value) >= 5e-4 or value == 0 else f"{value:.0e}"
+    """Three digits behind the point, or the power of ten of what is smaller.
+
+    Below 1e-12, float64 itself has no more to tell.
+    """
+    return f"{value:.3f}" if abs(value) >= 5e-4 or abs(value) < 1e-12 else f"{value:.0e}"
 
 
 def _span(values: pd.Series) -> str:

@@ -569,6 +569,7 @@ def test_sentences_of_the_constraint_say_that_it_forces_the_angle(shipped):
     assert "by construction" in text
     assert "(rank 2, d = 128)" in text
     overlap = s.sentence_pairs(g.pairs_table(shipped), "overlap")
+    assert overlap.startswith("The overlap is 0.000 for all 6 pairs; random: 0.00")
     assert "by construction" in overlap
     assert "random: 0.002 to 0.04" in overlap
     gram = s.sentence_gram(g.gram_table(shipped))
@@ -590,6 +591,12 @@ def test_sentence_of_pairs_without_a_constraint_between_them():
         "pairs do: a and b and b and c. "
     )
     assert "57.3° to 80.2° (median 68.8°" in text
+    mean = s.sentence_pairs(pairs_of(0.5, 1.1, 0.9).assign(overlap=[0.25, 0.5, 0.125, 0, 0.1, 0.2]),
+                            "overlap")  # fmt: skip
+    assert mean == (
+        "Over 3 pairs the overlap goes from 0.125 to 0.500 (a and c); random: 0.000 to 0.200, "
+        "median 0.100 (95 % of 200 draws)."
+    )
     none = s.sentence_pairs(pairs_of(1.1, 1.2, 1.3))
     assert "None of the 3 pairs is closer than chance." in none
     assert "by construction" not in text

@@ -47,7 +47,7 @@ def test_measure_and_pair_are_in_the_address(open_app, make_run):
     make_run()
     app = open_app(PAGE, measure="overlap", pair="plural·spelling")
     assert n_charts(app) == ALL_FIGURES
-    assert "the overlap goes from" in texts(app)
+    assert "The overlap is 0.000 for all 6 pairs" in texts(app)
     assert "between plural and spelling" in texts(app)
     first = [chart.proto.spec for chart in app.get("plotly_chart")]
     app.selectbox(key="measure").select("chordal")
