@@ -52,8 +52,8 @@ def mean_gate_map(
         f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1, a panel for each of "
         f"{len(panels)} sources: {', '.join(panels)}."
     )
-    figure = _panels(panels, skills, "mean gate")
-    return finish(figure, question=question, alt=alt, palette=palette, height=figure.layout.height)
+    figure, height = _panels(panels, skills, "mean gate")
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
 def pattern_map(
@@ -95,8 +95,8 @@ def pattern_map(
         f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates, a panel "
         f"for each of {len(panels)} sources: {', '.join(panels)}."
     )
-    figure = _panels(panels, skills, "share of the<br>skill's prompts", labels=130)
-    return finish(figure, question=question, alt=alt, palette=palette, height=figure.layout.height)
+    figure, height = _panels(panels, skills, "share of the<br>skill's prompts", labels=130)
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
 def coactivation_map(
@@ -130,8 +130,8 @@ def coactivation_map(
         f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together, a panel "
         f"for each of {len(panels)} sources: {', '.join(panels)}."
     )
-    figure = _panels(panels, rows, "share of<br>prompts")
-    return finish(figure, question=question, alt=alt, palette=palette, height=figure.layout.height)
+    figure, height = _panels(panels, rows, "share of<br>prompts")
+    return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
 def token_map(
@@ -197,8 +197,10 @@ def _short(value: float) -> str:
 
 def _panels(
     panels: dict[str, tuple], rows: Sequence[str], scale: str, labels: int = 88
-) -> go.Figure:
+) -> tuple[go.Figure, int]:
     """Two panels a line, each with columns of its own; equal rows and one colour scale.
+
+    Returns the figure and its height in pixels.
 
     Args:
         panels: For each source: names of the columns, values (0 to 1), texts in the cells, hover.
@@ -207,7 +209,8 @@ def _panels(
         labels: Pixels for the names of the columns and the title of the panel below.
     """
     lines = ceil(len(panels) / 2)
-    cells = lines * 30 * len(rows) + (lines - 1) * labels
+    # At least as high as the colour scale needs.
+    cells = max(120, lines * 30 * len(rows)) + (lines - 1) * labels
     figure = make_subplots(
         rows=lines,
         cols=min(2, len(panels)),
@@ -239,8 +242,7 @@ def _panels(
     figure.update_xaxes(tickangle=-40, showgrid=False)
     figure.update_yaxes(tickvals=places, ticktext=list(rows), autorange="reversed", showgrid=False)
     figure.update_annotations(font={"size": 13})
-    return figure.update_layout(
-        height=cells + 60 + labels,
+    figure.update_layout(
         coloraxis={
             "cmin": 0,
             "cmax": 1,
@@ -248,3 +250,4 @@ def _panels(
             "colorbar": {"title": {"text": scale}, "thickness": 12, "tickvals": [0, 0.5, 1]},
         },
     )
+    return figure, cells + 60 + labels

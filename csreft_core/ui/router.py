@@ -41,8 +41,8 @@ def facts(run: Run) -> None:
     router = run.config().router
     if not has_router(run):
         st.info(
-            f"This run has no router: its gates are {router.gates} for every prompt. What follows "
-            "shows them beside the controls; choose a run with a router to see one decide.",
+            f"This run has no router: its gates are given ({router.gates}). What follows shows "
+            "them beside the controls; choose a run with a router to see one decide.",
             icon=":material/info:",
         )
         return
@@ -137,17 +137,23 @@ def show_edit(run: Run, row: Row) -> None:
 
 def show_gates(run: Run, row: Row) -> None:
     """The gates of the prompt as bars."""
-    threshold = run.config().router.threshold
+    router = run.config().router
+    decides = has_router(run)
+    heading = "Which gates are open at the last token?" if _per_token(run) else None
     views.show(
         run,
         gates.gates_table,
         gate_charts.gate_bars,
         name="gates-router",
-        sentence=lambda table: say.sentence_prompt_gates(table, threshold),
-        heading="Which gates are open at the last token?" if _per_token(run) else None,
-        options={"names": cached.skill_names(run), "threshold": threshold},
+        sentence=lambda table: (
+            say.sentence_prompt_gates(table, router.threshold)
+            if decides
+            else f"No router decides here: this run was trained with {router.gates} gates."
+        ),
+        heading=heading if decides else "Which gates does this run use?",
+        options={"names": cached.skill_names(run), "threshold": router.threshold},
         prompts=(row.prompt,),
-        gates=trained_setting(run, row) if not has_router(run) else "learned",
+        gates="learned" if decides else trained_setting(run, row),
     )
 
 

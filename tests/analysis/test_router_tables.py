@@ -92,7 +92,7 @@ def test_a_run_without_a_router_shows_the_gates_it_was_trained_with(engine):
 
 
 def test_a_control_of_another_base_is_refused(engine, tmp_runs):
-    other = tiny_subject(engine)
+    other = tiny_subject(engine, gates="uniform")  # no router: the engine is never asked
     other.adapter.spec = replace(other.adapter.spec, base_fingerprint="f" * 64)
     path = save(tmp_runs, other, "elsewhere")
     with pytest.raises(AdapterError, match="trained on a base"):

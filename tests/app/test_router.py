@@ -193,6 +193,7 @@ def test_runs_of_every_preset_have_a_page(open_app, make_run, name, look):
     assert not app.error
     assert any("has no router" in info.value for info in app.info) == (name != "unsupervised")
     assert ("Which words decide the gates?" in headings(app)) == (name == "unsupervised")
+    assert ("No router decides here" in texts(app)) == (name != "unsupervised")
 
 
 @pytest.mark.usefixtures("examples")
