@@ -54,8 +54,10 @@ def sentence_settings(table: pd.DataFrame) -> str:
         worse = own[own["low"] >= _FELT]
         mean = own["change"].mean()
         verb = "lowers" if mean < 0 else "raises"
+        setting = str(own["setting"].iloc[0])
+        gates = "Its one gate open" if setting.startswith("only:") else f"{setting.title()} gates"
         text = (
-            f"{_sentence_case(setting_label(own['setting'].iloc[0]))} gates: the adapter {verb} "
+            f"{gates}: the adapter {verb} "
             f"the loss by {abs(mean):.3f} nats a token on the mean over {len(own)} skills "
             f"({_n(own)} prompts a cell)"
         )
@@ -78,10 +80,6 @@ def sentence_settings(table: pd.DataFrame) -> str:
                          f"{top['change']:+.3f}.")  # fmt: skip
     parts += _controls(table, own)
     return " ".join(parts)
-
-
-def _sentence_case(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _trained(table: pd.DataFrame) -> pd.DataFrame | None:

@@ -211,16 +211,17 @@ def _loss_bars(
     figure.update_xaxes(title=title)
     figure.update_yaxes(autorange="reversed", title=None)
     shown = table.loc[table["setting"].isin(settings), value]
+    low, high = float(shown.min()), max(float(shown.max()), 1e-3)
     room = 1.25 if value == "loss" else 1.75
-    figure.update_xaxes(range=[min(0.0, 1.1 * float(shown.min())), room * float(shown.max())])
+    figure.update_xaxes(range=[0.0 if low >= 0 else low - 0.25 * high, room * high])
     alt = f"Bars: {title} of {len(skills)} skills under {', '.join(settings)} gates."
     height = 110 + (26 * len(settings) + 14) * len(skills)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
 def _bar_text(cell: dict, value: str) -> str:
-    """The value and, for a regret, its interval; whiskers would cross the text of the bar."""
-    if value == "loss" or pd.isna(cell["low"]):
+    """The value and, right of a regret, its interval: whiskers would cross the text of the bar."""
+    if value == "loss" or pd.isna(cell["low"]) or cell[value] < 0:
         return f"{cell[value]:.3f}"
     return f"{cell[value]:.3f} <sub>({cell['low']:.3f} to {cell['high']:.3f})</sub>"
 

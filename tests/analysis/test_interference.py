@@ -256,7 +256,7 @@ def test_the_index_is_mean_harm_over_mean_own_effect():
         gate_pairs.interference_index(pairs([[-2.0, -1.0], [-3.0, -2.0]])) == 0.0
     )  # help is no harm
     # In the ablation a gate is taken away: what it hurt gets better.
-    assert gate_pairs.interference_index(pairs([[2.0, -1.0], [1.0, 2.0]], "A")) == 0.25
+    assert gate_pairs.interference_index(pairs([[2.0, -1.0], [3.0, 2.0]], "A")) == 0.25
     assert np.isnan(gate_pairs.interference_index(pairs([[0.0, 1.0], [1.0, 0.0]])))
     foreign = pairs([[-2.0, 1.0], [0.0, -2.0]]).assign(own=False)
     assert np.isnan(gate_pairs.interference_index(foreign))
