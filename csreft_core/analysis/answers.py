@@ -170,7 +170,7 @@ def dose_table(
         points: Gates in even steps; 0, 1 and the marked gates are added.
 
     Returns:
-        prompt, subspace (that is swept), held (`manual` or `run`: where the other gates are from),
+        prompt, subspace (that is swept), held (`manual` or `run`: whence the other gates),
         gate (no unit), mark (`router` at the value of `gates`, `now` at that of
         `manual`, else empty), kind (`known answer`, or `this run's answer` where the data knows
         none; and as the control `base's answer`), answer, n_tokens, log_probability (nats, at
@@ -215,7 +215,7 @@ def _dose_of(
         columns = {
             "prompt": row.prompt,
             "subspace": subject.adapter.names[place],
-            "held": "manual" if manual else "run",
+            "held": "manual" if manual and len(held) > 1 else "run",
             "gate": doses,
             "mark": [marks.get(gate, "") for gate in doses],
             "kind": kind,

@@ -83,7 +83,6 @@ def choose(run: Run, row: Row) -> Asked | None:
     if not _is_asked(run, row, auto or pressed):
         st.info("Press Ask, or Enter in the prompt: this base may need long to answer.")
         return None
-    cached.subject_of(run)  # a damaged adapter, or one of another base, is said once
     gates = settings.read_gates(run, row)
     if "manual" in kinds:
         settings.choose_gates(run, gates)

@@ -168,6 +168,14 @@ def test_without_a_known_answer_this_runs_answer_is_scored(engine):
     assert found["answer"].iloc[0] == mine
 
 
+def test_a_single_gate_has_no_others_to_hold(engine):
+    one = replace(subject(engine), adapter=make_adapter(engine.base, k=1))
+    found = a.dose_table(one, prompts=(PROMPT,), manual="2", points=3)
+    assert set(found["held"]) == {"run"}
+    assert "by hand" not in sentence_dose(found)
+    assert set(found["mark"]) >= {"router", "now"}
+
+
 def test_the_swept_gate_is_the_largest_unless_named(engine):
     found = a.dose_table(subject(engine), prompts=(PROMPT,), gates="0.2,0.1,0.7", points=3)
     assert set(found["subspace"]) == {"skill 2"}
