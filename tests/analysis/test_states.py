@@ -188,6 +188,10 @@ def test_ones_own_prompt_is_drawn_but_moves_no_axis(engine):
     assert own["skill"].tolist() == ["", ""]
     assert not np.allclose(own[["x", "y"]].iloc[0], own[["x", "y"]].iloc[1])
     pd.testing.assert_frame_equal(both[~both["own"]].reset_index(drop=True), alone)
+    # A prompt of the data lies where it lies among the others.
+    known = s.states_table(one, prompts=(ROWS[3].prompt,))
+    again = known[known["prompt"].eq(ROWS[3].prompt)].sort_values(["kind", "own"])[["x", "y"]]
+    np.testing.assert_allclose(again.to_numpy()[::2], again.to_numpy()[1::2], atol=1e-5)
 
 
 def test_nothing_moves_below_the_edit_and_before_the_edited_token(engine):
@@ -377,6 +381,9 @@ def test_energy_is_shared_by_the_open_gates(engine):
     ]
     expected = energies[0] / (energies[0] + energies[1] / 4)  # gates enter squared
     assert own == pytest.approx(expected[::2].mean(), rel=1e-4)
+    unedited = s.energy_table(one, gates="1,1", position="-2")
+    assert unedited["share"].isna().all()
+    assert (unedited["n"] == 0).all()
     assert s.energy_table(one, gates="off").query("kind == 'gated'")["share"].isna().all()
 
 
