@@ -97,7 +97,7 @@ def measure_patterns(subject: Subject, prompts: list[str], rounds: int) -> list[
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", default=str(ROOT / "assets/examples/recommended-0"))
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=24, help="of each prompt, template included")

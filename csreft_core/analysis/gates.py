@@ -30,6 +30,7 @@ from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import check_labels, skill_name
 
+# What other modules look for under this view's name, beside the tables.
 __all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
 
 TABLES = (

@@ -11,10 +11,9 @@ from plotly.subplots import make_subplots
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 from csreft_core.charts.words import as_text
 
-# Perceptually even, safe for colour blindness (cividis), and clear on light and dark pages.
-SHARE_SCALE = (
-    (0.0, "#00224e"), (0.25, "#424e6b"), (0.5, "#7c7b78"), (0.75, "#bcae6c"), (1.0, "#fee838"),
-)  # fmt: skip
+# From dark to light, safe for colour blindness, clear on light and dark pages; it is steep where
+# neither dark nor light numbers could be read.
+SHARE_SCALE = ((0.0, "#0b2545"), (0.5, "#2c689f"), (0.65, "#9cc3e0"), (1.0, "#fee838"))
 _NO_GATES = "No gates to compare: no prompt was given."
 _MOST_PATTERNS = 8
 # More tokens leave no room for a number in a cell.
@@ -52,7 +51,7 @@ def mean_gate_map(
         f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1, a panel for each of "
         f"{len(panels)} sources: {', '.join(panels)}."
     )
-    figure, height = _panels(panels, skills, "mean gate")
+    figure, height = _panels(panels, skills, "mean gate<br>(0 to 1)")
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
@@ -95,7 +94,7 @@ def pattern_map(
         f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates, a panel "
         f"for each of {len(panels)} sources: {', '.join(panels)}."
     )
-    figure, height = _panels(panels, skills, "share of the<br>skill's prompts", labels=130)
+    figure, height = _panels(panels, skills, "open gates<br>(cells: prompts)", labels=130)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
@@ -130,7 +129,7 @@ def coactivation_map(
         f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together, a panel "
         f"for each of {len(panels)} sources: {', '.join(panels)}."
     )
-    figure, height = _panels(panels, rows, "share of<br>prompts")
+    figure, height = _panels(panels, rows, "share of prompts<br>(0 to 1)")
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
@@ -198,19 +197,18 @@ def _short(value: float) -> str:
 def _panels(
     panels: dict[str, tuple], rows: Sequence[str], scale: str, labels: int = 88
 ) -> tuple[go.Figure, int]:
-    """Two panels a line, each with columns of its own; equal rows and one colour scale.
+    """Two panels a line, each with columns of its own; equal rows, colours from 0 to 1.
 
     Returns the figure and its height in pixels.
 
     Args:
         panels: For each source: names of the columns, values (0 to 1), texts in the cells, hover.
         rows: Their names.
-        scale: Title of the colour scale.
+        scale: What the cells hold; their numbers stand in them, so that there is no colour bar.
         labels: Pixels for the names of the columns and the title of the panel below.
     """
     lines = ceil(len(panels) / 2)
-    # At least as high as the colour scale needs.
-    cells = max(120, lines * 30 * len(rows)) + (lines - 1) * labels
+    cells = lines * max(60, 30 * len(rows)) + (lines - 1) * labels
     figure = make_subplots(
         rows=lines,
         cols=min(2, len(panels)),
@@ -240,14 +238,8 @@ def _panels(
             tickvals=list(range(len(columns))), ticktext=list(columns), row=line, col=column
         )
     figure.update_xaxes(tickangle=-40, showgrid=False)
+    figure.update_xaxes(title=scale, row=lines)
     figure.update_yaxes(tickvals=places, ticktext=list(rows), autorange="reversed", showgrid=False)
     figure.update_annotations(font={"size": 13})
-    figure.update_layout(
-        coloraxis={
-            "cmin": 0,
-            "cmax": 1,
-            "colorscale": SHARE_SCALE,
-            "colorbar": {"title": {"text": scale}, "thickness": 12, "tickvals": [0, 0.5, 1]},
-        },
-    )
-    return figure, cells + 60 + labels
+    figure.update_coloraxes(cmin=0, cmax=1, colorscale=SHARE_SCALE, showscale=False)
+    return figure, cells + 100 + labels

@@ -139,17 +139,20 @@ def gates_by_source(
     sources, skills = list(dict.fromkeys(table["source"])), ordered(names, table["skill"])
     style = styles(ordered(names, [*table["subspace"], *skills]), palette)
     lines = ceil(len(sources) / 2)
+    rows_of = {s: ordered(names, table["subspace"][table["source"] == s]) for s in sources}
+    # Equal rows have their names on the left only.
+    alike = len({tuple(rows) for rows in rows_of.values()}) == 1
     figure = make_subplots(
         rows=lines,
         cols=min(2, len(sources)),
         subplot_titles=[name.replace(" (", "<br>(") for name in sources],
         shared_xaxes=True,
-        horizontal_spacing=0.16,
+        horizontal_spacing=0.05 if alike else 0.2,
         vertical_spacing=0.24 / lines,
     )
     for i, source in enumerate(sources):
         of_source = table[table["source"] == source]
-        subspaces = ordered(names, of_source["subspace"])
+        subspaces = rows_of[source]
         line, column = i // 2 + 1, i % 2 + 1
         for j, skill in enumerate(skills):
             part = of_source[of_source["skill"] == skill]
@@ -172,6 +175,7 @@ def gates_by_source(
             )  # fmt: skip
         figure.update_yaxes(
             tickvals=list(range(len(subspaces))), ticktext=subspaces,
+            showticklabels=column == 1 or not alike,
             range=[len(subspaces) - 0.4, -0.6], zeroline=False,
             row=line, col=column,
         )  # fmt: skip

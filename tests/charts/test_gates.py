@@ -130,6 +130,15 @@ def test_every_gate_of_every_source_is_a_point():
     assert len({t.marker.symbol for t in of_source}) == 2
 
 
+def test_other_subspaces_keep_their_names():
+    assert not gates.gates_by_source(DISTRIBUTION).layout.yaxis2.showticklabels
+    renamed = DISTRIBUTION.copy()
+    renamed.loc[renamed["source"] != "learned", "subspace"] = "subspace 1"
+    figure = gates.gates_by_source(renamed)
+    assert figure.layout.yaxis2.showticklabels
+    assert list(figure.layout.yaxis2.ticktext) == ["subspace 1"]
+
+
 def test_the_difference_joins_pinned_and_now():
     figure = gates.gate_difference(DIFFERENCE, ["b", "a"])
     pinned, now = (next(t for t in figure.data if t.name == n) for n in ("pinned", "now"))
