@@ -200,3 +200,10 @@ def test_white_space_is_visible():
     assert visible(" a ") == "a"
     assert visible("\n\n") == "⏎⏎"
     assert visible("") == "(nothing)"
+
+
+def test_a_prompt_that_also_stands_in_the_chat_template():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "w90 {{ messages[0]['content'] }} w91"
+    found = prompt_tokens("w90", tokenizer, "chat")
+    assert [t.kind for t in found] == ["template", "word", "template"]
