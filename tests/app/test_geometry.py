@@ -143,10 +143,14 @@ def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
 @pytest.mark.usefixtures("no_examples")
 def test_a_broken_neighbour_does_not_stop_the_page(open_app, make_run):
     make_run("neighbour")
+    make_run("stranger", base="f" * 64)
     (make_run("second").path / "adapter.safetensors").write_text("{ no", encoding="utf-8")
     make_run()
     app = open_app(PAGE, run="mine", against="second")
     assert n_charts(app) == ALL_FIGURES
+    # A run of another base has nothing to compare with; nor has the run itself.
+    assert app.selectbox(key="against").options[-2:] == ["second", "neighbour"]
+    assert not {"stranger", "mine"} & set(app.selectbox(key="against").options)
     assert any("second" in error.value and "damaged" in error.value for error in app.error)
     app.selectbox(key="against").select("neighbour").run()
     assert_no_bug(app)
