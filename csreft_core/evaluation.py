@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
 from csreft_core.skills import Batch, Example, Row, collate, encode
+
+SCORED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int)
     length = min(max_length, base.context or max_length)
     examples, n_cut = encode(rows, base.tokenizer, template, length)
     return Encoded(tuple(rows), tuple(examples), n_cut)
+
+
+def scored_rows(n: int) -> Int[np.ndarray, " taken"]:
+    """Which of n validation rows a training scores: at most `SCORED_ROWS`, evenly taken."""
+    return np.unique(np.linspace(0, n - 1, min(n, SCORED_ROWS)).astype(int))
 
 
 def row_labels(rows: Sequence[Row], names: Sequence[str]) -> Float[Tensor, "row k"]:

@@ -19,7 +19,7 @@ from csreft_core.adapter import CSReFT, build_adapter, parameter_counts, save_ad
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import Config
 from csreft_core.errors import RunError
-from csreft_core.evaluation import Encoded, encode_rows, evaluate, skill_name
+from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows, skill_name
 from csreft_core.hooking import Attachment, attach
 from csreft_core.objective import Window, batch_loss, gate_means
 from csreft_core.reporting import on_device, report, reporting, with_provenance
@@ -36,7 +36,6 @@ from csreft_core.training_state import (
 )
 
 _RECORDS = 150
-_VALIDATION_ROWS = 256
 
 
 def train(
@@ -138,9 +137,8 @@ def _prepare(
 
 
 def _spread(encoded: Encoded) -> Encoded:
-    """At most `_VALIDATION_ROWS` rows, evenly taken."""
-    n = len(encoded.rows)
-    take = np.unique(np.linspace(0, n - 1, min(n, _VALIDATION_ROWS)).astype(int))
+    """The rows that are scored."""
+    take = scored_rows(len(encoded.rows))
     return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
 
 

@@ -14,11 +14,11 @@ from csreft_core.adapter import CSReFT
 from csreft_core.analysis import projection as p
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import RunError
+from csreft_core.evaluation import scored_rows
 from csreft_core.skills import Row
 from csreft_core.snapshots import read_snapshot
 
 # As many validation rows as the trainer scores; a snapshot's `rows` are places among these.
-_SCORED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -208,5 +208,4 @@ def _scored_rows(subject: Subject) -> list[Row]:
     """The validation rows that the trainer scores, in its order."""
     splits = subject.skill_set.splits
     rows = subject.skill_set.split("validation" if "validation" in splits else "train")
-    take = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SCORED_ROWS)).astype(int))
-    return [rows[i] for i in take]
+    return [rows[i] for i in scored_rows(len(rows))]

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError, validate_call
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis.subject import open_subject
@@ -21,6 +21,8 @@ from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.runs import open_run
 from csreft_core.skills import read_skills
+
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # a subject is no plain value
 
 
 def inspect_command(args: argparse.Namespace) -> int:
@@ -42,7 +44,7 @@ def inspect_command(args: argparse.Namespace) -> int:
         rows = read_skills(args.skills, subject.config.data.skill_column)
         subject = replace(subject, skill_set=rows)
     try:
-        table = validate_call(make, config={"arbitrary_types_allowed": True})(subject, **arguments)
+        table = validate_call(config=_ANY_TYPE)(make)(subject, **arguments)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None

@@ -2,7 +2,8 @@
 
 import io
 import shlex
-from functools import cache
+from functools import cache, wraps
+from importlib import import_module
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,19 +11,24 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
+from csreft_core.cli.arguments import _VIEWS
 from csreft_core.engine import Engine
 from csreft_core.ui import widgets
 from tests.page_runs import assert_no_bug
 from tests.repository import ROOT
 
-# Panels that wait for a click: their keys in the session.
-FOLDED: dict[str, tuple[str, ...]] = {
-    "Router": (),
-    "Geometry": (),
-    "States": (),
-    "Interference": (),
-    "Compare": (),
-}
+# Each page with what its address chooses, and the panels that wait for a click.
+PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+    ("app.py", {}, ()),
+    ("pages/Router.py", {"pin": "What is the plural of dog?"}, ()),
+    ("pages/Router.py", {"look": "Skills"}, ()),
+    ("pages/Router.py", {"look": "Each gate"}, ()),
+    ("pages/Router.py", {"look": "Answers"}, ()),
+    ("pages/Geometry.py", {}, ("mixing-panel",)),
+    ("pages/States.py", {}, ("states-training", "states-separation")),
+    ("pages/Interference.py", {}, ("i-regret", "i-overlap")),
+    ("pages/Compare.py", {}, ()),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +36,30 @@ def _in_the_project_with_one_base(monkeypatch):
     monkeypatch.chdir(ROOT)
     load = cache(Engine.load.__func__)
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, config: load(cls, config)))
+
+
+@pytest.fixture(autouse=True)
+def _each_table_is_computed_once(monkeypatch):
+    """Page, code and command share what the same call gives; another call computes anew."""
+    kept: dict[tuple, pd.DataFrame] = {}
+
+    def once(make):
+        @wraps(make)
+        def table(subject, **arguments):
+            plain = [(n, tuple(v) if isinstance(v, list) else v) for n, v in arguments.items()]
+            plain = sorted((n, v) for n, v in plain if v is not None)
+            key = (make.__module__, make.__name__, subject.run.path.resolve(), repr(plain))
+            if key not in kept:
+                kept[key] = make(subject, **arguments)
+            return kept[key].copy()
+
+        return table
+
+    for view in _VIEWS:
+        module = import_module(f"csreft_core.analysis.{view}")
+        for name in module.TABLES:
+            function = f"{name}_table"
+            monkeypatch.setattr(module, function, once(getattr(module, function)))
 
 
 @pytest.fixture
@@ -52,12 +82,12 @@ def as_read(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("tmp_runs")
-@pytest.mark.parametrize("page", ["app.py", *(f"pages/{name}.py" for name in FOLDED)])
+@pytest.mark.parametrize(("page", "query", "folded"), PAGES)
 def test_code_and_command_make_the_table_of_the_page(
-    page, open_app, shown_tables, monkeypatch, capsys
+    page, query, folded, open_app, shown_tables, monkeypatch, capsys
 ):
-    app = open_app(page)
-    for key in FOLDED.get(page.removeprefix("pages/").removesuffix(".py"), ()):
+    app = open_app(page, **query)
+    for key in folded:
         app.session_state[key] = True
     app.run()
     assert_no_bug(app)
