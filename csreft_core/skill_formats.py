@@ -9,9 +9,8 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from csreft_core.errors import SkillSetError
 
@@ -29,8 +28,7 @@ MAX_LINE_BYTES = 1_000_000
 _UTF16_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One prompt with its response.
 
     Attributes:
@@ -46,8 +44,7 @@ class Row:
     split: str
 
 
-@dataclass(frozen=True)
-class ReadRow:
+class ReadRow(NamedTuple):
     """A row as it was read; `row.split` is empty where the file gives none.
 
     Attributes:
@@ -136,12 +133,19 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]
             yield where, _an_object(_parse(line, where), where)
 
 
-def _parse(text: str, where: str) -> Any:
-    def refuse(name: str) -> NoReturn:
-        raise SkillSetError(f"{where}: {name} is no JSON value; write a text instead")
+class _NoJsonValue(Exception):
+    """NaN or an infinity, which Python would read and JSON does not have."""
 
+
+def _refuse(name: str) -> NoReturn:
+    raise _NoJsonValue(name)
+
+
+def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=_refuse)
+    except _NoJsonValue as name:
+        raise SkillSetError(f"{where}: {name} is no JSON value; write a text instead") from None
     except (ValueError, RecursionError) as error:
         place = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""

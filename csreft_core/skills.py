@@ -7,9 +7,9 @@ The only randomness is that of explicit seeds.
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ def _with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
             drawn[order[i]] = split
     splits = {**drawn, **known}
     return [
-        replace(item, row=replace(item.row, split=item.row.split or splits[item.row.prompt]))
+        item._replace(row=item.row._replace(split=item.row.split or splits[item.row.prompt]))
         for item in read
     ]
 
@@ -234,8 +234,7 @@ def _open_ended(ids: list[int], text: str, tokenizer: Any) -> list[int]:
     return ids
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """Tokens of one row; the answer ends with the end-of-text token unless it was cut."""
 
     prompt: tuple[int, ...]

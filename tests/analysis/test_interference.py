@@ -110,7 +110,7 @@ def test_settings_that_do_not_apply_are_absent(engine):
     found = set(t.settings_table(without_router)["setting"])
     assert "learned" not in found
     assert "oracle" in found
-    unlabelled = tuple(replace(row, skills=()) for row in tiny_rows())
+    unlabelled = tuple(row._replace(skills=()) for row in tiny_rows())
     assert "oracle" not in set(t.settings_table(subject(engine, unlabelled))["setting"])
     single = make_adapter(engine.base, k=1, router=RouterConfig(gates="uniform"))
     one = subject(engine, adapter=single, gates="uniform")
@@ -228,7 +228,7 @@ def test_ablation_closes_one_of_the_trained_gates(engine):
 
 
 def test_what_has_no_pairs_says_so(engine):
-    unnamed = tuple(replace(row, skills=("something else",)) for row in tiny_rows())
+    unnamed = tuple(row._replace(skills=("something else",)) for row in tiny_rows())
     nothing = t.pairs_table(subject(engine, unnamed))
     assert nothing.empty
     assert "needs a subspace that is named after" in s.sentence_pairs(nothing)

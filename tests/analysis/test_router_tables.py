@@ -78,7 +78,7 @@ def test_controls_stand_in_the_same_table(subject, first_token):
 
 
 def test_rows_without_a_label_have_no_oracle(engine):
-    rows = tuple(replace(row, skills=()) for row in ROWS)
+    rows = tuple(row._replace(skills=()) for row in ROWS)
     table = g.distribution_table(tiny_subject(engine, rows))
     assert list(dict.fromkeys(table["source"])) == ["learned", "uniform"]
     assert set(table["skill"]) == {"unlabelled"}

@@ -430,7 +430,7 @@ def test_a_single_prompt_has_its_tokens_and_no_control(engine):
 
 
 def test_separation_with_oracle_gates_is_perfect_and_shuffled_labels_are_not(engine):
-    rows = tuple(replace(r, prompt=f"{r.prompt} w{40 + i}") for i in range(3) for r in ROWS)
+    rows = tuple(r._replace(prompt=f"{r.prompt} w{40 + i}") for i in range(3) for r in ROWS)
     table = s.separation_table(subject(engine, rows), gates="oracle")
     value = table.set_index(["features", "measure", "kind"])["value"]
     assert value["gates", "silhouette", "true labels"] == 1
@@ -467,7 +467,7 @@ def test_the_probe_and_the_silhouette_know_their_extremes():
 def test_skills_that_are_too_few_are_refused(engine):
     with pytest.raises(ConfigError, match="two skills"):
         s.separation_table(subject(engine, ROWS[::2]))
-    unlabelled = [replace(row, skills=()) for row in ROWS]
+    unlabelled = [row._replace(skills=()) for row in ROWS]
     with pytest.raises(ConfigError, match="two skills"):
         s.separation_table(subject(engine, unlabelled))
 

@@ -98,7 +98,8 @@ def test_code_and_command_make_the_table_of_the_page(
     figures = []
     monkeypatch.setattr(go.Figure, "show", lambda figure: figures.append(figure))
     codes = [code.value for code in app.code if code.language == "python"]
-    commands = [code.value for code in app.code if code.language == "bash"]
+    shells = [code.value for code in app.code if code.language == "bash"]
+    commands = [command for command in shells if " inspect " in command]
     assert len(codes) == len(commands) > 0
     found = []
     for code, command in zip(codes, commands, strict=True):
