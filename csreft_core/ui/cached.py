@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from csreft_core.adapter import CSReFT, check_base, load_adapter, parameter_counts
 from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import load_base
+from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.engine import Answer, Engine
 from csreft_core.runs import Run
@@ -117,15 +119,51 @@ def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.D
         run: What it is about.
         arguments: Strings, numbers and tuples; `others` are folders of more runs.
     """
+    return _table(*_table_key(make, run, arguments))
+
+
+def _table_key(
+    make: Callable[..., pd.DataFrame], run: Run, arguments: dict[str, Any]
+) -> tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]]:
     folders = (run, *(Run(Path(other)) for other in arguments.get("others", ())))
     files = (
         file
         for r in folders
         for file in (r.adapter_path, r.config_path, r.path / "skills.jsonl", r.metrics_path)
     )
-    stamps = tuple(_stamp(path) for path in files)
-    name = f"{make.__module__}.{make.__name__}"
-    return _table(name, str(run.path), stamps, tuple(sorted(arguments.items())))
+    return _name(make), str(run.path), tuple(map(_stamp, files)), tuple(sorted(arguments.items()))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _figure(
+    function: str,
+    options: dict[str, Any],
+    palette: Palette,
+    table_key: tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]],
+) -> go.Figure:
+    module, name = function.rsplit(".", 1)
+    draw = getattr(import_module(module), name)
+    return draw(_table(*table_key), palette=palette, **options)
+
+
+def figure(
+    draw: Callable[..., go.Figure],
+    make: Callable[..., pd.DataFrame],
+    run: Run,
+    *,
+    palette: Palette,
+    options: dict[str, Any],
+    arguments: dict[str, Any],
+) -> go.Figure:
+    """The figure of a table, drawn once: drawing takes longer than all else on a warm page.
+
+    It is shared by all sessions and must not be changed.
+    """
+    return _figure(_name(draw), options, palette, _table_key(make, run, arguments))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

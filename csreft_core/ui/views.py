@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from csreft_core.config import ASSETS
 from csreft_core.runs import Run
 from csreft_core.ui import cached
-from csreft_core.ui.widgets import show_chart
+from csreft_core.ui.widgets import screen, show_chart
 
 _OWN_OPTIONS = {"split": "--split", "gates": "--gates"}
 
@@ -45,15 +45,19 @@ def show(
         arguments: Keyword arguments of `make`: strings, numbers and tuples.
     """
     table = cached.table(make, run, **arguments)
+    options = options or {}
     show_chart(
         draw,
         table,
         name=name,
         sentence=sentence(table) if sentence else "",
         heading=heading,
-        code=code(run, make, draw, arguments, options or {}),
+        code=code(run, make, draw, arguments, options),
         command=command(run, make, arguments),
-        **(options or {}),
+        figure=cached.figure(
+            draw, make, run, palette=screen(), options=options, arguments=arguments
+        ),
+        **options,
     )
     return table
 

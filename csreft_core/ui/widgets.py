@@ -40,6 +40,7 @@ def show_chart(
     heading: str | None = None,
     code: str = "",
     command: str = "",
+    figure: go.Figure | None = None,
     **options: Any,
 ) -> None:
     """Draw a chart under its question, with the sentence that sums it up and its data.
@@ -54,9 +55,11 @@ def show_chart(
         heading: Instead of the chart's question.
         code: Python that makes the same figure.
         command: The command that prints the same table.
+        figure: The chart, where it is drawn already.
         options: Keyword arguments of `draw`.
     """
-    figure = draw(table, *args, palette=screen(), **options)
+    if figure is None:
+        figure = draw(table, *args, palette=screen(), **options)
     meta = _meta(figure)
     question, alt = meta["question"], meta["alt"]
     st.subheader(heading or question, help=help_text(name.split("-")[0]), anchor=False)

@@ -96,7 +96,7 @@ def test_change_of_rank_is_up_down_same_or_new(engine):
 
 
 def test_next_tokens_of_a_split_take_one_row_of_each_skill(engine):
-    rows = [replace(KNOWN, skills=(s,), prompt=f"w{9 + i}") for i, s in enumerate(NAMES * 2)]
+    rows = [KNOWN._replace(skills=(s,), prompt=f"w{9 + i}") for i, s in enumerate(NAMES * 2)]
     found = a.next_token_table(subject(engine, rows), gates="oracle", top=2)
     assert found["prompt"].nunique() == 3
     with pytest.raises(ConfigError, match="top is 0"):
@@ -155,7 +155,7 @@ def test_the_control_is_the_bases_own_answer(engine):
     found = a.dose_table(subject(engine), prompts=(PROMPT,), points=3)
     control = found[found["kind"] == "base's answer"]
     assert set(control["answer"]) == {engine.generate(None, PROMPT, template="{prompt}").text}
-    same = replace(KNOWN, response=control["answer"].iloc[0])
+    same = KNOWN._replace(response=control["answer"].iloc[0])
     alone = a.dose_table(subject(engine, [same]), prompts=(PROMPT,), points=3)
     assert set(alone["kind"]) == {"known answer"}
 

@@ -9,6 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from csreft_core import runs as runs_module
 from csreft_core.adapter import build_adapter, save_adapter
 from csreft_core.base_models import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config, Provenance, preset
@@ -68,6 +69,12 @@ def make_run(tmp_runs: Path, fingerprint: str, few_rows: SkillSet) -> Callable[.
         return run
 
     return make
+
+
+@pytest.fixture
+def no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As if nothing was shipped."""
+    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core import runs as runs_module
 from csreft_core.analysis.token_changes import Piece
 from csreft_core.cli.arguments import parser
 from csreft_core.config import preset
@@ -17,11 +16,6 @@ from tests.page_runs import SKILLS, assert_no_bug, n_charts, texts
 
 PAGE = "pages/Compare.py"
 PROMPT = "What is the plural of dog?"
-
-
-@pytest.fixture
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
 
 
 def answers(app):

@@ -4,17 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core import runs as runs_module
 from csreft_core.config import preset
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Geometry.py"
 ALL_FIGURES = 9  # pairs, angles, Gram, three leaks, mixing, drift, constraint; seeds need a run
-
-
-@pytest.fixture
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
 
 
 @pytest.mark.usefixtures("tmp_runs")

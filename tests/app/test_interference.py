@@ -12,11 +12,7 @@ from csreft_core.skills import SkillSet
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, records, texts
 
 PAGE = "pages/Interference.py"
-
-
-@pytest.fixture(autouse=True)
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
+pytestmark = pytest.mark.usefixtures("no_examples")
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ PROMPT = "What is the plural of dog?"
 
 
 @pytest.fixture
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
-
-
-@pytest.fixture
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole."""
     folder = tmp_path / "examples"

@@ -14,11 +14,6 @@ SHIPPED = "example:recommended-0"
 
 
 @pytest.fixture
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
-
-
-@pytest.fixture
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole."""
     folder = tmp_path / "examples"

@@ -8,18 +8,12 @@ import streamlit as st
 import torch
 from safetensors.torch import save_file
 
-from csreft_core import runs as runs_module
 from csreft_core.adapter import load_adapter, save_adapter
 from csreft_core.config import preset
 from tests.page_runs import assert_no_bug, n_charts, texts
 from tests.tiny import move
 
 PAGE = "pages/States.py"
-
-
-@pytest.fixture
-def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
 
 
 @pytest.fixture
