@@ -12,7 +12,11 @@ from csreft_core.skills import SkillSet
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, records, texts
 
 PAGE = "pages/Interference.py"
-pytestmark = pytest.mark.usefixtures("no_examples")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_shipped(no_examples):
+    """Before every other fixture, so that `examples` can ship something again."""
 
 
 @pytest.fixture
