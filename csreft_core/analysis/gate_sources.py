@@ -44,11 +44,6 @@ class Source:
         return self.subject.adapter.spec.router.threshold
 
 
-def own_setting(subject: Subject) -> str:
-    """`learned` where the adapter has a router, else the gates that it was trained with."""
-    return "learned" if subject.adapter.router is not None else subject.trained_gates
-
-
 def can_be_oracle(subject: Subject, rows: Sequence[Row]) -> bool:
     """Whether every row has skills, and each of them a subspace of its name."""
     names = set(subject.adapter.names)
@@ -89,14 +84,14 @@ def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = 
         rows: The prompts; oracle gates need their skills.
         others: Run folders.
     """
-    own = own_setting(subject)
+    own = subject.own_setting
     settings = dict.fromkeys((own, "oracle", "uniform"))
     if not can_be_oracle(subject, rows):
         settings.pop("oracle")
     found = [Source(name, subject, _gates(subject, rows, name)) for name in settings]
     for path in others:
         other = other_subject(path, subject)
-        setting = own_setting(other)
+        setting = other.own_setting
         if setting != "oracle" or can_be_oracle(other, rows):
             found.append(Source(other_name(other), other, _gates(other, rows, setting)))
     return found

@@ -23,7 +23,6 @@ from csreft_core.analysis.gate_sources import (
     gate_sources,
     other_name,
     other_subject,
-    own_setting,
 )
 from csreft_core.analysis.prompt_tokens import prompt_tokens
 from csreft_core.analysis.subject import Subject
@@ -134,7 +133,7 @@ def difference_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFram
     """
     if len(prompts) != 2:
         raise ConfigError(f"expected two prompts, the pinned one and another, got {len(prompts)}")
-    setting = own_setting(subject)
+    setting = subject.own_setting
     known = [subject.asked([prompt])[0].skills for prompt in prompts]
     if setting == "oracle" and not all(known):
         setting = "uniform"

@@ -1,6 +1,6 @@
 """Geometry of the subspaces as tidy tables: angles, leaks, mixing, drift, and other seeds.
 
-Definitions: paper.md 6.2. Every table holds its control: rows of the kinds in
+Definitions: docs/method.md, 9. Every table holds its control: rows of the kinds in
 `subspace_metrics.QUANTILES` are quantiles over random subspaces of the same shape. Angles are in
 radians. Sentences about these tables are in `geometry_sentences`.
 """
@@ -219,7 +219,7 @@ def mixing_table(
     r"""How far the blocks after the edit carry one skill's subspace into another's.
 
     $JM_{ij}(l') = \|R_j^{(l')} J R_i^{(l)\top}\|_F$ with $J = \partial h^{(l')}/\partial h^{(l)}$
-    of the base at one token, the mean over prompts (paper.md 6.2). At l' = l it is the Gram norm.
+    of the base at one token, the mean over prompts (method.md, 9). At l' = l it is the Gram norm.
 
     Args:
         subject: The opened run.

@@ -26,7 +26,6 @@ from csreft_core.analysis.losses import (
     per_token,
     rows_by_skill,
     subset,
-    trained_setting,
 )
 from csreft_core.analysis.single_skill import first_and_last, same_settings, the_trained_skill
 from csreft_core.analysis.subject import Subject
@@ -90,7 +89,7 @@ def settings_table(
     }
     for path in others:
         other = _beside(subject, path)
-        scores = answer_losses(other, encoded, trained_setting(other))
+        scores = answer_losses(other, encoded, other.own_setting)
         found[f"{RUN}{_name(other)}", "control"] = scores
     losses = np.stack([nll for nll, _ in found.values()])
     exact = np.stack([right for _, right in found.values()])
@@ -162,7 +161,7 @@ def examples_table(
         if gates.removeprefix(RUN) not in named:
             raise ConfigError(f"gates {gates!r}: no such run among {', '.join(named) or 'none'}")
         asked = named[gates.removeprefix(RUN)]
-        setting = trained_setting(asked)
+        setting = asked.own_setting
     part = subset(encoded, groups[skill])
     tokens = answer_tokens(part)
     before = answer_losses(subject, part, "off")[0] / tokens
@@ -260,7 +259,7 @@ def regret_table(
     encoded = subject.encoded(subject.split(split, per_skill))
     patterns = pattern_table(subject.engine.attachment, subject.adapter, encoded)
     best = best_patterns(patterns).sort_values("row")["nll"].to_numpy(dtype=float)
-    own = trained_setting(subject)
+    own = subject.own_setting
     fitting = [s for s in fitting_settings(subject, encoded.rows) if not s.startswith("only:")]
     settings = list(dict.fromkeys([own, *fitting]))
     losses = np.stack([answer_losses(subject, encoded, setting)[0] for setting in settings])

@@ -70,7 +70,7 @@ def write_leak(
     R_i: Float[np.ndarray, "rank_i d_model"],
     c_i: Float[np.ndarray, "site rank_i"],
 ) -> float:
-    r"""$WL_{ij} = E\|Q_j \delta_i\| / E\|\delta_i\|$, in [0, 1] (paper.md 6.2).
+    r"""$WL_{ij} = E\|Q_j \delta_i\| / E\|\delta_i\|$, in [0, 1] (method.md, 9).
 
     The part of what edit i writes that lands in subspace j; the mean is over the sites. 0 when
     $R_j R_i^\top = 0$; NaN for an edit that writes nothing.
@@ -88,7 +88,7 @@ def write_leak(
 def read_leak(
     W_j: Float[np.ndarray, "rank_j d_model"], Q_i: Float[np.ndarray, "rank_i d_model"]
 ) -> float:
-    r"""$RL_{ij} = \|W_j Q_i^\top\|_F / \|W_j\|_F$, in [0, 1] (paper.md 6.2).
+    r"""$RL_{ij} = \|W_j Q_i^\top\|_F / \|W_j\|_F$, in [0, 1] (method.md, 9).
 
     The part of what skill j reads that lies in subspace i, which an edit i of an earlier layer or
     site changes. $\sqrt{r/d}$ for a random W_j; NaN where W_j is 0.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import bootstrap
 from torch import Tensor
 
+from csreft_core.analysis.gate_sources import can_be_oracle
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import (
@@ -59,18 +60,13 @@ def answer_losses(
     return np.concatenate(losses), np.concatenate(exact)
 
 
-def trained_setting(subject: Subject) -> str:
-    """The gate setting that stands for the adapter as it was trained."""
-    return "learned" if subject.adapter.router is not None else subject.trained_gates
-
-
 def fitting_settings(subject: Subject, rows: Sequence[Row]) -> list[str]:
     """The gate settings that this adapter and these rows allow, `off` first."""
     adapter = subject.adapter
     settings = ["off", *(f"only:{name}" for name in adapter.names)]
     if adapter.router is not None:
         settings.append("learned")
-    if all(row.skills and set(row.skills) <= set(adapter.names) for row in rows):
+    if can_be_oracle(subject, rows):
         settings.append("oracle")
     return settings if adapter.n_subspaces == 1 else [*settings, "uniform"]
 

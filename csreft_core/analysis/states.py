@@ -157,7 +157,7 @@ def coordinates_table(
     r"""One subspace's coordinates before and after the edit, with their target (ReFT, eq. 2).
 
     With jointly orthonormal rows, $R_j h' = (1 - \alpha_j) R_j h + \alpha_j (W_j h + b_j)$: at gate
-    1 the state arrives at the target (paper.md 1.10, own). Here h is the state that the edit sees.
+    1 the state arrives at the target (method.md, 6). Here h is the state that the edit sees.
 
     Args:
         subject: The opened run.
@@ -203,7 +203,7 @@ def size_table(
     gates: str = "learned",
     places: int = 12,
 ) -> pd.DataFrame:
-    r"""Relative edit size $\|h' - h\| / \|h\|$ by layer and token (paper.md 6.2).
+    r"""Relative edit size $\|h' - h\| / \|h\|$ by layer and token (method.md, 9).
 
     h' is the output of a block in the run with the adapter, h in that of the bare base.
 
@@ -290,7 +290,7 @@ def separation_table(
     layer: int | None = None,
     position: str | None = None,
 ) -> pd.DataFrame:
-    """How well the skill can be told from gates, coordinates and states (paper.md 6.2).
+    """How well the skill can be told from gates, coordinates and states (method.md, 9).
 
     Args:
         subject: The opened run.
@@ -350,7 +350,7 @@ def energy_table(
     layer: int | None = None,
     position: str | None = None,
 ) -> pd.DataFrame:
-    r"""Energy share of each subspace in the edit, by skill (paper.md 6.2).
+    r"""Energy share of each subspace in the edit, by skill (method.md, 9).
 
     $E_{s,i} = E_{x \sim T_s}\, \alpha_i^2 \|\delta_i\|^2 / \sum_m \alpha_m^2 \|\delta_m\|^2$
 

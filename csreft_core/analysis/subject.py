@@ -47,6 +47,11 @@ class Subject:
         return self.config.router.gates
 
     @property
+    def own_setting(self) -> str:
+        """`learned` where the adapter has a router, else the gates that it was trained with."""
+        return "learned" if self.adapter.router is not None else self.trained_gates
+
+    @property
     def skills(self) -> tuple[str, ...]:
         """The skills of the data, in their order."""
         return self.skill_set.names

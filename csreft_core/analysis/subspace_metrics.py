@@ -30,7 +30,7 @@ def orthonormal_basis(R: Float[np.ndarray, "rank d_model"]) -> Float[np.ndarray,
 def principal_angles(
     Q_i: Float[np.ndarray, "rank_i d_model"], Q_j: Float[np.ndarray, "rank_j d_model"]
 ) -> Float[np.ndarray, " rank_min"]:
-    r"""Principal angles in radians, in [0, pi/2], the smallest first (paper.md 6.2).
+    r"""Principal angles in radians, in [0, pi/2], the smallest first (method.md, 9).
 
     $\cos\theta_m = \sigma_m(Q_i Q_j^\top)$; small angles through the sine, so that equal
     subspaces give 0 to 1e-8.
@@ -41,7 +41,7 @@ def principal_angles(
 def overlap(
     Q_i: Float[np.ndarray, "rank_i d_model"], Q_j: Float[np.ndarray, "rank_j d_model"]
 ) -> float:
-    r"""Normalised overlap $\|Q_i Q_j^\top\|_F^2 / \min(r_i, r_j)$ in [0, 1] (paper.md 6.2).
+    r"""Normalised overlap $\|Q_i Q_j^\top\|_F^2 / \min(r_i, r_j)$ in [0, 1] (method.md, 9).
 
     0 for orthogonal subspaces, 1 where one holds the other, $\max(r_i, r_j)/d$ on the mean over
     random ones.
