@@ -3,6 +3,7 @@
 import streamlit as st
 
 from csreft_core.ui import geometry
+from csreft_core.ui.parts import choose_part
 from csreft_core.ui.prompts import can_answer, wants_answers
 from csreft_core.ui.shell import showing_errors, start_page
 
@@ -18,16 +19,17 @@ with start_page("Geometry") as run:
     elif can_answer(run) and wants_answers(run):
         geometry.intro(run)
         layer, group = geometry.choose_place(run)
-        left, right = st.columns(2, gap="large")
-        with left, showing_errors():
-            geometry.show_pairs(run, layer, group)
-        with right, showing_errors():
-            geometry.show_gram(run, layer, group)
-        st.header("Do the edits reach each other?", anchor=False, divider="gray")
-        with showing_errors():
-            geometry.show_reach(run, layer, group)
-        st.header("How did it come to this?", anchor=False, divider="gray")
-        with showing_errors():
-            geometry.show_training(run, layer, group)
-        with showing_errors():
-            geometry.show_seeds(run, layer, group)
+        part, panel = choose_part("geometry-part", geometry.PARTS)
+        with panel, showing_errors():
+            if part == geometry.SHARED:
+                left, right = st.columns(2, gap="large")
+                with left:
+                    geometry.show_pairs(run, layer, group)
+                with right, showing_errors():
+                    geometry.show_gram(run, layer, group)
+            elif part == geometry.REACH:
+                geometry.show_reach(run, layer, group)
+            elif part == geometry.TRAINING:
+                geometry.show_training(run, layer, group)
+            else:
+                geometry.show_seeds(run, layer, group)

@@ -3,24 +3,26 @@
 import streamlit as st
 
 from csreft_core.ui import prompts, router, router_rows
+from csreft_core.ui.parts import choose_part
 from csreft_core.ui.shell import showing_errors, start_page
 
 with start_page("Router") as run:
     router.intro(run)
     if run is not None and prompts.can_answer(run) and prompts.wants_answers(run):
         router.facts(run)
-        st.header("One prompt", anchor=False, divider="gray")
-        row = prompts.choose_prompt(run)
-        router.choose_row(run)
-        left, right = st.columns(2, gap="large")
-        with left, showing_errors():
-            router.show_gates(run, row)
-        with right, showing_errors():
-            router.show_edit(run, row)
-        with showing_errors():
-            router.show_tokens(run, row)
-        with showing_errors():
-            router.show_words(run, row)
-        look, split = router_rows.choose_look(run)
-        with showing_errors():
-            router_rows.show_held_out(run, look, split)
+        part, panel = choose_part("router-part", router.PARTS)
+        with panel, showing_errors():
+            if part == router.ONE_PROMPT:
+                row = prompts.choose_prompt(run)
+                router.choose_row(run)
+                left, right = st.columns(2, gap="large")
+                with left, showing_errors():
+                    router.show_gates(run, row)
+                with right, showing_errors():
+                    router.show_edit(run, row)
+                with showing_errors():
+                    router.show_tokens(run, row)
+                router.show_words(run, row)
+            else:
+                look, split = router_rows.choose_look(run)
+                router_rows.show_held_out(run, look, split)

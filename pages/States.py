@@ -3,6 +3,7 @@
 import streamlit as st
 
 from csreft_core.ui import states
+from csreft_core.ui.parts import choose_part
 from csreft_core.ui.prompts import can_answer, choose_prompt, wants_answers
 from csreft_core.ui.shell import showing_errors, start_page
 from csreft_core.ui.states_view import choose_view
@@ -13,18 +14,21 @@ with start_page("States") as run:
         row = choose_prompt(run)
         if wants_answers(run):
             view = choose_view(run, row)
-            with showing_errors():
-                states.show_states(run, view)
-            left, right = st.columns(2, gap="large")
-            with left, showing_errors():
-                states.show_scree(run, view)
-            with right, showing_errors():
-                states.show_coordinates(run, view)
-            with showing_errors():
-                states.show_sizes(run, view)
-            with showing_errors():
-                states.show_energy(run, view)
-            with showing_errors():
-                states.show_training(run, view)
-            with showing_errors():
-                states.show_separation(run, view)
+            part, panel = choose_part("states-part", states.PARTS)
+            with panel, showing_errors():
+                if part == states.PICTURE:
+                    states.show_states(run, view)
+                elif part == states.AXES:
+                    left, right = st.columns(2, gap="large")
+                    with left, showing_errors():
+                        states.show_scree(run, view)
+                    with right:
+                        states.show_coordinates(run, view)
+                elif part == states.SIZE:
+                    with showing_errors():
+                        states.show_sizes(run, view)
+                    states.show_energy(run, view)
+                elif part == states.TRAINING:
+                    states.show_training(run, view)
+                else:
+                    states.show_separation(run, view)

@@ -21,6 +21,8 @@ _MEASURES = {
     "chordal": "Chordal distance",
 }
 _SEEDS = "other seeds"
+SHARED, REACH, TRAINING, RUNS = "Shared directions", "Leaks", "Over training", "Other runs"
+PARTS = (SHARED, REACH, TRAINING, RUNS)
 
 
 def intro(run: Run) -> None:

@@ -12,6 +12,9 @@ from csreft_core.runs import Run
 from csreft_core.ui import cached, library, views
 from csreft_core.ui.state import remembered, written
 
+SETTINGS, PAIRS = "Gate settings", "Pairs of gates"
+OWN_PROMPT, ONE_SKILL = "Your own prompt", "Training on one skill"
+PARTS = (SETTINGS, PAIRS, OWN_PROMPT, ONE_SKILL)
 _ROWS = ("10", "30", "60", "all")
 _MEASURES = {
     "I_on": "I_on: beside own",

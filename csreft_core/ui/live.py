@@ -10,12 +10,15 @@ from csreft_core.analysis import training as tables
 from csreft_core.charts import training as charts
 from csreft_core.runs import Run, Status, runs_root
 from csreft_core.ui import cached, library
+from csreft_core.ui.parts import choose_part
 from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.train import duplicate
 from csreft_core.ui.widgets import duration, show_chart
 
 _EVERY_S = 2.0
 _LOG_LINES = 40
+_LEARNING, _ANSWERS, _OPTIMISER = "Loss and gates", "Answers and entropy", "Constraint and rates"
+_PARTS = (_LEARNING, _ANSWERS, _OPTIMISER)
 _STATES: dict[str, tuple[Any, str]] = {
     "queued": ("blue", ":material/hourglass_top:"),
     "running": ("blue", ":material/play_arrow:"),
@@ -141,34 +144,32 @@ def _show_scores(records: list[dict[str, Any]]) -> None:
 
 def _show_curves(run: Run, records: list[dict[str, Any]], *, live: bool) -> None:
     names, steps = cached.skill_names(run), tables.step_table(records)
-    left, right = st.columns(2, gap="large")
-    with left:
-        show_chart(
-            charts.loss_curves, tables.loss_table(records), names, name="loss", live=live,
-            sentence=tables.sentence_loss(records),
-        )  # fmt: skip
-    with right:
-        show_chart(
-            charts.gate_curves, tables.gate_curve_table(records), names, name="gatecurves",
-            live=live, sentence=tables.sentence_gates(records),
-        )  # fmt: skip
-    left, right = st.columns(2, gap="large")
-    with left:
-        show_chart(
-            charts.exact_match_bars, tables.last_scores(records), names, name="exact", live=live,
-            sentence=tables.sentence_exact_match(records),
-        )  # fmt: skip
-    with right:
-        show_chart(
-            charts.entropy_curve, steps, name="entropy", live=live,
-            sentence=tables.sentence_entropy(records),
-        )  # fmt: skip
-    folded = st.expander(
-        "Constraint, gradient and learning rate", icon=":material/monitoring:", key="folded",
-        on_change="rerun",
-    )  # fmt: skip
-    if folded.open:
-        left, right = folded.columns(2, gap="large")
+    part, panel = choose_part("train-part", _PARTS)
+    with panel:
+        left, right = st.columns(2, gap="large")
+    if part == _LEARNING:
+        with left:
+            show_chart(
+                charts.loss_curves, tables.loss_table(records), names, name="loss", live=live,
+                sentence=tables.sentence_loss(records),
+            )  # fmt: skip
+        with right:
+            show_chart(
+                charts.gate_curves, tables.gate_curve_table(records), names, name="gatecurves",
+                live=live, sentence=tables.sentence_gates(records),
+            )  # fmt: skip
+    elif part == _ANSWERS:
+        with left:
+            show_chart(
+                charts.exact_match_bars, tables.last_scores(records), names, name="exact",
+                live=live, sentence=tables.sentence_exact_match(records),
+            )  # fmt: skip
+        with right:
+            show_chart(
+                charts.entropy_curve, steps, name="entropy", live=live,
+                sentence=tables.sentence_entropy(records),
+            )  # fmt: skip
+    else:
         with left:
             show_chart(
                 charts.constraint_curves, steps, name="constraint", live=live,

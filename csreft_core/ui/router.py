@@ -20,6 +20,8 @@ from csreft_core.ui.prompts import trained_setting
 from csreft_core.ui.router_rows import has_router, splits_of
 from csreft_core.ui.state import forget, keep, remembered, written
 
+ONE_PROMPT, HELD_OUT = "One prompt", "Held-out prompts"
+PARTS = (ONE_PROMPT, HELD_OUT)
 _STRONGEST = "the strongest"
 
 

@@ -48,7 +48,6 @@ def control_runs(run: Run) -> tuple[str, ...]:
 
 def choose_look(run: Run) -> tuple[str, str]:
     """Which held-out rows, and which figures of them; both are in the URL."""
-    st.header("Held-out prompts", anchor=False, divider="gray")
     splits = splits_of(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         look = remembered("look", _LOOKS[0], _LOOKS)

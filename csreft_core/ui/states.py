@@ -10,6 +10,10 @@ from csreft_core.runs import Run
 from csreft_core.ui import cached, views
 from csreft_core.ui.states_view import BASIS_NAMES, View
 
+PICTURE, AXES, SIZE = "Picture", "Axes and targets", "Size of the edit"
+TRAINING, SKILL = "Over training", "Reading the skill"
+PARTS = (PICTURE, AXES, SIZE, TRAINING, SKILL)
+
 
 def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
@@ -149,52 +153,34 @@ def show_sizes(run: Run, view: View) -> None:
 
 
 def show_training(run: Run, view: View) -> None:
-    """The states over the steps of the training, when asked for."""
-    asked = st.expander(
-        "How did the edit form in training? An animation over the steps",
-        key="states-training",
-        on_change="rerun",
-        icon=":material/animation:",
-    )
-    if not asked.open:
-        return
+    """The states over the steps of the training, as an animation."""
     edited = cached.adapter_of(run).layers
     layer = view.layer if view.layer in edited else edited[0]
     # Frames of another run or other axes must not stay: a new name makes a new chart.
     name = "-".join(("formation", run.name, str(layer), view.basis, str(view.n_axes)))
-    with asked:
-        views.show(
-            run,
-            tables.training_table,
-            animation.training_states,
-            name=name.replace(":", "-"),
-            sentence=say.sentence_training,
-            options={"names": cached.skill_names(run)},
-            layer=layer,
-            basis=view.basis,
-            n_axes=view.n_axes,
-        )
+    views.show(
+        run,
+        tables.training_table,
+        animation.training_states,
+        name=name.replace(":", "-"),
+        sentence=say.sentence_training,
+        options={"names": cached.skill_names(run)},
+        layer=layer,
+        basis=view.basis,
+        n_axes=view.n_axes,
+    )
 
 
 def show_separation(run: Run, view: View) -> None:
-    """How well the skill can be read, when asked for: it fits many probes."""
-    asked = st.expander(
-        "Where can one read the skill? Silhouette and linear probes (a few seconds)",
-        key="states-separation",
-        on_change="rerun",
-        icon=":material/category_search:",
+    """How well the skill can be read from gates, coordinates and states."""
+    views.show(
+        run,
+        tables.separation_table,
+        charts.separation_dots,
+        name="separation",
+        sentence=say.sentence_separation,
+        per_skill=max(view.per_skill, 24),
+        gates=view.gates,
+        layer=view.layer,
+        position=view.position,
     )
-    if not asked.open:
-        return
-    with asked:
-        views.show(
-            run,
-            tables.separation_table,
-            charts.separation_dots,
-            name="separation",
-            sentence=say.sentence_separation,
-            per_skill=max(view.per_skill, 24),
-            gates=view.gates,
-            layer=view.layer,
-            position=view.position,
-        )

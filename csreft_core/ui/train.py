@@ -47,13 +47,21 @@ def show_settings() -> None:
         _choose_layers()
         for path, label in _MATTERS.items():
             settings.draw(path, label)
-    with st.expander("All other settings", icon=":material/tune:"):
-        for group in settings.GROUPS:
-            st.markdown(f"**{group}**")
-            with st.grid(4, min_column_width=170):
-                for path in settings.all_paths():
-                    if path.startswith(f"{group}.") and path not in _ELSEWHERE:
-                        settings.draw(path)
+    panel = st.expander(
+        "All other settings", icon=":material/tune:", key="all-settings", on_change="rerun"
+    )
+    if panel.open:
+        with panel:
+            _show_all_settings()
+
+
+def _show_all_settings() -> None:
+    for group in settings.GROUPS:
+        st.markdown(f"**{group}**")
+        with st.grid(4, min_column_width=170):
+            for path in settings.all_paths():
+                if path.startswith(f"{group}.") and path not in _ELSEWHERE:
+                    settings.draw(path)
 
 
 def start_or_say_why_not() -> None:
@@ -91,9 +99,13 @@ def _name_written() -> None:
 
 
 def _show_command(config: Config) -> None:
-    with st.expander(
-        "The command and the config that this button uses", icon=":material/terminal:"
-    ):
+    panel = st.expander(
+        "The command and the config that this button uses", icon=":material/terminal:",
+        key="command", on_change="rerun",
+    )  # fmt: skip
+    if not panel.open:
+        return
+    with panel:
         out = _short(runs_root() / st.session_state["name"])
         line = jobs.command_line(config, out, st.session_state["preset"])
         st.code(line, language="bash", wrap_lines=True)
