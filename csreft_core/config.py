@@ -190,6 +190,22 @@ class TrainConfig:
 
     steps: int = Field(default=250, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=32, ge=1, description="Prompts in a step, over all processes.")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Micro-batches in which each process computes its part of a step, one after "
+        "the other; same loss, less memory.",
+    )
+    checkpointing: bool = Field(
+        default=False,
+        description="Compute the base's blocks again in the backward pass instead of storing them; "
+        "same loss, less memory, more time.",
+    )
+    autocast: Literal["none", "bf16"] = Field(
+        default="none",
+        description="'bf16' multiplies the base's matrices in bfloat16 during training; the "
+        "adapter stays in float32. For a base that computes in fp32.",
+    )
     lr: float = Field(default=2e-2, gt=0, description="Peak learning rate of the subspaces.")
     router_lr: float = Field(default=1e-2, gt=0, description="Peak learning rate of the router.")
     warmup: float = Field(
@@ -200,7 +216,9 @@ class TrainConfig:
     )
     seed: int = Field(default=0, ge=0, description="Seed of the start, the order and the dropout.")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; empty means the machine's choice."
+        default=None,
+        ge=1,
+        description="CPU threads of each process; empty means the machine's choice.",
     )
     eval_every: int = Field(
         default=50, ge=1, description="Steps between evaluations on the validation split."
@@ -211,11 +229,20 @@ class TrainConfig:
         description="Compute the states below the first edit once for each row and keep them.",
     )
     keep_states_gib: float = Field(
-        default=1.0, ge=0, description="Memory for kept states in GiB; the rest goes to disk."
+        default=1.0,
+        ge=0,
+        description="Memory of each process for kept states in GiB; the rest goes to disk.",
     )
     max_length: int = Field(
         default=512, ge=8, description="Longest prompt with answer, in tokens; the rest is cut."
     )
+
+    def __post_init__(self) -> None:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, more micro-batches than the "
+                f"{self.batch_size} prompts of batch_size; lower it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
