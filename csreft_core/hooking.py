@@ -8,7 +8,7 @@ mask and the prompt's length: padding and the key-value cache change nothing.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,18 @@ from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
+from csreft_core.block_forwards import recomputed, replaced
 from csreft_core.errors import ConfigError
-from csreft_core.passes import Pass, Request, edit, for_rows, plain_pass, real_tokens, request
+from csreft_core.passes import (
+    Pass,
+    Request,
+    edit,
+    for_rows,
+    in_float32,
+    plain_pass,
+    real_tokens,
+    request,
+)
 from csreft_core.positions import token_index
 
 EMBEDDING = -1
@@ -27,12 +37,25 @@ EMBEDDING = -1
 
 @dataclass
 class _Generation:
-    """One call of `generate`: its prompt is what the first forward sees."""
+    """One call of `generate`: its prompt is what the first forward sees.
+
+    Steps on the key-value cache are alike: they edit every token that they see, or none. So the
+    `step` of the first is used again.
+    """
 
     width: int
     pass_to: list[Pass] | None = None
     prompt_length: Tensor | None = None
     gates: Tensor | None = None
+    step: Pass | None = None
+
+    def same_step(self, current: Request, inputs: dict[str, Any]) -> Pass | None:
+        """The pass of an earlier step that asks for the same; None if this step is another."""
+        step, tokens, mask = self.step, inputs.get("input_ids"), inputs.get("attention_mask")
+        if step is None or tokens is None or mask is None or step.request is not current:
+            return None
+        on_cache = mask.ndim == 2 and mask.shape[1] > tokens.shape[1]
+        return step if on_cache and tokens.shape == step.index.shape else None
 
 
 class Attachment:
@@ -43,12 +66,20 @@ class Attachment:
         adapter: Applied when a call brings no request of its own; None means that every call
             must, and a call without one raises instead of silently giving the base.
         gates: Gate setting of that adapter.
+        autocast: Number format in which `forward` and `generate` of this object multiply the
+            base's matrices; None leaves it to the base. The adapter computes in float32.
     """
 
     def __init__(
-        self, base: Base, adapter: CSReFT | None = None, gates: str | Sequence[float] = "learned"
+        self,
+        base: Base,
+        adapter: CSReFT | None = None,
+        gates: str | Sequence[float] = "learned",
+        *,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.base = base
+        self.autocast = autocast
         self.default = None if adapter is None else request(adapter, gates)
         # Instance-level, so that two bases in one thread do not see each other's calls.
         self._request: ContextVar[Request] = ContextVar("csreft_request")
@@ -60,6 +91,7 @@ class Attachment:
         self._blocks_give_tuples = False
         model = base.model
         self._signature = inspect.signature(type(model).forward)
+        self._takes_position_ids = "position_ids" in self._signature.parameters
         embedding = model.get_input_embeddings()
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -121,37 +153,26 @@ class Attachment:
         finally:
             self._request.reset(token)
 
-    @contextmanager
-    def from_states(self, states: dict[int, Tensor]) -> Iterator[None]:
+    def from_states(self, states: dict[int, Tensor]) -> AbstractContextManager[None]:
         """The base skips its lower blocks: block l gives `states[l]`, others pass on what they get.
 
         For everyone who uses the base meanwhile; so it is for training only.
         """
         lower = range(max(states) + 1)
-        with self._standing_in({layer: states.get(layer) for layer in lower}):
-            yield
+        stand_ins = {layer: self._stand_in(states.get(layer)) for layer in lower}
+        return replaced(self.base.blocks, stand_ins)
 
-    @contextmanager
-    def up_to(self, layer: int) -> Iterator[None]:
+    def up_to(self, layer: int) -> AbstractContextManager[None]:
         """The base skips its blocks above a layer; its logits mean nothing."""
-        with self._standing_in(dict.fromkeys(range(layer + 1, self.base.n_layers))):
-            yield
+        upper = range(layer + 1, self.base.n_layers)
+        return replaced(self.base.blocks, dict.fromkeys(upper, self._stand_in(None)))
 
-    @contextmanager
-    def _standing_in(self, outputs: dict[int, Tensor | None]) -> Iterator[None]:
-        """Blocks that give these outputs instead of computing; None passes on the input."""
-        # Instance-level, so that the hooks on the blocks and what else hangs on them stay.
-        before = {layer: self.base.blocks[layer].__dict__.get("forward") for layer in outputs}
-        try:
-            for layer, output in outputs.items():
-                self.base.blocks[layer].__dict__["forward"] = self._stand_in(output)
-            yield
-        finally:
-            for layer, forward in before.items():
-                if forward is None:
-                    del self.base.blocks[layer].__dict__["forward"]
-                else:
-                    self.base.blocks[layer].__dict__["forward"] = forward
+    def checkpointing(self, above: int) -> AbstractContextManager[None]:
+        """Blocks above a layer run again in the backward pass; only their input is stored.
+
+        Our hooks stand around what is repeated, so gates and positions are decided once.
+        """
+        return recomputed(self.base.blocks, above)
 
     def _stand_in(self, output: Tensor | None) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -164,16 +185,21 @@ class Attachment:
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
         kept: list[Pass] = []
-        with self.calling(request):
+        with self.calling(request), self._number_format():
             output = self.base.model(**inputs, pass_to=kept)
         return output, kept[0]
 
     def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
         """`model.generate` under a request; returns the token ids and the prompt's pass."""
         kept: list[Pass] = []
-        with self.calling(request):
+        with self.calling(request), self._number_format():
             tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
         return tokens, kept[0]
+
+    def _number_format(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.base.device.type, self.autocast)
 
     def _begin(
         self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -189,10 +215,14 @@ class Attachment:
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
                 "threads through contextvars.copy_context().run"
             )
-        inputs = self._signature.bind_partial(None, *args, **kwargs).arguments
-        inputs.update(inputs.pop("kwargs", {}))
-        this = self._new_pass(current, inputs, prompt_mask)
-        if "position_ids" in self._signature.parameters and inputs.get("position_ids") is None:
+        inputs = self._named(args, kwargs)
+        no_places = self._takes_position_ids and inputs.get("position_ids") is None
+        this = None
+        if generation is not None and not no_places:
+            this = generation.same_step(current, inputs)
+        if this is None:
+            this = self._new_pass(current, inputs, prompt_mask)
+        if no_places:
             kwargs["position_ids"] = this.index.clamp(min=0)
         self._pass.set(this)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
@@ -203,6 +233,13 @@ class Attachment:
         if isinstance(inputs.get("inputs_embeds"), Tensor):
             self._route(this, EMBEDDING, inputs["inputs_embeds"])
         return args, kwargs
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a forward by name."""
+        if not args:
+            return kwargs
+        inputs = self._signature.bind_partial(None, *args, **kwargs).arguments
+        return {**inputs, **inputs.pop("kwargs", {})}
 
     def _end(self, *_: object) -> None:
         self._pass.set(None)
@@ -239,6 +276,7 @@ class Attachment:
             if not (whole and adapter.spec.router.granularity == "per_token"):
                 this.gates = generation.gates
             this.skip = not (whole or adapter.positions.generated)
+            generation.step = None if whole else this
         return this
 
     def _current(self) -> Pass:
@@ -285,26 +323,31 @@ class Attachment:
                 "'uniform', 'oracle', 'only:<skill>' or a vector"
             )
         if router is not None:
-            logits = router(router.features(hidden, this.prompt_mask))
-            this.logits = logits
-            if given is None:
-                this.gates = router.gates(logits)
-                if this.request.setting.kind == "hard":
-                    this.gates = router.binary(this.gates)
+            with in_float32(hidden.device):
+                logits = router(router.features(hidden, this.prompt_mask))
+                this.logits = logits
+                if given is None:
+                    this.gates = router.gates(logits)
+                    if this.request.setting.kind == "hard":
+                        this.gates = router.binary(this.gates)
         generation = self._generation.get()
         if generation is not None:
             generation.gates = this.prompt_gates()
 
 
 def attach(
-    base: Base, adapter: CSReFT | None = None, gates: str | Sequence[float] = "learned"
+    base: Base,
+    adapter: CSReFT | None = None,
+    gates: str | Sequence[float] = "learned",
+    *,
+    autocast: torch.dtype | None = None,
 ) -> Attachment:
     """Attach an adapter to a base, which stays a plain transformers model.
 
     `with attach(base, adapter): base.model.generate(...)` edits; after the block, or after
     `.detach()`, the base is as before.
     """
-    return Attachment(base, adapter, gates)
+    return Attachment(base, adapter, gates, autocast=autocast)
 
 
 def _prompt_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

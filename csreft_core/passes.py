@@ -4,6 +4,7 @@ No hooks here; `hooking` places them and fills a `Pass` on the way.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,13 @@ class Pass:
             return self.gates
         return self.gates[torch.arange(len(self.gates)), self.last_prompt_column()]
 
+    def token_gates(self) -> Float[Tensor, "batch seq k"]:
+        """The gates of each token; those of its prompt where the router is not per token."""
+        assert self.gates is not None
+        if self.gates.ndim == 3:
+            return self.gates
+        return self.gates.unsqueeze(1).expand(-1, self.index.shape[1], -1)
+
 
 def request(
     adapter: CSReFT,
@@ -108,11 +116,23 @@ def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
     for group, (rows, columns) in enumerate(this.sites()):
         if len(rows) == 0:
             continue
+        if len(rows) == this.index.numel():  # all, and in their order: nothing is picked
+            h, gates = hidden.flatten(0, 1), this.token_gates().flatten(0, 1)
+            return (h + subspaces(h, gates, group).to(h.dtype)).view_as(hidden)
         gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
         h = hidden[rows, columns]
-        edited = h + subspaces(h, gates, group).to(h.dtype)
+        with in_float32(h.device):
+            edited = h + subspaces(h, gates, group).to(h.dtype)
         hidden = hidden.index_put((rows, columns), edited)
     return hidden
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """Where autocast is on, it ends here: the adapter's arithmetic is float32."""
+    available = torch.amp.is_autocast_available(device.type)
+    if available and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def real_tokens(

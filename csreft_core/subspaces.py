@@ -187,7 +187,8 @@ class Subspaces(nn.Module):
         """As `_fold`, kept between calls while no parameter changes and no gradient is wanted."""
         if torch.is_grad_enabled():
             return self._fold()
-        key = tuple(x for p in self.parameters() for x in (p.data_ptr(), p._version))
+        trained = (self.raw, self.b) if self.W is None else (self.raw, self.b, self.W)
+        key = tuple(x for p in trained for x in (p.data_ptr(), p._version))
         kept = self._folded
         if kept is None or kept[0] != key:
             kept = (key, self._fold())
@@ -213,7 +214,8 @@ class Subspaces(nn.Module):
             coordinates = torch.addmm(b, h.to(R.dtype), to_coordinates.mT)
         if self.training and self.dropout > 0:
             coordinates = coordinates * self._keep(coordinates, group)
-        return (coordinates * gates.to(R.dtype).repeat_interleave(self.rank, dim=1)) @ R
+        of_subspace = coordinates.view(-1, self.n_subspaces, self.rank)
+        return (of_subspace * gates.to(R.dtype).unsqueeze(-1)).flatten(1) @ R
 
     def _keep(self, coordinates: Float[Tensor, "site rows"], group: int) -> Tensor:
         # A fresh generator for each call: a recomputed forward must drop the same coordinates.
