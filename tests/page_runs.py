@@ -50,6 +50,19 @@ def texts(app: AppTest) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
+def opened_parts(open_page, page: str, name: str, parts, **query: str) -> dict[str, AppTest]:
+    """The page with each of its tabs open in turn, by the tab's label.
+
+    Args:
+        open_page: The fixture `open_app`.
+        page: The page's file.
+        name: Of the tabs in the address.
+        parts: Their labels.
+        query: The rest of the address.
+    """
+    return {part: open_page(page, **query, **{name: part}) for part in parts}
+
+
 def n_charts(app: AppTest) -> int:
     """How many figures a page shows."""
     return len(app.get("plotly_chart"))

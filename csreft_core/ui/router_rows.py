@@ -16,7 +16,7 @@ from csreft_core.skills import TEST_SPLITS
 from csreft_core.ui import cached, library, views
 from csreft_core.ui.state import remembered, written
 
-_LOOKS = ("Gates", "Skills", "Each gate", "Answers")
+LOOKS = ("Gates", "Skills", "Each gate", "Answers")
 # Points of a strip, rows of a mean, and rows that are scored: of each skill.
 _POINTS, _ROWS, _SCORED, _SWEPT = 25, 60, 30, 20
 
@@ -50,9 +50,9 @@ def choose_look(run: Run) -> tuple[str, str]:
     """Which held-out rows, and which figures of them; both are in the URL."""
     splits = splits_of(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        look = remembered("look", _LOOKS[0], _LOOKS)
+        look = remembered("look", LOOKS[0], LOOKS)
         st.segmented_control(
-            "Show", _LOOKS, key="look", required=True, on_change=written, args=("look",)
+            "Show", LOOKS, key="look", required=True, on_change=written, args=("look",)
         )
         split = remembered("split", splits[0], splits)
         st.selectbox(

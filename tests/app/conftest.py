@@ -1,7 +1,7 @@
 """Pages in Streamlit's own test harness, on run folders that are made in a moment."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,11 +79,18 @@ def no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_app() -> Callable[..., AppTest]:
-    """Opens a page, entering through the app's first page as a browser does."""
+    """Opens a page, entering through the app's first page as a browser does.
+
+    `folded` are panels to open as well, by their key.
+    """
     st.cache_data.clear()
 
-    def start(page: str = "app.py", **query: str | list[str]) -> AppTest:
+    def start(
+        page: str = "app.py", *, folded: Sequence[str] = (), **query: str | list[str]
+    ) -> AppTest:
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for key in folded:
+            app.session_state[key] = True
         for name, value in query.items():
             app.query_params[name] = value
         if page != "app.py":

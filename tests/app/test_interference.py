@@ -9,9 +9,26 @@ from csreft_core import runs as runs_module
 from csreft_core.config import preset
 from csreft_core.runs import Run, create_run
 from csreft_core.skills import SkillSet
-from tests.page_runs import SKILLS, assert_no_bug, n_charts, records, texts
+from csreft_core.ui import interference
+from tests.page_runs import SKILLS, assert_no_bug, n_charts, opened_parts, records, texts
 
 PAGE = "pages/Interference.py"
+# Matrix and its cell; pairs and bottleneck; patterns, divergence, Shapley, interactions, tokens.
+FIGURES = dict(zip(interference.PARTS, (2, 2, 5, 0), strict=True))
+
+
+def parts(open_app, **query):
+    asked = {"i-rows": "10"} | query
+    return opened_parts(open_app, PAGE, "i-part", interference.PARTS, **asked)
+
+
+def figures(apps):
+    return {part: n_charts(app) for part, app in apps.items()}
+
+
+def part_of(open_app, part, **query):
+    """The page with one of its tabs open, on few prompts."""
+    return open_app(PAGE, **({"i-rows": "10", "i-part": part} | query))
 
 
 @pytest.fixture(autouse=True)
@@ -64,39 +81,40 @@ def test_without_any_run_the_page_says_what_to_do(open_app):
 
 @pytest.mark.usefixtures("examples", "tmp_runs")
 def test_first_start_shows_matrix_pairs_and_a_prompt(open_app, submitted):
-    app = open_app(PAGE, **{"i-rows": "10"})
+    apps = parts(open_app)
+    assert figures(apps) == FIGURES
+    assert not any(app.error for app in apps.values())
+    app = apps[interference.SETTINGS]
     assert app.selectbox(key="run").value == "example:recommended-0"
-    # Matrix, its cell, pairs, bottleneck; patterns, divergence, Shapley, interactions, tokens.
-    assert n_charts(app) == 9
-    assert not app.error
     shown = texts(app)
     assert "Which gates help or hurt which skill?" in shown
     assert "The control loreft-0 has" in shown
-    assert "run:loreft-0" in app.selectbox(key="i-gates").options or any(
-        "loreft-0" in option for option in app.selectbox(key="i-gates").options
-    )
+    assert any("loreft-0" in option for option in app.selectbox(key="i-gates").options)
     assert len(app.dataframe) == 1
     assert not submitted  # nothing starts without a click
 
 
 @pytest.mark.parametrize(
     ("name", "absent", "charts"),
-    [("oracle", "learned", 8), ("loreft", "uniform", 6), ("paper", None, 9)],
-)
+    [("oracle", "learned", (2, 1, 5, 0)), ("loreft", "uniform", (2, 0, 4, 0)),
+     ("paper", None, (2, 2, 5, 0))],
+)  # fmt: skip
 def test_runs_of_every_preset(open_app, make_run, name, absent, charts):
     make_run(config=preset(name))
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
-    assert n_charts(app) == charts
-    assert not app.error
-    options = app.selectbox(key="i-gates").options
-    assert absent not in options
+    apps = parts(open_app, run="mine")
+    assert tuple(figures(apps).values()) == charts
+    assert not any(app.error for app in apps.values())
+    app = apps[interference.SETTINGS]
+    assert absent not in app.selectbox(key="i-gates").options
+    buttons = {b.key for b in apps[interference.ONE_SKILL].button}
     if name == "loreft":
         assert "need several" in texts(app)
-        assert not [b for b in app.button if b.key in ("i-train", "i-train-control")]
+        assert not buttons & {"i-train", "i-train-control"}
     else:
         assert "No control row: there is no shared LoReFT of rank 8" in texts(app)
+        assert "i-train" in buttons
     if name == "oracle":
-        assert "This run has no learned gates" in texts(app)
+        assert "This run has no learned gates" in texts(apps[interference.PAIRS])
 
 
 def test_a_run_of_another_base_gives_one_message(open_app, make_run):
@@ -122,13 +140,13 @@ def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
     assert not app.error
 
 
-def test_an_empty_prompt_leaves_the_other_panels(open_app, make_run):
+def test_an_empty_prompt_gives_a_message(open_app, make_run):
     make_run()
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app = part_of(open_app, interference.OWN_PROMPT, run="mine")
     app.text_input(key="prompt").set_value(" ").run()
     assert_no_bug(app)
     assert any("prompt is empty" in error.value for error in app.error)
-    assert n_charts(app) == 4
+    assert not n_charts(app)
 
 
 def test_choices_are_in_the_address_and_unknown_ones_are_left(open_app, make_run):
@@ -137,7 +155,8 @@ def test_choices_are_in_the_address_and_unknown_ones_are_left(open_app, make_run
     app = open_app(PAGE, run="mine", **chosen)
     assert app.selectbox(key="i-gates").value == "only:plural"
     assert app.selectbox(key="i-skill").value == "spelling"
-    assert "Does one gate alone help or hurt each skill?" in texts(app)
+    pairs = part_of(open_app, interference.PAIRS, run="mine", **{"i-measure": "S"})
+    assert "Does one gate alone help or hurt each skill?" in texts(pairs)
     app.selectbox(key="i-skill").select("plural").run()
     assert_no_bug(app)
     assert of_address(app, "i-skill") == "plural"
@@ -146,11 +165,14 @@ def test_choices_are_in_the_address_and_unknown_ones_are_left(open_app, make_run
     other = open_app(PAGE, run="mine", **wrong)
     assert not other.error
     assert other.selectbox(key="i-split").value == "test"
+    assert not part_of(open_app, interference.PAIRS, run="mine", **(wrong | {"i-rows": "10"})).error
 
 
 def test_the_answer_can_be_changed_and_does_not_stay_for_another_prompt(open_app, make_run):
     make_run()
-    app = open_app(PAGE, run="mine", prompt="What is the plural of dog?", **{"i-rows": "10"})
+    app = part_of(
+        open_app, interference.OWN_PROMPT, run="mine", prompt="What is the plural of dog?"
+    )
     known = app.text_input(key="i-answer").value
     app.text_input(key="i-answer").set_value("le chien").run()
     assert_no_bug(app)
@@ -164,8 +186,8 @@ def test_the_answer_can_be_changed_and_does_not_stay_for_another_prompt(open_app
 
 def test_the_answer_of_a_link_holds(open_app, make_run):
     make_run()
-    asked = {"prompt": "What is the plural of dog?", "i-answer": "cats", "i-rows": "10"}
-    app = open_app(PAGE, run="mine", **asked)
+    asked = {"prompt": "What is the plural of dog?", "i-answer": "cats"}
+    app = part_of(open_app, interference.OWN_PROMPT, run="mine", **asked)
     assert app.text_input(key="i-answer").value == "cats"
 
 
@@ -182,7 +204,7 @@ def test_more_than_eight_subspaces_are_too_many_patterns(open_app, make_run):
 
 def test_regret_and_overlap_are_computed_when_opened(open_app, make_run):
     make_run()
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app = part_of(open_app, interference.PAIRS, run="mine")
     before = n_charts(app)
     app.session_state["i-regret"] = True
     app.session_state["i-overlap"] = True
@@ -196,7 +218,7 @@ def test_regret_and_overlap_are_computed_when_opened(open_app, make_run):
 
 def test_one_training_for_each_skill_is_queued_on_request(open_app, make_run, submitted):
     make_run()
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app = part_of(open_app, interference.ONE_SKILL, run="mine")
     assert "4 trainings of 4 steps, one after the other; mine took 4 s" in texts(app)
     assert not submitted
     app.button(key="i-train").click().run()
@@ -219,7 +241,7 @@ def make_config(submitted):
 def test_finished_trainings_are_shown_beside_their_control(open_app, make_run, submitted):
     make_run()
     make_run("shared", config=preset("loreft"))
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app = part_of(open_app, interference.ONE_SKILL, run="mine")
     before = n_charts(app)
     app.button(key="i-train").click().run()
     app.button(key="i-train-control").click().run()
@@ -243,7 +265,7 @@ def test_one_skill_that_cannot_be_trained_on_starts_nothing(open_app, make_run, 
     kept = [line for line in lines if '"plural"' not in line or '"train"' not in line]
     assert len(kept) < len(lines)
     (run.path / "skills.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-    app = open_app(PAGE, run="mine", **{"i-rows": "10"})
+    app = part_of(open_app, interference.ONE_SKILL, run="mine")
     app.button(key="i-train").click().run()
     assert_no_bug(app)
     assert not submitted  # not even the skills before it

@@ -15,6 +15,11 @@ PAGE = "pages/Router.py"
 PROMPT = "What is the plural of dog?"
 
 
+def held_out(open_app, **query):
+    """The page with the tab of the held-out prompts open."""
+    return open_app(PAGE, **query, **{"router-part": router.HELD_OUT})
+
+
 @pytest.fixture
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole."""
@@ -53,28 +58,29 @@ def test_first_start_shows_one_prompt_and_held_out_ones(open_app):
     app = open_app(PAGE)
     assert headings(app)[0] == "Which gate does the router open?"
     assert "Which words decide the gates?" in headings(app)
-    assert headings(app)[-2:] == [
+    assert n_charts(app) == 3
+    assert "Reads: mean of the prompt" in texts(app)
+    assert "once for a whole prompt" in texts(app)
+    assert not app.error
+    app = held_out(open_app)
+    assert headings(app) == [
         "Do the gates depend on the prompt?", "Does each skill get a gate of its own?",
     ]  # fmt: skip
-    assert n_charts(app) == 5
-    shown = texts(app)
-    assert "Reads: mean of the prompt" in shown
-    assert "once for a whole prompt" in shown
-    assert "the gates of paper-0 (first token) ignore the prompt" in shown
+    assert n_charts(app) == 2
+    assert "the gates of paper-0 (first token) ignore the prompt" in texts(app)
     assert not app.error
 
 
 @pytest.mark.usefixtures("examples")
 def test_the_papers_run_says_that_its_gates_ignore_the_prompt(open_app):
     app = open_app(PAGE, run="example:paper-0")
-    shown = texts(app)
-    assert "The gates ignore the prompt" in shown
-    assert "No word decides" in shown
-    assert "Reads: first token" in shown
-    assert "the gates of recommended-0 (mean of the prompt) depend on it" in shown
-    other = texts(open_app(PAGE))
-    assert "No word decides" not in other
-    assert "The gates ignore the prompt" not in other
+    assert "No word decides" in texts(app)
+    assert "Reads: first token" in texts(app)
+    rows = texts(held_out(open_app, run="example:paper-0"))
+    assert "The gates ignore the prompt" in rows
+    assert "the gates of recommended-0 (mean of the prompt) depend on it" in rows
+    assert "No word decides" not in texts(open_app(PAGE))
+    assert "The gates ignore the prompt" not in texts(held_out(open_app))
 
 
 @pytest.mark.usefixtures("examples")
@@ -87,9 +93,9 @@ def test_the_papers_run_says_that_its_gates_ignore_the_prompt(open_app):
     ],
 )
 def test_each_look_has_its_figures_and_stands_in_the_address(open_app, look, questions):
-    app = open_app(PAGE, look=look)
+    app = held_out(open_app, look=look)
     assert not app.error
-    assert n_charts(app) == 5
+    assert n_charts(app) == 2
     for heading, question in zip(headings(app)[-2:], questions, strict=True):
         assert heading.startswith(question)
     app.segmented_control(key="look").set_value("Gates").run()
@@ -101,10 +107,11 @@ def test_each_look_has_its_figures_and_stands_in_the_address(open_app, look, que
 
 @pytest.mark.usefixtures("examples")
 def test_split_and_gate_come_from_the_address_and_nonsense_does_not(open_app):
-    app = open_app(PAGE, split="validation", gate="plural", look="nothing")
-    assert app.selectbox(key="split").value == "validation"
+    rows = held_out(open_app, split="validation", look="nothing")
+    assert rows.selectbox(key="split").value == "validation"
+    assert rows.segmented_control(key="look").value == "Gates"
+    app = open_app(PAGE, gate="plural", **{"router-part": "nothing"})
     assert app.selectbox(key="gate").value == "plural"
-    assert app.segmented_control(key="look").value == "Gates"
     assert "Which words count for the gate plural?" in headings(app)
     app.selectbox(key="gate").set_value("french").run()
     assert_no_bug(app)
@@ -138,12 +145,11 @@ def test_a_pinned_prompt_comes_from_the_address(open_app):
 
 
 @pytest.mark.usefixtures("examples")
-def test_an_empty_prompt_gives_messages_and_leaves_the_rest(open_app):
+def test_an_empty_prompt_gives_messages(open_app):
     app = open_app(PAGE)
     app.text_input(key="prompt").set_value(" ").run()
     assert_no_bug(app)
     assert any("prompt is empty" in error.value for error in app.error)
-    assert "Do the gates depend on the prompt?" in headings(app)
     assert app.button(key="router-pin").disabled
 
 
@@ -184,8 +190,9 @@ def test_the_ribbon_escapes_tokens_and_names_the_gate():
 @pytest.mark.parametrize("look", ["Gates", "Answers"])
 def test_runs_of_every_preset_have_a_page(open_app, make_run, name, look):
     make_run(config=preset(name))
-    app = open_app(PAGE, run="mine", look=look, pin=PROMPT)
+    app = open_app(PAGE, run="mine", pin=PROMPT)
     assert not app.error
+    assert not held_out(open_app, run="mine", look=look).error
     assert any("has no router" in info.value for info in app.info) == (name != "unsupervised")
     assert ("Which words decide the gates?" in headings(app)) == (name == "unsupervised")
     assert ("No router decides here" in texts(app)) == (name != "unsupervised")
@@ -244,7 +251,7 @@ def test_a_broken_control_is_no_harm(open_app, make_run, monkeypatch, tmp_path):
     paper = make_run("paper-0", config=preset("paper"), root=folder)
     paper.adapter_path.write_text("{ no", encoding="utf-8")
     make_run()
-    app = open_app(PAGE, run="mine")
+    app = held_out(open_app, run="mine")
     assert not app.error
     assert "Do the gates depend on the prompt?" in headings(app)
 

@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from csreft_core.__main__ import main
 from csreft_core.cli.arguments import _VIEWS
 from csreft_core.engine import Engine
-from csreft_core.ui import widgets
+from csreft_core.ui import geometry, interference, router, router_rows, states, widgets
 from tests.page_runs import assert_no_bug
 from tests.repository import ROOT
 
@@ -21,12 +21,17 @@ from tests.repository import ROOT
 PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
     ("app.py", {}, ()),
     ("pages/Router.py", {"pin": "What is the plural of dog?"}, ()),
-    ("pages/Router.py", {"look": "Skills"}, ()),
-    ("pages/Router.py", {"look": "Each gate"}, ()),
-    ("pages/Router.py", {"look": "Answers"}, ()),
-    ("pages/Geometry.py", {}, ("mixing-panel",)),
-    ("pages/States.py", {}, ("states-training", "states-separation")),
-    ("pages/Interference.py", {}, ("i-regret", "i-overlap")),
+    *(
+        ("pages/Router.py", {"router-part": router.HELD_OUT, "look": look}, ())
+        for look in router_rows.LOOKS
+    ),
+    *(("pages/Geometry.py", {"geometry-part": part}, ("mixing-panel",)) for part in geometry.PARTS),
+    *(("pages/States.py", {"states-part": part}, ()) for part in states.PARTS),
+    *(
+        ("pages/Interference.py", {"i-part": part}, ("i-regret", "i-overlap"))
+        for part in interference.PARTS
+        if part != interference.ONE_SKILL  # its figure needs runs that are trained on request
+    ),
     ("pages/Compare.py", {}, ()),
 ]
 

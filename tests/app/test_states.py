@@ -10,10 +10,22 @@ from safetensors.torch import save_file
 
 from csreft_core.adapter import load_adapter, save_adapter
 from csreft_core.config import preset
-from tests.page_runs import assert_no_bug, n_charts, texts
+from csreft_core.ui import states
+from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
 from tests.tiny import move
 
 PAGE = "pages/States.py"
+# Two pictures; scree, coordinates; sizes on held-out prompts and on one's own, energy; ...
+FIGURES = dict(zip(states.PARTS, (2, 2, 3, 1, 1), strict=True))
+QUICK = (states.PICTURE, states.AXES, states.SIZE)
+
+
+def parts(open_app, labels=QUICK, **query):
+    return opened_parts(open_app, PAGE, "states-part", labels, **query)
+
+
+def figures(apps):
+    return {part: n_charts(app) for part, app in apps.items()}
 
 
 @pytest.fixture
@@ -40,15 +52,14 @@ def chart(app, name):
 
 @pytest.mark.usefixtures("tmp_runs")
 def test_first_start_shows_the_shipped_run(open_app):
-    app = open_app(PAGE)
+    apps = parts(open_app, states.PARTS)
+    assert figures(apps) == FIGURES
+    assert not any(app.error or app.warning for app in apps.values())
+    app = apps[states.PICTURE]
     assert app.selectbox(key="run").value == "example:recommended-0"
-    assert n_charts(app) == 7
-    said = texts(app)
-    assert "The picture hides the edit." in said  # the axes of the base states, as a comparison
-    assert "R h' = (1 - gate) R h + gate · target holds within" in said
-    assert "The difference is exactly 0 in" in said
-    assert not app.error
-    assert not app.warning
+    assert "The picture hides the edit." in texts(app)  # on the axes of the base states
+    assert "R h' = (1 - gate) R h + gate · target holds within" in texts(apps[states.AXES])
+    assert "The difference is exactly 0 in" in texts(apps[states.SIZE])
     names = {trace.get("name") for trace in chart(app, "states-chosen")["data"]}
     assert {"your prompt", "french", "spelling", "base h", "edited h'"} <= names
     for name, value in app.session_state.to_dict().items():
@@ -96,12 +107,13 @@ def test_unknown_choices_in_the_address_fall_back(open_app, moved_run):
 
 def test_a_layer_without_subspaces_says_where_they_are(open_app, moved_run):
     moved_run()
-    app = open_app(PAGE, run="mine", **{"states-layer": "3"})
+    apps = parts(open_app, run="mine", **{"states-layer": "3"})
+    assert figures(apps) == {states.PICTURE: 2, states.AXES: 1, states.SIZE: 2}
+    app = apps[states.AXES]
     assert "edits the tokens l1 at layer 1" in texts(app)
-    assert n_charts(app) == 5  # no coordinates, no energy
     app.selectbox(key="states-layer").select("1").run()
     assert_no_bug(app)
-    assert n_charts(app) == 7
+    assert n_charts(app) == FIGURES[states.AXES]
 
 
 def test_ones_own_prompt_moves_in_the_picture(open_app, moved_run):
@@ -121,8 +133,9 @@ def test_ones_own_prompt_moves_in_the_picture(open_app, moved_run):
     assert_no_bug(app)
     assert "The prompt is empty" in texts(app)
     assert star() == []
-    assert n_charts(app) == 6  # without the map of one's own prompt
     assert not app.error
+    size = open_app(PAGE, run="mine", prompt=" ", **{"states-part": states.SIZE})
+    assert n_charts(size) == FIGURES[states.SIZE] - 1  # without the map of one's own prompt
 
 
 def save_snapshots(run):
@@ -141,15 +154,11 @@ def save_snapshots(run):
         save_file(arrays, run.snapshot_path(step))
 
 
-def test_the_animation_is_made_when_asked_for(open_app, moved_run):
+def test_the_animation_shows_the_snapshots(open_app, moved_run):
     run = moved_run()
     save_snapshots(run)
-    app = open_app(PAGE, run="mine")
-    assert n_charts(app) == 7
-    app.session_state["states-training"] = True
-    app.run()
-    assert_no_bug(app)
-    assert n_charts(app) == 8
+    app = open_app(PAGE, run="mine", **{"states-part": states.TRAINING})
+    assert n_charts(app) == 1
     assert [frame["name"] for frame in chart(app, "formation")["frames"]] == ["0", "4"]
     assert "over 4 validation prompts is exactly 0 at step 0 and 45.3 at step 4" in texts(app)
     run.snapshot_path(4).write_text("{ no", encoding="utf-8")
@@ -159,23 +168,20 @@ def test_the_animation_is_made_when_asked_for(open_app, moved_run):
     assert [e for e in app.error if "is damaged" in e.value]
 
 
-def test_a_run_without_snapshots_says_so_when_asked(open_app, moved_run):
+def test_a_run_without_snapshots_says_so_and_the_skill_is_still_read(open_app, moved_run):
     moved_run()
-    app = open_app(PAGE, run="mine")
-    app.session_state["states-training"] = True
-    app.session_state["states-separation"] = True
-    app.run()
-    assert_no_bug(app)
-    assert [e for e in app.error if "no snapshots" in e.value]
-    assert "The silhouette of the skills goes from" in texts(app)
+    apps = parts(open_app, (states.TRAINING, states.SKILL), run="mine")
+    assert [e for e in apps[states.TRAINING].error if "no snapshots" in e.value]
+    assert "The silhouette of the skills goes from" in texts(apps[states.SKILL])
 
 
 @pytest.mark.parametrize("name", ["oracle", "loreft", "unsupervised", "paper"])
 def test_runs_of_every_preset_are_shown(open_app, moved_run, name):
     moved_run(config=preset(name))
-    app = open_app(PAGE, run="mine")
-    assert n_charts(app) == 7
-    assert not app.error
+    apps = parts(open_app, run="mine")
+    assert figures(apps) == {part: FIGURES[part] for part in QUICK}
+    assert not any(app.error for app in apps.values())
+    app = apps[states.PICTURE]
     assert "less than random axes" in texts(app) or "% of the edit**" in texts(app)
 
 
@@ -184,7 +190,9 @@ def test_oracle_gates_leave_an_unknown_prompt_out(open_app, moved_run):
     app = open_app(PAGE, run="mine", prompt="Spell the word cat now please.")
     assert "Your prompt is not in the data" in texts(app)
     assert not app.error
-    assert n_charts(app) == 6
+    names = {trace.get("name") for trace in chart(app, "states-chosen")["data"]}
+    assert "your prompt" not in names
+    assert "french" in names
 
 
 @pytest.mark.usefixtures("no_examples")

@@ -39,14 +39,23 @@ def submitted(monkeypatch):
     return given
 
 
+def shown_command(app):
+    """The command below the form, which is folded at first."""
+    app.session_state["command"] = True
+    app.run()
+    assert_no_bug(app)
+    return next(code.value for code in app.code if code.language == "bash")
+
+
 def shown_config(app):
-    return json.loads(app.code[1].value)
+    shown_command(app)
+    return json.loads(next(code.value for code in app.code if code.language == "json"))
 
 
 @pytest.mark.usefixtures("tmp_runs")
 def test_a_first_visit_shows_the_form_with_command_and_config(open_app):
     app = open_app(PAGE)
-    assert app.code[0].value.startswith("python -m csreft_core train --preset recommended --out")
+    assert shown_command(app).startswith("python -m csreft_core train --preset recommended --out")
     assert shown_config(app) == config_to_dict(preset("recommended"))
     assert app.text_input(key="name").value == "recommended"
     assert not app.button(key="start").disabled
@@ -55,7 +64,7 @@ def test_a_first_visit_shows_the_form_with_command_and_config(open_app):
 
 @pytest.mark.usefixtures("tmp_runs")
 def test_every_setting_has_a_widget_with_its_description(open_app):
-    app = open_app(PAGE)
+    app = open_app(PAGE, folded=["all-settings"])
     keys = {
         w.key
         for kind in (app.selectbox, app.number_input, app.text_input, app.toggle)
@@ -70,7 +79,7 @@ def test_every_setting_has_a_widget_with_its_description(open_app):
 
 @pytest.mark.usefixtures("tmp_runs")
 def test_changes_reach_config_command_and_address(open_app):
-    app = open_app(PAGE)
+    app = open_app(PAGE, folded=["all-settings"])
     app.number_input(key="set-adapter.rank").set_value(3).run()
     app.selectbox(key="set-adapter.constraint").select("within").run()
     app.number_input(key="set-train.lr").set_value(0.005).run()
@@ -81,8 +90,8 @@ def test_changes_reach_config_command_and_address(open_app):
     assert config["adapter"]["rank"] == 3
     assert config["adapter"]["layers"] == [1, 3]
     assert config["train"]["lr"] == 0.005
-    assert "--set adapter.rank=3" in app.code[0].value
-    assert "--set adapter.constraint=within" in app.code[0].value
+    assert "--set adapter.rank=3" in shown_command(app)
+    assert "--set adapter.constraint=within" in shown_command(app)
     shared = list(app.query_params["set"])
     other = open_app(PAGE, set=shared)
     assert shown_config(other) == config
@@ -95,7 +104,7 @@ def test_every_preset_is_shown_as_it_is(open_app, name):
     app.number_input(key="set-adapter.rank").set_value(5).run()
     app.selectbox(key="preset").select(name).run()
     assert_no_bug(app)
-    assert f"--preset {name} --out" in app.code[0].value
+    assert f"--preset {name} --out" in shown_command(app)
     assert "set" not in app.query_params
     assert not app.error
 
@@ -200,12 +209,27 @@ def test_a_run_that_ended_is_shown_with_its_curves(open_app, make_run, state):
     run = make_run(state=state, message="it went wrong" if state == "failed" else "")
     run.log_path.write_text("a line of the log\n", encoding="utf-8")
     app = open_app(PAGE, run="mine")
-    assert n_charts(app) == 4
+    assert n_charts(app) == 2
     keys = {button.key for button in app.button}
     assert ("resume" in keys) == (state != "finished")
     assert "stop" not in keys
     assert ("it went wrong" in texts(app)) == (state == "failed")
     assert any("a line of the log" in code.value for code in app.code) == (state == "failed")
+
+
+@pytest.mark.parametrize("part", ["Loss and gates", "Answers and entropy", "Constraint and rates"])
+def test_each_part_of_the_curves_has_two_figures_and_stands_in_the_address(
+    open_app, make_run, part
+):
+    make_run()
+    app = open_app(PAGE, run="mine", **{"train-part": part})
+    shown = {heading.value for heading in app.subheader}
+    assert {
+        "Loss and gates": "Is each skill being learned?",
+        "Answers and entropy": "How many answers are right?",
+        "Constraint and rates": "Do the subspaces stay orthonormal?",
+    }[part] in shown, shown
+    assert n_charts(app) == 2
 
 
 def test_a_running_run_can_be_stopped(open_app, make_run):
@@ -268,5 +292,5 @@ def test_a_run_without_records_waits_for_them(open_app, make_run):
     with run.training_lock():
         app = open_app(PAGE, run="mine")
         assert "place 1 in the queue" in app.get("progress")[0].text
-        assert n_charts(app) == 4
+        assert n_charts(app) == 2
         assert not app.error
