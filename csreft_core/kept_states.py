@@ -1,9 +1,10 @@
 """States below the first edit, computed once for each training row and used again.
 
 The base is frozen, so the output of its blocks up to the first edited layer never changes. A row's
-states are computed in a batch that depends on the data, the batch size and the seed alone: the
-batch of the first epoch that holds the row. So a training that is killed and resumed computes the
-same bits again. In memory up to a budget, then on disk.
+states are computed in a batch that depends on the data, the settings and the seed alone: the
+micro-batch of the first epoch that holds the row. So a training that is killed and resumed computes
+the same bits again. They stay in the number format that the base gives. In memory up to a budget,
+then on disk.
 """
 
 import shutil
@@ -18,12 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from csreft_core.adapter import AdapterSpec
+from csreft_core.batching import micro_batches
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Request
 from csreft_core.skills import Example, collate
 
 _Row = dict[int, Tensor]
+# Ours read below the first edit; those of transformers record outputs that someone asked for.
+_HOOKS_THAT_ONLY_READ = ("csreft_core.hooking", "transformers.utils.output_capturing")
 
 
 def kept_layers(spec: AdapterSpec) -> tuple[int, ...]:
@@ -32,12 +36,31 @@ def kept_layers(spec: AdapterSpec) -> tuple[int, ...]:
     return tuple(sorted({first, *([spec.router.layer] if 0 <= spec.router.layer < first else [])}))
 
 
-def are_exact(attachment: Attachment) -> bool:
-    """Whether the blocks give the same output every time: no dropout is at work in them."""
-    return not any(
-        isinstance(module, nn.Dropout) and module.training and module.p > 0
-        for module in attachment.base.blocks.modules()
+def inexact_because(attachment: Attachment, layers: Sequence[int]) -> str | None:
+    """Why the kept layers need not give the same output every time; None if they do.
+
+    A module in training mode may draw random numbers: `nn.Dropout` is not the only one, some blocks
+    drop out by themselves. Linear layers never do; those of 4 bits are always in training mode. A
+    hook of someone else on a lower block would work twice: when the state is made, and again when
+    it is used.
+    """
+    base = attachment.base
+    for module in base.model.modules():
+        if module.training and not isinstance(module, nn.Linear):
+            return f"the base is in training mode ({type(module).__name__}), so its states may vary"
+    for layer in range(max(layers) + 1):
+        if _has_other_hooks(base.blocks[layer]):
+            return f"block {layer} of the base has hooks of others, which may change its states"
+    return None
+
+
+def _has_other_hooks(block: nn.Module) -> bool:
+    hooks = (
+        hook
+        for module in block.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )
+    return any(getattr(hook, "__module__", None) not in _HOOKS_THAT_ONLY_READ for hook in hooks)
 
 
 class KeptStates:
@@ -50,6 +73,7 @@ class KeptStates:
         order: The rows in the order of the first epoch.
         batch_size: Rows of a step, over all processes.
         n_processes: Among which the rows of a step are dealt out.
+        accumulate: Micro-batches of each process in a step.
         budget_bytes: Memory for states; what is beyond goes to `folder`.
         folder: Is emptied; made when it is needed.
     """
@@ -63,12 +87,14 @@ class KeptStates:
         order: Int[np.ndarray, " row"],
         batch_size: int,
         n_processes: int = 1,
+        accumulate: int = 1,
         budget_bytes: int,
         folder: Path,
     ) -> None:
         self.attachment, self.encoded, self.layers = attachment, encoded, layers
         self.n_bytes, self.n_chunks = 0, 0
-        self._order, self._batch_size, self._n_processes = order, batch_size, n_processes
+        self._order, self._batch_size = order, batch_size
+        self._n_processes, self._accumulate = n_processes, accumulate
         self._place = np.argsort(order)
         self._budget_bytes, self._folder = budget_bytes, folder
         self._in_memory: dict[int, _Row] = {}
@@ -98,10 +124,12 @@ class KeptStates:
             return {layer: file.get_tensor(f"{row}.{layer}") for layer in self.layers}
 
     def _chunk(self, row: int) -> Int[np.ndarray, " part"]:
-        """The rows that one process had in the step of the first epoch that holds the row."""
+        """The micro-batch of the first epoch that holds the row."""
         step, within = divmod(int(self._place[row]), self._batch_size)
         rows = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        return rows[within % self._n_processes :: self._n_processes]
+        process = within % self._n_processes
+        parts = micro_batches(rows, process, self._n_processes, self._accumulate)
+        return next(part for part in parts if row in part)
 
     @torch.no_grad()
     def _keep(self, rows: Int[np.ndarray, " part"]) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,16 @@ class Window:
     gates: dict[str, list[Tensor]] = field(default_factory=dict)
     tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def merged(cls, windows: Sequence["Window"]) -> "Window":
+        """The windows of all processes as one; each has counted the tokens of all."""
+        whole = cls(tokens=windows[0].tokens, since=windows[0].since)
+        for window in windows:
+            for skill, scores in window.scores.items():
+                whole.scores.setdefault(skill, []).extend(scores)
+                whole.gates.setdefault(skill, []).extend(window.gates[skill])
+        return whole
 
     def note(
         self, rows: Sequence[Row], nll: Tensor, n_tokens: Tensor, exact: Tensor, this: Pass
@@ -51,8 +62,9 @@ def batch_loss(
     n_rows: int,
     window: Window,
     states: dict[int, Tensor] | None = None,
+    usage: Float[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""One process's share of the loss of a step; the shares of all processes add up to it.
+    r"""The share that a micro-batch has in the loss of a step; the shares add up to it.
 
     $$ L = \frac{1}{n_\text{tokens}} \sum -\ln p + \lambda_s L_\text{supervision}
        + \lambda_\Omega\, \Omega(\alpha) + \lambda_\perp \sum_{i<j} \|R_i R_j^\top\|_F^2 $$
@@ -60,11 +72,12 @@ def batch_loss(
     (CS-ReFT, section 3.3, where the second and fourth terms are this project's.)
 
     Args:
-        rows: This process's rows, with their `examples`.
-        n_tokens: Answer tokens of the whole step, over all processes.
+        rows: The micro-batch, with its `examples`.
+        n_tokens: Answer tokens of the whole step, over all micro-batches of all processes.
         n_rows: Rows of the whole step.
         window: Takes note of the scores and gates.
         states: The batch's states below the first edit, if they are known.
+        usage: Mean gates of the whole step, if this is not all of it (see `is_global`).
 
     Returns:
         The loss in nats per answer token, plus the weighted terms.
@@ -81,11 +94,63 @@ def batch_loss(
         if r.supervision > 0:
             loss = loss + share * r.supervision * supervision_loss(logits, labels, r.gate)
         if r.sparsity > 0:
-            loss = loss + share * r.sparsity * omega(adapter.router.gates(logits), r.omega)
+            gates = adapter.router.gates(logits)
+            loss = loss + share * r.sparsity * _omega(gates, r.omega, usage)
     if config.adapter.constraint == "penalty":
         loss = loss + share * config.adapter.penalty * adapter.overlap_penalty()
     window.note(rows, nll, batch.n_answer_tokens, exact, this)
     return loss
+
+
+def is_global(config: Config) -> bool:
+    """Whether the loss has a term that is no mean over rows: `balance` looks at the step's mean."""
+    return config.router.omega == "balance" and config.router.sparsity > 0
+
+
+def _omega(
+    gates: Float[Tensor, "batch k"],
+    kind: Literal["l1", "entropy", "balance"],
+    usage: Float[Tensor, " k"] | None,
+) -> Float[Tensor, ""]:
+    r"""The regulariser; for a part of a step, the part's share in the whole step's.
+
+    `l1` and `entropy` are means over rows. `balance` is $f(\bar\alpha)$ of the mean gates of the
+    step. A part with mean $\bar\alpha_m$ contributes
+    $f(\bar\alpha) + \nabla f(\bar\alpha)^\top (\bar\alpha_m - \bar\alpha)$: weighted by their rows,
+    the parts give the value and the gradient of the whole.
+    """
+    if usage is None:
+        return omega(gates, kind)
+    mean = usage.detach().requires_grad_()
+    whole = omega(mean.unsqueeze(0), kind)
+    (slope,) = torch.autograd.grad(whole, mean)
+    return whole.detach() + (gates.mean(0) - usage) @ slope
+
+
+@torch.no_grad()
+def total_gates(
+    attachment: Attachment,
+    adapter: CSReFT,
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    states: dict[int, Tensor] | None = None,
+) -> Float[Tensor, " k"]:
+    """Sum of the router's gates over a micro-batch; no block above the router's layer runs."""
+    assert adapter.router is not None
+    batch = collate(examples, attachment.base.pad_id).to(attachment.base.device)
+    labels = row_labels(rows, adapter.names).to(attachment.base.device)
+    known = attachment.from_states(states) if states else nullcontext()
+    with attachment.up_to(adapter.spec.router.layer), known:
+        _, this = attachment.forward(
+            request(adapter, adapter.spec.router.gates, labels),
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            prompt_mask=batch.prompt_mask,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+    assert this.logits is not None
+    return adapter.router.gates(_at_last(this, this.logits)).sum(0)
 
 
 def _at_last(this: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
@@ -93,11 +158,3 @@ def _at_last(this: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
     if values.ndim == 2:
         return values
     return values[torch.arange(len(values)), this.last_prompt_column()]
-
-
-def gate_means(
-    names: tuple[str, ...], gates: dict[str, list[Tensor]]
-) -> dict[str, dict[str, float]]:
-    """Mean gate of each subspace over the prompts of each skill: skill -> subspace -> mean."""
-    means = {skill: torch.stack(rows).mean(0).tolist() for skill, rows in gates.items()}
-    return {skill: dict(zip(names, mean, strict=True)) for skill, mean in means.items()}

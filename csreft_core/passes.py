@@ -15,6 +15,7 @@ from torch import Tensor
 from csreft_core.adapter import CSReFT
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import GateSetting, parse_gate_setting
+from csreft_core.subspaces import Subspaces
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,12 @@ def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
     adapter = this.request.adapter
     if adapter is None or layer not in adapter.layers:
         return hidden
+    with in_float32(hidden.device):
+        return _edit_sites(this, adapter.at(layer), hidden)
+
+
+def _edit_sites(this: Pass, subspaces: Subspaces, hidden: Tensor) -> Tensor:
     assert this.gates is not None, "the router reads above the first edited layer"
-    subspaces = adapter.at(layer)
     for group, (rows, columns) in enumerate(this.sites()):
         if len(rows) == 0:
             continue
@@ -121,8 +126,7 @@ def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
             return (h + subspaces(h, gates, group).to(h.dtype)).view_as(hidden)
         gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
         h = hidden[rows, columns]
-        with in_float32(h.device):
-            edited = h + subspaces(h, gates, group).to(h.dtype)
+        edited = h + subspaces(h, gates, group).to(h.dtype)
         hidden = hidden.index_put((rows, columns), edited)
     return hidden
 

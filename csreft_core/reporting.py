@@ -53,7 +53,8 @@ def on_device(config: BaseConfig, accelerator: Accelerator) -> BaseConfig:
     """With several processes, each takes the device that accelerate gave it."""
     if accelerator.num_processes == 1 or config.device != "auto":
         return config
-    return replace(config, device=str(accelerator.device))
+    given = accelerator.device  # `cpu:0` on the CPU, of which there is one
+    return replace(config, device="cpu" if given.type == "cpu" else str(given))
 
 
 def with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:

@@ -5,35 +5,34 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
-from csreft_core.adapter import CSReFT, build_adapter, parameter_counts, save_adapter
+from csreft_core.adapter import CSReFT, build_adapter, save_adapter
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import Config
 from csreft_core.errors import RunError
-from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows, skill_name
+from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows
 from csreft_core.hooking import Attachment, attach
-from csreft_core.objective import Window, batch_loss, gate_means
+from csreft_core.objective import Window
+from csreft_core.processes import any_of, failing_together, gathered
+from csreft_core.records import eval_record, start_record, step_record
 from csreft_core.reporting import on_device, report, reporting, with_provenance
-from csreft_core.router import binary_entropy
 from csreft_core.runs import Run
-from csreft_core.skills import SkillSet, epoch_order, resolve_template
+from csreft_core.skills import SkillSet, resolve_template
 from csreft_core.snapshots import save_snapshot
 from csreft_core.training_state import (
     TrainingState,
     adamw,
+    autocast_type,
     kept_states,
     load_checkpoint,
     save_checkpoint,
 )
+from csreft_core.training_step import one_step
 
 _RECORDS = 150
 
@@ -65,16 +64,17 @@ def train(
     if resume and run.status().state == "finished":
         raise RunError(f"run {run.name!r} is finished, there is nothing to resume; train a new one")
     with reporting(run, accelerator):
-        base = base or load_base(on_device(run.config().base, accelerator))
-        config = with_provenance(run, base, accelerator)
-        with attach(base) as attachment:
-            training = _prepare(run, config, run.skill_set(), attachment, accelerator)
-            if resume:
-                load_checkpoint(training)
-            if accelerator.is_main_process:
-                run.truncate_metrics(training.step)
+        with failing_together(accelerator):
+            base = base or load_base(on_device(run.config().base, accelerator))
+            config = with_provenance(run, base, accelerator)
+        autocast, note = autocast_type(config, base)
+        with attach(base, autocast=autocast) as attachment:
+            with failing_together(accelerator):
+                training = _prepare(run, config, attachment, accelerator, note)
+                if resume:
+                    load_checkpoint(training)
             try:
-                yield _start_record(training)
+                yield from _begun(training)
                 yield from _run_steps(training)
             finally:
                 if training.kept is not None:
@@ -105,13 +105,9 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
 
 
 def _prepare(
-    run: Run,
-    config: Config,
-    skill_set: SkillSet,
-    attachment: Attachment,
-    accelerator: Accelerator,
+    run: Run, config: Config, attachment: Attachment, accelerator: Accelerator, note: str | None
 ) -> TrainingState:
-    base = attachment.base
+    base, skill_set = attachment.base, run.skill_set()
     assert config.provenance is not None
     template, longest = config.provenance.template, config.train.max_length
     adapter = fitting_adapter(config, base, skill_set)
@@ -120,6 +116,7 @@ def _prepare(
         return encode_rows(skill_set.split(split), base, template, longest)
 
     optimizer, train_rows = adamw(adapter, config), encoded("train")
+    kept, reason = kept_states(run, config, attachment, accelerator, train_rows, adapter.spec)
     return TrainingState(
         run=run,
         config=config,
@@ -127,7 +124,8 @@ def _prepare(
         attachment=attachment,
         accelerator=accelerator,
         train_rows=train_rows,
-        kept=kept_states(run, config, attachment, accelerator, train_rows, adapter.spec),
+        kept=kept,
+        notes=tuple(filter(None, (note, reason))),
         validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
         optimizer=optimizer,
         scheduler=get_linear_schedule_with_warmup(
@@ -142,13 +140,12 @@ def _spread(encoded: Encoded) -> Encoded:
     return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
 
 
-def _batch_rows(n: int, size: int, step: int, seed: int) -> np.ndarray:
-    """Rows of a step: a walk through one shuffled epoch after another, a function of the step."""
-    first = step * size
-    epochs = range(first // n, (first + size - 1) // n + 1)
-    order = np.concatenate([epoch_order(n, seed, epoch) for epoch in epochs])
-    start = first - (first // n) * n
-    return order[start : start + size]
+def _begun(training: TrainingState) -> Iterator[dict[str, Any]]:
+    """Say what is trained; a resumed run has said it, and loses what came after its checkpoint."""
+    if training.accelerator.is_main_process:
+        training.run.truncate_metrics(training.step)
+    record = start_record(training)
+    yield record if training.step > 0 else _written(training, record)
 
 
 def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
@@ -158,12 +155,13 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     if training.step == 0:
         yield from _evaluated(training)
     while training.step < t.steps:
-        _one_step(training, window)
+        one_step(training, window)
         step = training.step
         due = step % t.eval_every == 0, step % t.checkpoint_every == 0, step == t.steps
-        stopping = _agreed(training, training.run.stop_requested())
+        stopping = any_of(training.accelerator, training.run.stop_requested())
         if any(due) or stopping or step % log_every == 0 or step == 1:
-            yield _written(training, _step_record(training, window))
+            whole = Window.merged(gathered(training.accelerator, window))
+            yield _written(training, step_record(training, whole))
             window = Window()
         if due[0] or due[2]:
             yield from _evaluated(training)
@@ -175,101 +173,6 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     _save(training)
     if training.accelerator.is_main_process:
         training.run.remove_checkpoints()
-
-
-def _agreed(training: TrainingState, value: bool) -> bool:
-    """Whether any process says so; all must leave the loop in the same step."""
-    if training.accelerator.num_processes == 1:
-        return value
-    flag = torch.tensor(float(value), device=training.accelerator.device)
-    total = training.accelerator.reduce(flag, "sum")
-    assert isinstance(total, Tensor)
-    return bool(total > 0)
-
-
-def _one_step(training: TrainingState, window: Window) -> None:
-    t, accelerator = training.config.train, training.accelerator
-    taken = _batch_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
-    mine = taken[accelerator.process_index :: accelerator.num_processes]
-    training.adapter.train()
-    training.adapter.set_dropout_seed(t.seed * 1_000_003 + training.step)
-    training.optimizer.zero_grad(set_to_none=True)
-    n_tokens = sum(len(training.train_rows.examples[i].answer) for i in taken)
-    if len(mine):
-        loss = batch_loss(
-            training.attachment,
-            training.adapter,
-            training.config,
-            [training.train_rows.rows[i] for i in mine],
-            [training.train_rows.examples[i] for i in mine],
-            n_tokens=n_tokens,
-            n_rows=len(taken),
-            window=window,
-            states=None if training.kept is None else training.kept.of(mine.tolist()),
-        )
-        accelerator.backward(loss)
-    parameters = [p for p in training.adapter.parameters() if p.requires_grad]
-    if accelerator.num_processes > 1:
-        for p in parameters:
-            gradient = torch.zeros_like(p) if p.grad is None else p.grad
-            p.grad = accelerator.reduce(gradient, "sum")  # type: ignore[assignment]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    training.grad_norm = norm.item()
-    if not math.isfinite(training.grad_norm):
-        raise RunError(
-            f"the gradient is not finite at step {training.step + 1}; lower train.lr or "
-            "train.router_lr, or use base.precision fp32, and train again"
-        )
-    training.optimizer.step()
-    training.scheduler.step()
-    training.step += 1
-    window.tokens += n_tokens
-
-
-def _step_record(training: TrainingState, window: Window) -> dict[str, Any]:
-    config, adapter = training.config, training.adapter
-    scores = [score for rows in window.scores.values() for score in rows]
-    spent = training.spent_s()
-    seconds = max(time.perf_counter() - window.since, 1e-9)
-    rates = training.scheduler.get_last_lr()
-    subspaces = [adapter.at(layer) for layer in adapter.layers]
-    alphas = torch.stack([alpha for rows in window.gates.values() for alpha in rows])
-    return {
-        "kind": "step",
-        "step": training.step,
-        "loss": sum(s[0] for s in scores) / sum(s[1] for s in scores),
-        "loss_by_skill": {
-            name: sum(s[0] for s in rows) / sum(s[1] for s in rows)
-            for name, rows in sorted(window.scores.items())
-        },
-        "gates_by_skill": gate_means(adapter.names, dict(sorted(window.gates.items()))),
-        "gate_entropy": binary_entropy(alphas).item(),
-        "orthonormality_error": max(s.orthonormality_error() for s in subspaces),
-        "constraint_error": max(s.constraint_error() for s in subspaces),
-        "overlap": sum(s.overlap() for s in subspaces) / len(subspaces),
-        "grad_norm": training.grad_norm,
-        "lr": rates[0],
-        "router_lr": rates[2],
-        "tokens_per_second": window.tokens / seconds,
-        "time_left_s": spent / training.step * (config.train.steps - training.step),
-        "elapsed_s": spent,
-    }
-
-
-def _start_record(training: TrainingState) -> dict[str, Any]:
-    """What is trained, in numbers; written once, at the first step of all."""
-    record = {
-        "kind": "start",
-        "step": training.step,
-        "parameters": parameter_counts(training.adapter),
-        "base_parameters": training.attachment.base.n_parameters,
-        "n_processes": training.accelerator.num_processes,
-        "n_rows": len(training.train_rows.rows),
-        "n_cut": training.train_rows.n_cut,
-    }
-    if training.step > 0:
-        return record
-    return _written(training, record)
 
 
 def _written(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
@@ -299,17 +202,7 @@ def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
         training.validation,
         training.gate_setting,
     )
-    by_skill: dict[str, list[Tensor]] = {}
-    for row, alpha in gates:
-        by_skill.setdefault(skill_name(row), []).append(alpha)
-    record = {
-        "kind": "eval",
-        "step": training.step,
-        "split": "validation",
-        **scores,
-        "gates_by_skill": gate_means(training.adapter.names, by_skill),
-    }
-    yield _written(training, record)
+    yield _written(training, eval_record(training, scores, gates))
 
 
 def _save(training: TrainingState) -> None:

@@ -1,25 +1,31 @@
 """What a training step needs, its optimiser, and the checkpoints that it goes on from."""
 
 import math
+import shutil
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from csreft_core.adapter import AdapterSpec, CSReFT
+from csreft_core.base_models import Base
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
-from csreft_core.kept_states import KeptStates, are_exact, kept_layers
+from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
 from csreft_core.runs import Run
 from csreft_core.skills import epoch_order
 
 
 @dataclass
 class TrainingState:
-    """Everything a step needs."""
+    """Everything a step needs. `notes` say which settings are not in use, and why."""
 
     run: Run
     config: Config
@@ -31,6 +37,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     kept: KeptStates | None = None
+    notes: tuple[str, ...] = ()
     step: int = 0
     elapsed_s: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -44,6 +51,29 @@ class TrainingState:
     def spent_s(self) -> float:
         """Seconds of training, over all resumptions."""
         return self.elapsed_s + time.perf_counter() - self.started
+
+    def known_states(self, rows: Sequence[int]) -> dict[int, Tensor] | None:
+        """States of rows below the first edit, where they are kept."""
+        return None if self.kept is None else self.kept.of(rows)
+
+    def recomputation(self) -> AbstractContextManager[None]:
+        """A forward in this block stores little for its backward pass, if the config wants that.
+
+        Blocks up to the first edited one store nothing in any case: no gradient passes them.
+        """
+        if not self.config.train.checkpointing:
+            return nullcontext()
+        return self.attachment.checkpointing(above=min(self.adapter.layers))
+
+
+def autocast_type(config: Config, base: Base) -> tuple[torch.dtype | None, str | None]:
+    """The number format of autocast, or None with the reason why the config's is not in use."""
+    if config.train.autocast == "none":
+        return None, None
+    if base.model.dtype != torch.float32:
+        given = str(base.model.dtype).removeprefix("torch.")
+        return None, f"train.autocast is not in use: the base computes in {given} already"
+    return torch.bfloat16, None
 
 
 def adamw(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
@@ -64,21 +94,44 @@ def adamw(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
 def kept_states(
     run: Run, config: Config, attachment: Attachment, accelerator: Accelerator, rows: Encoded,
     spec: AdapterSpec,
-) -> KeptStates | None:  # fmt: skip
-    """Where the states below the first edit are kept; None if the config does not want it."""
+) -> tuple[KeptStates | None, str | None]:  # fmt: skip
+    """Where the states below the first edit are kept, or None with the reason.
+
+    The reason is None too if the config does not ask for it.
+    """
     t = config.train
-    if not t.keep_states or not are_exact(attachment):
-        return None
-    return KeptStates(
+    _remove_left_overs(run, accelerator)
+    if not t.keep_states:
+        return None, None
+    layers = kept_layers(spec)
+    reason = inexact_because(attachment, layers)
+    if reason is not None:
+        return None, f"train.keep_states is not in use: {reason}"
+    kept = KeptStates(
         attachment,
         rows,
-        layers=kept_layers(spec),
+        layers=layers,
         order=epoch_order(len(rows.rows), t.seed, 0),
         batch_size=t.batch_size,
         n_processes=accelerator.num_processes,
+        accumulate=t.accumulate,
         budget_bytes=round(t.keep_states_gib * 2**30),
-        folder=run.path / f"states-{accelerator.process_index}",
+        folder=_states_folder(run, accelerator.process_index),
     )
+    return kept, None
+
+
+def _states_folder(run: Run, process: int) -> Path:
+    return run.path / f"states-{process}"
+
+
+def _remove_left_overs(run: Run, accelerator: Accelerator) -> None:
+    """What a killed training of more processes left on disk; each clears its own by itself."""
+    if not accelerator.is_main_process:
+        return
+    present = {_states_folder(run, process) for process in range(accelerator.num_processes)}
+    for folder in set(run.path.glob("states-*")) - present:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_checkpoint(training: TrainingState) -> None:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from csreft_core.config import RouterConfig, preset, with_overrides
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import attach
-from csreft_core.kept_states import KeptStates, are_exact, kept_layers
+from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
 from csreft_core.objective import Window, batch_loss
+from csreft_core.passes import Request
 from csreft_core.skills import Example, Row
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base, tokens
@@ -129,12 +129,36 @@ def test_states_do_not_depend_on_who_asks_first(base, tmp_path, n_processes):
             assert all(torch.equal(one.of([row])[l], two.of([row])[l]) for l in one.layers)
 
 
-def test_dropout_in_a_training_block_forbids_it(base):
+@pytest.mark.parametrize("family", ["gpt2", "opt"])  # nn.Dropout, and dropout of the block's own
+def test_a_base_in_training_mode_forbids_it(family):
+    base = tiny_base(build(family))
     with attach(base) as attachment:
-        assert are_exact(attachment)
-        base.blocks[0].add_module("noise", nn.Dropout(0.1).eval())
-        assert are_exact(attachment)  # the base is in evaluation mode
-        base.blocks.train()
-        assert not are_exact(attachment)
-        base.blocks[0].noise.p = 0.0
-        assert are_exact(attachment)
+        assert inexact_because(attachment, [1]) is None
+        base.blocks[2].training = True
+        assert "training mode" in inexact_because(attachment, [1])
+        base.model.train()
+        inputs = {"input_ids": tokens(6)[0][None], "capture": (1,)}
+        states = [captured(attachment, **inputs) for _ in range(2)]
+        assert not torch.equal(*states)  # and rightly so
+        base.model.eval()
+        states = [captured(attachment, **inputs) for _ in range(2)]
+        assert torch.equal(*states)
+
+
+def captured(attachment, input_ids, capture):
+    with torch.no_grad():
+        _, this = attachment.forward(Request(None, capture=capture), input_ids=input_ids)
+    return this.states[capture[0]][0]
+
+
+def test_hooks_of_others_below_the_first_edit_forbid_it(base):
+    with attach(base) as attachment:
+        above = base.blocks[2].register_forward_hook(lambda *_: None)
+        assert inexact_because(attachment, [1]) is None
+        inside = base.blocks[1].mlp.register_forward_pre_hook(lambda *_: None)
+        assert "block 1" in inexact_because(attachment, [1])
+        inside.remove()
+        with attachment.calling(Request(None)):  # transformers leaves hooks of its own
+            base.model(tokens(4)[0][None], output_hidden_states=True)
+        assert inexact_because(attachment, [1]) is None
+        above.remove()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from csreft_core import training
@@ -20,11 +21,12 @@ from tests.repository import ROOT
 # Trains, but stands still for good at one place: before step N, or within a write.
 _DRIVER = """
 import sys, time
+import torch
 from csreft_core import training
 from csreft_core.cli import main
 
 place, at = sys.argv[1], int(sys.argv[2])
-one_step, save, save_adapter = training._one_step, training.torch.save, training.save_adapter
+one_step, save, save_adapter = training.one_step, torch.save, training.save_adapter
 
 def stand_still():
     print("here", flush=True)
@@ -48,7 +50,7 @@ def no_adapter(adapter, path):
     if place == "end":
         stand_still()
 
-training._one_step, training.torch.save, training.save_adapter = step, half_a_checkpoint, no_adapter
+training.one_step, torch.save, training.save_adapter = step, half_a_checkpoint, no_adapter
 sys.exit(main(sys.argv[3:]))
 """
 # 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last
@@ -141,14 +143,14 @@ def test_kept_states_change_nothing_but_the_last_bits(made):
 
 def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Any) -> None:
     """Let something happen within a step."""
-    one_step = training._one_step
+    one_step = training.one_step
 
     def step(this: Any, window: Any) -> None:
         one_step(this, window)
         if this.step == n:
             act(this.run)
 
-    monkeypatch.setattr(training, "_one_step", step)
+    monkeypatch.setattr(training, "one_step", step)
 
 
 @pytest.mark.parametrize(("n", "kept"), [(1, True), (4, True), (7, True), (5, False)])
@@ -214,14 +216,14 @@ def test_the_thread_count_is_recorded_and_restored(made, tmp_path, monkeypatch):
         for part, after in zip(unset, [*unset[1:], ""], strict=True)
         if not (part == "--set" and after == "--set")
     ]
-    training.torch.set_num_threads(1)
+    torch.set_num_threads(1)
     with monkeypatch.context() as patched:
         at_step(patched, 3, Run.request_stop)
         assert main(arguments) == 0
     assert open_run(path).config().train.threads == 1
-    training.torch.set_num_threads(2)
+    torch.set_num_threads(2)
     with monkeypatch.context() as patched:
-        at_step(patched, 5, lambda _: seen.append(training.torch.get_num_threads()))
+        at_step(patched, 5, lambda _: seen.append(torch.get_num_threads()))
         resume(path)
     assert seen == [1]
     assert results(path)[0] == results(made / "whole")[0]

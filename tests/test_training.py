@@ -32,7 +32,7 @@ STEP_KEYS = {
 }  # fmt: skip
 EVAL_KEYS = {"kind", "step", "split", "skills", "mean", "gates_by_skill"}
 START_KEYS = {
-    "kind", "step", "parameters", "base_parameters", "n_processes", "n_rows", "n_cut",
+    "kind", "step", "parameters", "base_parameters", "n_processes", "n_rows", "n_cut", "notes",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Exit code 0; 2 with one line on stderr for a user's mistake; 1 when `doctor` fin
 mend. Torch and transformers are imported only by the commands that need them.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         return args.command(args)
     except CsreftError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes speaks for all
+            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except SystemExit as stop:  # argparse, after it has printed the help
         return int(stop.code or 0)

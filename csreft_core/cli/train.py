@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,10 @@ from tqdm import tqdm
 from csreft_core.base_models import Base, load_base
 from csreft_core.cli.output import begun, quiet_libraries
 from csreft_core.config import Config
+from csreft_core.errors import ConfigError
 from csreft_core.jobs import release_turns, resume_line, wait_for_turn
+from csreft_core.processes import failing_together
+from csreft_core.reporting import on_device
 from csreft_core.runs import Run, check_new_run, create_run, open_run
 from csreft_core.skills import read_skills
 from csreft_core.training import fitting_adapter, train
@@ -25,6 +29,10 @@ from csreft_core.training import fitting_adapter, train
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 ]
+_ALONE = (
+    "note: accelerate launch --cpu starts a single process where MPI is not set up; for several "
+    "on the CPU use ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+)
 
 
 def train_command(args: argparse.Namespace, given: Config | None) -> int:
@@ -43,6 +51,11 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
         accelerator = _computing(given)
         run, base = _new(out, given, accelerator)
     is_main = accelerator.is_main_process
+    if args.queue and accelerator.num_processes > 1:
+        raise ConfigError(
+            "--queue starts runs one after the other, each as one process; leave it out under "
+            "accelerate launch"
+        )
     seen: dict[str, dict[str, Any]] = {}
     with _stopping(run) as asked:
         if not (args.queue and is_main) or wait_for_turn(run):
@@ -58,11 +71,12 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
 
 def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base]:
     """A new run, made only after config, data and base were found to fit each other."""
-    if accelerator.is_main_process:
-        check_new_run(out)
-    skill_set = read_skills(config.data.path, config.data.skill_column)
-    base = load_base(config.base)
-    fitting_adapter(config, base, skill_set)
+    with failing_together(accelerator):
+        if accelerator.is_main_process:
+            check_new_run(out)
+        skill_set = read_skills(config.data.path, config.data.skill_column)
+        base = load_base(on_device(config.base, accelerator))
+        fitting_adapter(config, base, skill_set)
     if accelerator.is_main_process:
         create_run(out, config, skill_set)
     accelerator.wait_for_everyone()
@@ -73,7 +87,15 @@ def _computing(config: Config) -> Accelerator:
     """Set up device and threads, before anything is computed: the last bits depend on them."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    if _is_alone_by_mistake():
+        print(_ALONE, file=sys.stderr)
     return Accelerator(cpu=config.base.device == "cpu")
+
+
+def _is_alone_by_mistake() -> bool:
+    """Whether `accelerate launch --cpu --num_processes N` started this process, and no other."""
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    return on_cpu and "MASTER_ADDR" in os.environ and "RANK" not in os.environ
 
 
 @contextmanager
@@ -116,6 +138,7 @@ def _follow(
             if record["kind"] == "start" and show and not quiet:
                 tqdm.write(_parameters(record), file=sys.stdout)
                 tqdm.write(_cut(record, run.config().train.max_length), file=sys.stdout, end="")
+                tqdm.write("".join(f"note: {n}\n" for n in record["notes"]), sys.stdout, end="")
             bar.set_postfix(_state(seen), refresh=False)
             bar.update(record["step"] - bar.n)
     return seen
