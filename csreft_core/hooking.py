@@ -50,12 +50,11 @@ class _Generation:
     step: Pass | None = None
 
     def same_step(self, current: Request, inputs: dict[str, Any]) -> Pass | None:
-        """The pass of an earlier step that asks for the same; None if this step is another."""
-        step, tokens, mask = self.step, inputs.get("input_ids"), inputs.get("attention_mask")
-        if step is None or tokens is None or mask is None or step.request is not current:
+        """The pass of an earlier step on the cache that asks for the same, or None."""
+        step, tokens = self.step, inputs.get("input_ids")
+        if step is None or tokens is None or step.request is not current:
             return None
-        on_cache = mask.ndim == 2 and mask.shape[1] > tokens.shape[1]
-        return step if on_cache and tokens.shape == step.index.shape else None
+        return step if tokens.shape == step.index.shape else None
 
 
 class Attachment:
