@@ -4,26 +4,42 @@ Remote code is never trusted and pickled weights are never read.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import set_tqdm_hook
 
-from csreft_core.config import ASSETS, BaseConfig
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.base_files import (
+    Progress,
+    base_folder,
+    check_weights,
+    first_line,
+    read_description,
+    silent,
+)
+from csreft_core.blocks import find_blocks
+from csreft_core.config import BaseConfig
+from csreft_core.devices import compute_type, free_bytes, resolve_device
+from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
+from csreft_core.memory import in_gb, weight_bytes
 from csreft_core.quantization import hold_in_training_mode, settings
+from csreft_core.shapes import shape_of_description
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_one_load = RLock()
 
 
 @dataclass(frozen=True)
@@ -67,77 +83,84 @@ class Base:
         return 0
 
 
-def resolve_device(device: str) -> torch.device:
-    """The device of a setting; `auto` is CUDA where there is one, else the CPU.
-
-    Raises:
-        UnsupportedModelError: a device that this machine does not have.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UnsupportedModelError(
-            f"base.device is {device!r}, but this machine does not have it; use 'auto' or 'cpu'"
-        )
-    return chosen
-
-
-def _compute_type(config: BaseConfig, device: torch.device) -> torch.dtype:
-    """The number format of the arithmetic, and of the weights that are not quantised."""
-    if config.precision in _DTYPES:
-        return _DTYPES[config.precision]
-    if config.compute != "auto":
-        return _DTYPES[config.compute]
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
-def load_base(config: BaseConfig) -> Base:
+def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     """Load a frozen base.
+
+    One base loads at a time: two that look at the free memory together would take it twice. The
+    weights go straight to their device, one tensor after another.
+
+    Args:
+        config: Which base, in which number format, on which device.
+        progress: Told what is done and how far it is, in the thread that loads or fetches. What
+            it raises ends the load; files that are fetched by then stay in the Hub's cache, and
+            nothing else stays.
 
     Raises:
         UnsupportedModelError: not found, not a decoder-only causal language model, without
             safetensors weights, or with blocks that cannot be found.
+        NotEnoughMemoryError: the weights alone need more than is free.
     """
     device = resolve_device(config.device)
-    compute = _compute_type(config, device)
-    quantization = settings(config.precision, compute)
-    source = str(ASSETS / "pocket") if config.path == "pocket" else config.path
-    if source.startswith((".", "/", "~")) or Path(source).expanduser().exists():
-        source = str(Path(source).expanduser())
-        if not (Path(source) / "config.json").is_file():
-            raise UnsupportedModelError(
-                f"base.path {config.path!r}: no folder with a config.json; give 'pocket', a folder "
-                "that transformers saved, or a Hub id"
-            )
+    folder = base_folder(config, progress)
+    progress("reading the description", 0, 0)
+    about = read_description(config, folder)
+    check_weights(config, folder)
+    tokenizer = _tokenizer(config, folder)
+    with _one_load:
+        if config.check_memory:
+            _check_fits(config, about)
+        model = _weights(config, folder, progress)
+    progress("looking at the model", 0, 0)
+    base = freeze(model, tokenizer, base_id=config.path, revision=config.revision)
+    _check_causal(base, device)
+    return base
+
+
+def _tokenizer(config: BaseConfig, folder: Path) -> PreTrainedTokenizerBase:
     try:
-        about = AutoConfig.from_pretrained(
-            source, revision=config.revision, trust_remote_code=False
-        )
-        if getattr(about, "is_encoder_decoder", False):
-            raise UnsupportedModelError(
-                f"base.path {config.path!r} is an encoder-decoder model; a decoder-only causal "
-                "language model is needed"
-            )
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=False
-        )
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=config.revision,
-            dtype=compute,
-            quantization_config=quantization,
-            device_map={"": device} if quantization else None,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - each tokeniser fails in its own way
         raise UnsupportedModelError(
-            f"base.path {config.path!r} cannot be loaded: {first[:300]}; give 'pocket', a folder "
-            "that transformers saved, or a Hub id that this machine has or can reach"
+            f"base.path {config.path!r}: its tokeniser cannot be loaded ({first_line(error)}); put "
+            "the files that came with the weights next to them, such as tokenizer.json"
         ) from None
+
+
+def _check_fits(config: BaseConfig, about: PreTrainedConfig) -> None:
+    """See that the weights alone fit; a training needs more, see `memory.need`."""
+    needed = weight_bytes(shape_of_description(about), config)
+    free = free_bytes(config.device)
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"base.path {config.path!r} needs about {in_gb(needed)} for its weights in "
+            f"{config.precision}, {in_gb(free)} are free; use base.precision nf4, or a smaller "
+            "model, or free some memory (base.check_memory=false tries it all the same)"
+        )
+
+
+def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrainedModel:
+    """The model with its weights on their devices."""
+    compute = compute_type(config)
+    quantization = settings(config.precision, compute)
+    device = resolve_device(config.device)
+    with _watched(progress) as stopped:
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=compute,
+                quantization_config=quantization,
+                device_map="balanced" if config.device == "balanced" else {"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            if error in stopped:
+                raise
+            raise UnsupportedModelError(
+                f"base.path {config.path!r}: its weights cannot be loaded ({first_line(error)}); "
+                "copy or fetch the whole folder again"
+            ) from None
     model, report = loaded
     if report["missing_keys"]:
         # transformers fills them with random numbers and only warns.
@@ -145,9 +168,54 @@ def load_base(config: BaseConfig) -> Base:
             f"base.path {config.path!r} lacks {len(report['missing_keys'])} of its weights, such "
             f"as {min(report['missing_keys'])}; copy the whole folder again"
         )
-    if quantization is None:
-        model = model.to(device)
-    return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
+    return model
+
+
+@contextmanager
+def _watched(progress: Progress) -> Iterator[list[BaseException]]:
+    """Tells how many tensors are loaded; yields a list for what `progress` raises.
+
+    transformers walks over the tensors under a progress bar, for which it takes a hook.
+    """
+    stopped: list[BaseException] = []
+    thread = get_ident()
+
+    def bar(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if get_ident() != thread or not args or kwargs.get("desc") != "Loading weights":
+            return make(*args, **kwargs)
+        return counted(args[0])
+
+    def counted(tensors: Any) -> Iterator[Any]:
+        total = len(tensors)
+        for done, tensor in enumerate(tensors):
+            tell(done, total)
+            yield tensor
+        tell(total, total)
+
+    def tell(done: int, total: int) -> None:
+        try:
+            progress("loading weights", done, total)
+        except BaseException as error:
+            stopped.append(error)
+            raise
+
+    before = set_tqdm_hook(bar)
+    try:
+        yield stopped
+    finally:
+        set_tqdm_hook(before)
+
+
+@torch.no_grad()
+def _check_causal(base: Base, device: torch.device) -> None:
+    """See that a token does not see what comes after it: some encoders load as decoders."""
+    ids = torch.tensor([[0, 1], [0, 2]], device=device)
+    first = base.model(ids, use_cache=False).logits[:, 0]
+    if not torch.equal(first[0], first[1]):
+        raise UnsupportedModelError(
+            f"base.path {base.id!r} is an encoder: its tokens see those that come after them; a "
+            "decoder-only causal language model is needed"
+        )
 
 
 def freeze(
@@ -176,30 +244,6 @@ def freeze(
         d_model=int(width),
         n_parameters=model.num_parameters(),
     )
-
-
-def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of decoder blocks, found from the module tree.
-
-    It is the only `ModuleList` with one module for each layer that the model's configuration
-    counts and that does not lie inside another such list.
-
-    Raises:
-        UnsupportedModelError: none or several.
-    """
-    n = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    found: dict[str, nn.ModuleList] = {}
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, nn.ModuleList) and len(module) == n and not inside:
-            found[name] = module
-    if len(found) != 1:
-        listed = ", ".join(found) if found else "none"
-        raise UnsupportedModelError(
-            f"{type(model).__name__}: expected one list of {n} decoder blocks, found {listed}; "
-            "only models whose blocks form one list can be edited"
-        )
-    return next(iter(found.values()))
 
 
 @torch.no_grad()

@@ -73,8 +73,12 @@ class BaseConfig:
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="Where the base runs: 'auto', 'cpu', 'cuda' or 'cuda:N'.",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|balanced)$",
+        description="Where the base runs: 'auto', 'cpu', 'cuda', 'cuda:N', or 'balanced': its "
+        "blocks over all GPUs.",
+    )
+    check_memory: bool = Field(
+        default=True, description="Refuse to load weights that need more memory than is free."
     )
 
 

@@ -6,6 +6,7 @@
       RunError               a run folder is missing, half-written, busy or of another kind
       AdapterError           an adapter file does not fit the base or the configuration
       UnsupportedModelError  a base model that this project cannot load or edit
+      NotEnoughMemoryError   the machine has less memory than this needs
 
 A message says what was expected, what was given and what to do. Every other exception is a bug
 and is never caught on the way to the user.
@@ -34,3 +35,7 @@ class AdapterError(CsreftError):
 
 class UnsupportedModelError(CsreftError):
     """A base model that this project cannot load or edit."""
+
+
+class NotEnoughMemoryError(CsreftError):
+    """The machine has less memory than this needs; says how much, and what would fit."""

@@ -1,0 +1,218 @@
+"""The files of a base: the shipped pocket, a local folder, or a Hub id that is fetched first.
+
+Everything is read from a folder afterwards, so there is one way to load. Remote code is never
+trusted; pickled weights are neither fetched nor read.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from tqdm import tqdm
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import __version__ as transformers_version
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from csreft_core.config import ASSETS, BaseConfig
+from csreft_core.errors import UnsupportedModelError
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done now, how much of it is done, and of how much (0: not known). What it raises
+ends the load and comes out of it as it is."""
+
+CHOICES = "give 'pocket', a folder that transformers saved, or a Hub id"
+_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_DESCRIPTION = ("*.json", "*.model", "*.txt", "*.jinja")
+
+
+def silent(_phase: str, _done: int, _total: int) -> None:
+    """The progress of a load that nobody watches."""
+
+
+def base_folder(config: BaseConfig, progress: Progress = silent, *, weights: bool = True) -> Path:
+    """The folder with the base's files; those of a Hub id are fetched into the Hub's cache.
+
+    Args:
+        config: Names the base.
+        progress: Told of the bytes that are fetched.
+        weights: Whether the weights and the tokeniser are needed, or the description alone.
+
+    Raises:
+        UnsupportedModelError: no such folder or repository, no permission, no network.
+    """
+    path = str(ASSETS / "pocket") if config.path == "pocket" else config.path
+    local = Path(path).expanduser()
+    if not path.startswith((".", "/", "~")) and not local.exists():
+        return _fetched(config, progress, weights=weights)
+    if not (local / "config.json").is_file():
+        raise UnsupportedModelError(
+            f"base.path {config.path!r}: no folder with a config.json; {CHOICES}"
+        )
+    return local
+
+
+def _fetched(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
+    """The snapshot of a Hub id in the Hub's cache. What was fetched before a break is kept."""
+    progress("looking at the Hub", 0, 0)
+    try:
+        folder = snapshot_download(
+            config.path,
+            revision=config.revision,
+            allow_patterns=[*_DESCRIPTION, *_WEIGHTS] if weights else ["config.json"],
+            tqdm_class=_bar_that_tells(progress),
+        )
+    except (HTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+        raise UnsupportedModelError(_hub_message(config, error)) from None
+    if not (Path(folder) / "config.json").is_file():
+        raise UnsupportedModelError(f"base.path {config.path!r}: the Hub has no config.json of it")
+    return Path(folder)
+
+
+def _bar_that_tells(progress: Progress) -> type[tqdm]:
+    """A progress bar that is not drawn. Several bars count the same bytes, in several ways."""
+    most = {"done": 0, "total": 0}
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.counts_bytes = kwargs.get("unit") == "B"
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.counts_bytes:
+                most["done"] = max(most["done"], int(self.n))
+                most["total"] = max(most["total"], int(self.total or 0))
+                progress("fetching from the Hub", most["done"], most["total"])
+
+    return Bar
+
+
+def _hub_message(config: BaseConfig, error: Exception) -> str:
+    """What went wrong with a Hub id, and what to do."""
+    name = f"base.path {config.path!r}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{name} is gated: its owner asks for consent; open https://huggingface.co/{config.path}"
+            ", accept the terms, then log in here with `hf auth login`"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision {config.revision!r}; look at its branches and tags"
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        # The Hub answers 401 for what does not exist too, so that nobody can ask for names.
+        return (
+            f"{name}: the Hub has no such repository, or it is private and no token that may read "
+            f"it is set; check the name, or log in with `hf auth login`; {CHOICES}"
+        )
+    if isinstance(error, HFValidationError):
+        return f"{name}: neither a folder nor a Hub id; {CHOICES}"
+    if isinstance(error, IncompleteSnapshotError):
+        return (
+            f"{name} is only in part on this machine and the Hub cannot be reached; connect to the "
+            "network and load it once, or unset HF_HUB_OFFLINE"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"{name} is not on this machine and the Hub cannot be reached; connect to the network "
+            f"(or unset HF_HUB_OFFLINE), or {CHOICES.replace('give', 'choose')} that is here"
+        )
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{name}: the Hub answered {status or 'nothing'} ({first[:200]}); try again later"
+
+
+def read_description(config: BaseConfig, folder: Path) -> PreTrainedConfig:
+    """The base's `config.json`, if it describes a decoder that this program can load.
+
+    Raises:
+        UnsupportedModelError: not JSON, an architecture that transformers does not know, code of
+            its own, an encoder, an encoder-decoder, or weights that are quantised already.
+    """
+    name = f"base.path {config.path!r}"
+    try:
+        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = tree.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"{name}: its config.json cannot be read ({str(error)[:100]}); copy it again"
+        ) from None
+    _check_kind(name, tree, kind)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - each family checks its own fields in its own way
+        raise UnsupportedModelError(
+            f"{name}: its config.json does not describe a {kind} model ({first_line(error)}); copy "
+            "it again"
+        ) from None
+
+
+def _check_kind(name: str, tree: dict[str, Any], kind: object) -> None:
+    if kind not in CONFIG_MAPPING:
+        if "auto_map" in tree:
+            raise UnsupportedModelError(
+                f"{name} brings its own code (auto_map), which is never run; choose a model that "
+                "transformers itself knows"
+            )
+        raise UnsupportedModelError(
+            f"{name}: unknown architecture {kind!r}; transformers {transformers_version} does not "
+            "know it: update transformers, or choose another model"
+        )
+    if tree.get("is_encoder_decoder"):
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder model ({kind}); a decoder-only causal language model is "
+            "needed"
+        )
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(kind))
+    made_by = [*(tree.get("architectures") or [])]
+    heads = [one for one in made_by if not one.endswith("Model")]  # LlamaModel: no head saved
+    if causal is None or (heads and causal not in heads):
+        raise UnsupportedModelError(
+            f"{name} is no causal language model but {', '.join(made_by) or kind}, such as an "
+            "encoder or a classifier; a decoder-only causal language model is needed"
+        )
+    if "quantization_config" in tree:
+        method = tree["quantization_config"].get("quant_method", "unknown")
+        raise UnsupportedModelError(
+            f"{name} is quantised already ({method}); give the model that it was made from, this "
+            "program quantises while it loads (base.precision)"
+        )
+
+
+def check_weights(config: BaseConfig, folder: Path) -> None:
+    """See that there are weights that can be read without running code.
+
+    Raises:
+        UnsupportedModelError: none in safetensors.
+    """
+    if any((folder / name).is_file() for name in _NAMES):
+        return
+    name = f"base.path {config.path!r}"
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise UnsupportedModelError(
+            f"{name} has only pickled weights, which are never read because they can run code; "
+            "save it again with `save_pretrained`, which writes safetensors"
+        )
+    raise UnsupportedModelError(
+        f"{name} has no weights in safetensors (model.safetensors); choose a model that has"
+    )
+
+
+_NAMES = ("model.safetensors", "model.safetensors.index.json")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, short enough for ours."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
