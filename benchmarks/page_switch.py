@@ -24,18 +24,20 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("Train", "Router", "Geometry", "States", "Interference", "Compare", "Runs", "Start")
+# textContent, unlike innerText, makes the browser lay nothing out: to look must cost nothing.
 _DONE = """([before]) => {
     const app = document.querySelector('[data-testid="stApp"]');
     const title = document.querySelector('h1');
+    const captions = [...document.querySelectorAll('[data-testid="stCaptionContainer"]')];
     return app && app.dataset.testScriptState === 'notRunning' && title
-        && title.innerText !== before
-        && document.body.innerText.includes('CS-ReFT Explorer ·');
+        && title.textContent !== before
+        && captions.some(caption => caption.textContent.includes('CS-ReFT Explorer ·'));
 }"""
 
 
 def switch(page: Page, name: str) -> float:
     """Seconds from the click on a page's link until that page is there."""
-    before = page.locator("h1").first.inner_text()
+    before = page.locator("h1").first.text_content()
     link = page.get_by_test_id("stSidebar").get_by_role("link", name=name)
     started = time.perf_counter()
     link.click()
