@@ -17,10 +17,10 @@ import streamlit as st
 
 from csreft_core.adapter import CSReFT, check_base, load_adapter, parameter_counts
 from csreft_core.analysis.subject import Subject
-from csreft_core.base_models import load_base
 from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.engine import Answer, Engine
+from csreft_core.loaded_bases import LoadedBases
 from csreft_core.runs import Run
 from csreft_core.skills import Row, SkillSet, read_skills
 
@@ -36,10 +36,22 @@ def _base_key(config: Config) -> str:
     return json.dumps(asdict(config.base))
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the base model …")
+@st.cache_resource(show_spinner=False)
+def bases() -> LoadedBases:
+    """The bases in memory, at most two, for all sessions."""
+    return LoadedBases(most=2)
+
+
+def engine_of_base(config: BaseConfig) -> Engine:
+    """The engine of a base, loaded now if it is not in memory."""
+    if bases().held(config) is not None:
+        return bases().engine(config)
+    with st.spinner("Loading the base model …"):
+        return bases().engine(config)
+
+
 def _engine(base_key: str) -> Engine:
-    # Two at most, and none is closed when it leaves: another session may still be using it.
-    return Engine(load_base(BaseConfig(**json.loads(base_key))))
+    return engine_of_base(BaseConfig(**json.loads(base_key)))
 
 
 def engine_of(run: Run) -> Engine:

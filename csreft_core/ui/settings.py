@@ -27,6 +27,7 @@ from csreft_core.config import (
     preset,
     with_overrides,
 )
+from csreft_core.ui.base_folders import check_allowed
 from csreft_core.ui.state import keep, remembered
 
 GROUPS = {
@@ -146,6 +147,7 @@ def take_over(config: Config) -> None:
 
 def build() -> Config:
     """The config of the settings; raises `ConfigError` where they do not fit."""
+    check_allowed(str(current("base.path")))
     assignments = [f"{p}={json.dumps(v)}" for p, v in st.session_state.get(_KEPT, {}).items()]
     return with_overrides(preset(st.session_state["preset"]), assignments)
 
