@@ -90,7 +90,7 @@ def _bar_that_tells(progress: Progress) -> type[tqdm]:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
 
-        def update(self, n: float | None = 1) -> None:
+        def update(self, n: int | float | None = 1) -> None:
             self.n += n or 0
             if self.counts_bytes:
                 most["done"] = max(most["done"], int(self.n))

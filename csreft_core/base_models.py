@@ -36,9 +36,11 @@ from csreft_core.config import BaseConfig
 from csreft_core.devices import compute_type, free_bytes, resolve_device
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
 from csreft_core.memory import in_gb, weight_bytes
+from csreft_core.out_of_memory import is_out_of_memory, memory_errors
 from csreft_core.quantization import hold_in_training_mode, settings
 from csreft_core.shapes import shape_of_description
 
+_SMALLER = "use base.precision nf4 or a smaller model, or free some memory"
 _one_load = RLock()
 
 
@@ -109,7 +111,8 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     with _one_load:
         if config.check_memory:
             _check_fits(config, about)
-        model = _weights(config, folder, progress)
+        with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
+            model = _weights(config, folder, progress)
     progress("looking at the model", 0, 0)
     base = freeze(model, tokenizer, base_id=config.path, revision=config.revision)
     _check_causal(base, device)
@@ -133,8 +136,8 @@ def _check_fits(config: BaseConfig, about: PreTrainedConfig) -> None:
     if needed > free:
         raise NotEnoughMemoryError(
             f"base.path {config.path!r} needs about {in_gb(needed)} for its weights in "
-            f"{config.precision}, {in_gb(free)} are free; use base.precision nf4, or a smaller "
-            "model, or free some memory (base.check_memory=false tries it all the same)"
+            f"{config.precision}, {in_gb(free)} are free; {_SMALLER} "
+            "(base.check_memory=false tries it all the same)"
         )
 
 
@@ -142,20 +145,19 @@ def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrained
     """The model with its weights on their devices."""
     compute = compute_type(config)
     quantization = settings(config.precision, compute)
-    device = resolve_device(config.device)
     with _watched(progress) as stopped:
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=compute,
                 quantization_config=quantization,
-                device_map="balanced" if config.device == "balanced" else {"": device},
+                device_map=_places(config),
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            if error in stopped:
+            if error in stopped or is_out_of_memory(error):
                 raise
             raise UnsupportedModelError(
                 f"base.path {config.path!r}: its weights cannot be loaded ({first_line(error)}); "
@@ -169,6 +171,12 @@ def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrained
             f"as {min(report['missing_keys'])}; copy the whole folder again"
         )
     return model
+
+
+def _places(config: BaseConfig) -> str | dict[str, torch.device]:
+    """Where the weights go; accelerate spreads whole blocks over the GPUs for `balanced`."""
+    device = resolve_device(config.device)
+    return config.device if config.device == "balanced" else {"": device}
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from csreft_core.base_files import first_line
 from csreft_core.base_models import load_base
 from csreft_core.config import ASSETS, BaseConfig
+from csreft_core.devices import free_bytes
 from csreft_core.errors import CsreftError
 from csreft_core.runs import runs_root
 
@@ -28,6 +30,8 @@ LIBRARIES = {"torch": 3, "transformers": 6, "accelerate": 2, "safetensors": 1, "
 
 _DISK_BYTES = 1_000_000_000
 _MEMORY_BYTES = 1_000_000_000
+# Half of the widest gap between two of the 16 values that 4 bits stand for, of numbers in [-1, 1].
+_LARGEST_4_BIT_ERROR = 0.2
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def _checks(assets: Path, root: Path) -> Iterator[Check]:
     yield Check("CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
     yield _memory(psutil.virtual_memory().available)
     yield _cuda()
+    yield _bitsandbytes()
     yield _pocket(assets / "pocket")
     yield _writable(root)
     yield _disk(shutil.disk_usage(_nearest(root)).free)
@@ -92,12 +97,32 @@ def _memory(available_bytes: int) -> Check:
 
 
 def _cuda() -> Check:
-    """No GPU is no fault."""
-    if not torch.cuda.is_available():
-        return Check("CUDA", "none; everything runs on the CPU")
-    free, total = torch.cuda.mem_get_info()
-    name = torch.cuda.get_device_name()
-    return Check("CUDA", f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+    """Every GPU with its free memory. No GPU is no fault."""
+    gpus = [
+        f"cuda:{i} {torch.cuda.get_device_name(i)}, "
+        f"{free_bytes(torch.device('cuda', i)) / 1e9:.1f} GB free"
+        for i in range(torch.cuda.device_count())
+    ]
+    return Check("CUDA", "; ".join(gpus) or "none; everything runs on the CPU")
+
+
+def _bitsandbytes() -> Check:
+    """It quantises a few numbers. Without it there is no nf4, fp4 and int8, which is no fault."""
+    name = "bitsandbytes"
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Check(name, "not installed; nf4, fp4 and int8 are not available")
+    try:
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+        numbers = torch.linspace(-1, 1, 64, device="cuda" if torch.cuda.is_available() else "cpu")
+        error = (dequantize_4bit(*quantize_4bit(numbers)) - numbers).abs().max().item()
+    except Exception as failure:  # noqa: BLE001 - a native library that does not fit can do anything
+        return Check(name, f"{found} fails ({first_line(failure)})", "pip install -U bitsandbytes")
+    works = error < _LARGEST_4_BIT_ERROR
+    remedy = "" if works else "pip install -U bitsandbytes"
+    return Check(name, f"{found}, 4 bits {'work' if works else 'give wrong numbers'}", remedy)
 
 
 def _pocket(folder: Path) -> Check:

@@ -4,6 +4,7 @@ Thread-safe: hooks are registered once and read the caller's request from a cont
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from threading import Thread
@@ -19,9 +20,12 @@ from csreft_core.base_models import Base, load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
+from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import Pass, Request, request
 from csreft_core.sampling import check_sampling, sampler
 from csreft_core.skills import Example, collate, prompt_ids
+
+_FEWER = "look at fewer or shorter prompts at once"
 
 Gates = str | Sequence[float] | Float[Tensor, "prompt k"]
 """A gate setting for all prompts, or a row of gates for each."""
@@ -119,6 +123,9 @@ class Engine:
             named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
         return Answer(prompt, text, named, len(new))
 
+    def _memory(self, doing: str, advice: str) -> AbstractContextManager[None]:
+        return memory_errors(doing, self.base.device, lambda: advice)
+
     @torch.no_grad()
     def generate(
         self,
@@ -153,19 +160,21 @@ class Engine:
         Raises:
             ConfigError: an empty or too long prompt, or a setting that does not fit.
             AdapterError: the adapter is of another base.
+            NotEnoughMemoryError: it does not fit.
         """
         check_sampling(temperature, top_p, seed, max_new_tokens)
         req = self._request(adapter, gates, None if skills is None else [skills])
         inputs = self._encode([prompt], template)
-        tokens, this = self.attachment.generate(
-            req,
-            **inputs,
-            max_new_tokens=self._new_tokens(inputs, max_new_tokens),
-            do_sample=False,
-            logits_processor=sampler(temperature, top_p, seed),
-            pad_token_id=self.base.pad_id,
-            streamer=streamer,
-        )
+        with self._memory("the answer", "shorten the prompt, or ask for fewer new tokens"):
+            tokens, this = self.attachment.generate(
+                req,
+                **inputs,
+                max_new_tokens=self._new_tokens(inputs, max_new_tokens),
+                do_sample=False,
+                logits_processor=sampler(temperature, top_p, seed),
+                pad_token_id=self.base.pad_id,
+                streamer=streamer,
+            )
         return self._answer(adapter, prompt, tokens[0, inputs["input_ids"].shape[1] :], this)
 
     def stream(
@@ -217,7 +226,8 @@ class Engine:
             part = slice(start, start + batch_size)
             req = self._request(adapter, setting, None if skills is None else skills[part])
             inputs = self._encode(prompts[part], template)
-            _, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+            with self._memory("reading the prompts", _FEWER):
+                _, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
             parts.append(this.prompt_gates().cpu())
         return torch.cat(parts)
 
@@ -245,10 +255,12 @@ class Engine:
         Raises:
             ConfigError: an empty or too long prompt, or a setting that does not fit.
             AdapterError: the adapter is of another base.
+            NotEnoughMemoryError: it does not fit.
         """
         req = self._request(adapter, setting, skills, tuple(layers))
         inputs = self._encode(prompts, template)
-        output, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+        with self._memory("reading the prompts", _FEWER):
+            output, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
         return Trace(
             inputs["input_ids"].cpu(),
             inputs["attention_mask"].bool().cpu(),

@@ -5,7 +5,7 @@ size of a batch. All sizes are bytes. `memory_use` measures what is really used.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -178,8 +178,9 @@ def smaller_setting(
 ) -> Config | None:
     """The least change that makes a training fit into free memory.
 
-    In this order: more micro-batches (`train.accumulate`: the same loss), shorter rows, then
-    checkpointing, then 4-bit weights, each time with as many rows and tokens as fit.
+    First what gives the same loss: more micro-batches (`train.accumulate`), then checkpointing.
+    Then 4-bit weights, and at last shorter rows, which lose data. Each time as many rows at a time
+    as fit.
 
     Args:
         shape: Of the base.
@@ -216,26 +217,37 @@ def row_length(shape: Shape, config: Config) -> int:
 
 def _candidates(shape: Shape, config: Config) -> Iterator[Config]:
     t, base = config.train, config.base
-    settings = [(base, t), (base, replace(t, checkpointing=True))]
+    in_4_bits = base
     if base.precision not in QUANTIZED:
-        in_4_bits = replace(base, precision="nf4", compute=_same_arithmetic(base))
-        settings.append((in_4_bits, replace(t, checkpointing=True)))
-    for changed_base, changed in settings:
-        wanted = replace(config, base=changed_base, train=changed)
-        length, n = row_length(shape, wanted), t.accumulate
-        while n < t.batch_size:
-            yield replace(wanted, train=replace(changed, accumulate=n))
-            n *= 2
-        while length >= _SHORTEST:
-            smallest = replace(changed, accumulate=t.batch_size, max_length=length)
-            yield replace(wanted, train=smallest)
-            length //= 2
-
-
-def _same_arithmetic(base: BaseConfig) -> str:
-    return base.precision if base.precision in ("fp32", "bf16", "fp16") else base.compute
+        in_4_bits = replace(base, precision="nf4", compute=base.precision)
+    for other_base, checkpointing in ((base, t.checkpointing), (base, True), (in_4_bits, True)):
+        n = t.accumulate
+        while n <= t.batch_size:
+            other = replace(t, checkpointing=checkpointing, accumulate=n)
+            yield replace(config, base=other_base, train=other)
+            n = t.batch_size if n < t.batch_size < 2 * n else 2 * n
+    length = row_length(shape, config) // 2
+    while length >= _SHORTEST:
+        other = replace(t, checkpointing=True, accumulate=t.batch_size, max_length=length)
+        yield replace(config, base=in_4_bits, train=other)
+        length //= 2
 
 
 def in_gb(n_bytes: int) -> str:
-    """Bytes for a reader: `3.9 GB`, `45 MB`; 1 GB is 10⁹ bytes."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    """Bytes for a reader: `3.9 GB`, `45 MB`, `0.3 MB`; 1 GB is 10⁹ bytes."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.{0 if n_bytes >= 1e7 else 1}f} MB"
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """How to get from one config to another on the command line, such as `train.accumulate=8`."""
+    found = []
+    for group in ("base", "train"):
+        old, new = getattr(before, group), getattr(after, group)
+        for field in fields(new):
+            value = getattr(new, field.name)
+            if value != getattr(old, field.name):
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                found.append(f"{group}.{field.name}={text}")
+    return found

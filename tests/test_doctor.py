@@ -12,7 +12,8 @@ from csreft_core.cli import main
 from csreft_core.config import ASSETS
 
 NAMES = [
-    "Python", *doctor.LIBRARIES, "CPU", "memory", "CUDA", "pocket base", "runs folder", "disk",
+    "Python", *doctor.LIBRARIES, "CPU", "memory", "CUDA", "bitsandbytes", "pocket base",
+    "runs folder", "disk",
 ]  # fmt: skip
 
 
@@ -84,6 +85,36 @@ def test_a_runs_folder_that_takes_no_file(tmp_path):
     assert "CSREFT_RUNS" in broken(tmp_path / "file")["runs folder"].remedy
     assert broken(tmp_path / "not" / "yet" / "there") == {}
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bitsandbytes_is_tried_and_not_only_looked_for(tmp_runs, monkeypatch):
+    functional = pytest.importorskip("bitsandbytes.functional")
+    assert "bitsandbytes" not in broken(tmp_runs)
+    quantize = functional.quantize_4bit
+    monkeypatch.setattr(functional, "quantize_4bit", lambda numbers: quantize(-numbers))
+    assert "wrong numbers" in broken(tmp_runs)["bitsandbytes"].found
+
+    def fails(numbers):
+        raise RuntimeError(f"no kernel for {len(numbers)}")
+
+    monkeypatch.setattr(functional, "quantize_4bit", fails)
+    found = broken(tmp_runs)["bitsandbytes"]
+    assert "fails (no kernel for 64)" in found.found
+    assert found.remedy
+
+
+def test_without_bitsandbytes_nothing_is_wrong(tmp_runs, monkeypatch):
+    version = doctor.version
+
+    def without(name: str) -> str:
+        if name == "bitsandbytes":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor, "version", without)
+    checks = {check.name: check for check in doctor.run_checks(root=tmp_runs)}
+    assert checks["bitsandbytes"].ok
+    assert "not available" in checks["bitsandbytes"].found
 
 
 def test_a_full_disk_and_a_full_memory(tmp_runs, monkeypatch):

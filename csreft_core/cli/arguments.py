@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_generate(commands)
     _add_inspect(commands)
+    _add_memory(commands)
+    _add_skills(commands)
     _add_upkeep(commands)
     return top
 
@@ -44,21 +46,7 @@ def _add(commands: argparse._SubParsersAction, name: str, command: Command, text
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _add(commands, "train", _train, "Train an adapter in a run folder.")
-    train.add_argument(
-        "config", nargs="?", metavar="CONFIG.json", help="a config file; a run's is one"
-    )
-    train.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"start from a preset: {', '.join(PRESET_NOTES)} (default: recommended)",
-    )
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="path=value",
-        help="set one value, such as train.steps=200; may be repeated",
-    )
+    _add_config(train)
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
     train.add_argument(
         "--resume", action="store_true", help="go on with the run, under its own config"
@@ -67,6 +55,24 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--queue", action="store_true", help="wait until no other run of the folder trains"
     )
     _add_json(train, "print the last record as JSON")
+
+
+def _add_config(command: _Parser) -> None:
+    command.add_argument(
+        "config", nargs="?", metavar="CONFIG.json", help="a config file; a run's is one"
+    )
+    command.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"start from a preset: {', '.join(PRESET_NOTES)} (default: recommended)",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="path=value",
+        help="set one value, such as train.steps=200; may be repeated",
+    )
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -121,6 +127,47 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
     form = inspect.add_mutually_exclusive_group()
     _add_json(form, "print rows as JSON")
     form.add_argument("--csv", action="store_true", help="print rows as CSV")
+
+
+def _add_memory(commands: argparse._SubParsersAction) -> None:
+    memory = _add(commands, "memory", _memory, "What a base and its training need, and is free.")
+    _add_config(memory)
+    memory.set_defaults(resume=False)
+    _add_json(memory, "print the sizes in bytes as JSON")
+
+
+def _add_skills(commands: argparse._SubParsersAction) -> None:
+    check = _add(commands, "check-skills", _check_skills, "Look at a skill set before training.")
+    check.add_argument("skills", metavar="FILE", help="a shipped name, a file or a folder")
+    check.add_argument("--table", metavar="NAME", help="print this table (default: what all say)")
+    check.add_argument(
+        "--step", type=int, default=0, metavar="N", help="which training batch; default: 0"
+    )
+    check.add_argument(
+        "--set", action="append", default=[], metavar="path=value",
+        help="one setting of the training, such as base.path=my_base; may be repeated",
+    )  # fmt: skip
+    form = check.add_mutually_exclusive_group()
+    _add_json(form, "print rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+    published = _add(
+        commands, "skills-from-preset", _skills_from_preset,
+        "Write a data set of the papers as a skill set; needs the library datasets.",
+    )  # fmt: skip
+    published.add_argument(
+        "name", metavar="NAME", help="ultrafeedback, alpaca, commonsense-170k or math-10k"
+    )
+    published.add_argument("--out", required=True, metavar="FILE", help="a new .jsonl file")
+    published.add_argument(
+        "--from", dest="folder", metavar="FOLDER", help="a local copy; default: the network"
+    )
+    published.add_argument(
+        "--limit", type=int, metavar="N", help="at most N rows of each skill; default: all"
+    )
+    published.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the splits; default: 0"
+    )
+    _add_json(published, "print the numbers as JSON")
 
 
 def _add_upkeep(commands: argparse._SubParsersAction) -> None:
@@ -189,6 +236,28 @@ def _inspect(args: argparse.Namespace) -> int:
     from csreft_core.cli.inspect import inspect_command
 
     return inspect_command(args)
+
+
+def _memory(args: argparse.Namespace) -> int:
+    from csreft_core.cli.settings import asked_config
+
+    config = asked_config(args)
+    assert config is not None
+    from csreft_core.cli.memory import memory_command
+
+    return memory_command(args, config)
+
+
+def _check_skills(args: argparse.Namespace) -> int:
+    from csreft_core.cli.skills import check_skills_command
+
+    return check_skills_command(args)
+
+
+def _skills_from_preset(args: argparse.Namespace) -> int:
+    from csreft_core.cli.skills import skills_from_preset_command
+
+    return skills_from_preset_command(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:
