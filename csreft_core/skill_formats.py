@@ -1,18 +1,15 @@
-"""Reading rows of skills from JSONL, JSON, CSV, Alpaca and chat files.
+"""From records to rows of skills: the project's own form, Alpaca and chat.
 
 Checks each row by itself and names the file, the line and the field of what is wrong. Splits of
 rows that have none, and what holds between rows, are the matter of `skills`.
 """
 
-import codecs
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from csreft_core.errors import SkillSetError
+from csreft_core.skill_records import SUFFIXES, Record, listed, read_records, shown, suffix_of
 
 SPLITS = (
     "train",
@@ -22,10 +19,6 @@ SPLITS = (
     "test_both",
     "test_two_skills",
 )
-SUFFIXES = (".jsonl", ".json", ".csv")
-MAX_LINE_BYTES = 1_000_000
-
-_UTF16_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Row(NamedTuple):
@@ -72,8 +65,7 @@ def read_rows(path: Path, skill_column: str = "skill") -> list[ReadRow]:
         if not files:
             raise SkillSetError(f"{path}: the folder has no {', '.join(SUFFIXES)} file; add one")
         return [row for file in files for row in _read_file(file, skill_column, file.stem)]
-    if path.suffix.lower() not in SUFFIXES:
-        raise SkillSetError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    suffix_of(str(path))
     return _read_file(path, skill_column, None)
 
 
@@ -82,110 +74,42 @@ def _is_table(path: Path) -> bool:
 
 
 def _read_file(path: Path, skill_column: str, stem: str | None) -> list[ReadRow]:
-    text = _read_text(path)
-    records = _csv_records if path.suffix.lower() == ".csv" else _json_records
-    rows, fields = [], {}
-    for where, record in records(path, text):
-        fields.update(dict.fromkeys(record))
-        rows.append(ReadRow(_row(record, where, skill_column, stem), where))
-    if not rows:
-        raise SkillSetError(f"{path}: has no rows; each needs a prompt and a response")
-    if skill_column != "skill" and skill_column not in fields:
-        raise SkillSetError(
-            f"{path}: no row has the field {skill_column!r} that data.skill_column names; "
-            f"the fields are {', '.join(fields)}"
-        )
-    return rows
-
-
-def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise SkillSetError(f"{path}: no such file; check data.path") from None
     except OSError as error:
         raise SkillSetError(f"{path}: cannot be read ({error.strerror})") from None
-    if data.startswith(_UTF16_32):
-        raise SkillSetError(f"{path}: is UTF-16 or UTF-32 text; save it as UTF-8")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
-        raise SkillSetError(f"{path}:{line}: has a NUL byte; save the file as UTF-8 text")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SkillSetError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
-    if not text.strip():
-        raise SkillSetError(f"{path}: is empty; each row needs a prompt and a response")
-    return text
+    records = read_records(data, str(path), path.suffix.lower())
+    return as_rows(records, str(path), skill_column, stem)
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-        for i, record in enumerate(_parse(text, str(path)), start=1):
-            yield f"{path}: item {i}", _an_object(record, f"{path}: item {i}")
-        return
-    for i, line in enumerate(text.split("\n"), start=1):
-        where = f"{path}:{i}"
-        if len(line) > MAX_LINE_BYTES or len(line.encode()) > MAX_LINE_BYTES:
-            raise SkillSetError(f"{where}: the line is longer than 1 MB; split or shorten it")
-        if line.strip():
-            yield where, _an_object(_parse(line, where), where)
+def as_rows(
+    records: Iterable[Record], source: str, skill_column: str = "skill", stem: str | None = None
+) -> list[ReadRow]:
+    """Records in one of the known forms as rows.
 
+    Args:
+        records: What was read.
+        source: Name of the file, for messages.
+        skill_column: Name of the field that holds the skill.
+        stem: The skill of records that have no such field.
 
-class _NoJsonValue(Exception):
-    """NaN or an infinity, which Python would read and JSON does not have."""
-
-
-def _refuse(name: str) -> NoReturn:
-    raise _NoJsonValue(name)
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except _NoJsonValue as name:
-        raise SkillSetError(f"{where}: {name} is no JSON value; write a text instead") from None
-    except (ValueError, RecursionError) as error:
-        place = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        spot = where if ":" in Path(where).name else where + line
+    Raises:
+        SkillSetError: there are none, or one is wrong.
+    """
+    rows, fields = [], {}
+    for where, record in records:
+        fields.update(dict.fromkeys(record))
+        rows.append(ReadRow(_row(record, where, skill_column, stem), where))
+    if not rows:
+        raise SkillSetError(f"{source}: has no rows; each needs a prompt and a response")
+    if skill_column != "skill" and skill_column not in fields:
         raise SkillSetError(
-            f"{spot}: is not JSON ({place}{column}); write one object a line, such as "
-            '{"skill": "plural", "prompt": "...", "response": "..."}'
-        ) from None
-
-
-def _an_object(record: Any, where: str) -> dict[str, Any]:
-    if not isinstance(record, dict):
-        raise SkillSetError(f"{where}: expected a JSON object, got {_shown(record)}")
-    return record
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for record in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in record or None in record.values():
-                raise SkillSetError(
-                    f"{where}: expected {len(reader.fieldnames or ())} cells as in the first "
-                    "line; put quotes around a text that has a comma"
-                )
-            yield where, {name: _cell(name, value, where) for name, value in record.items()}
-    except csv.Error as error:
-        raise SkillSetError(f"{path}:{reader.line_num}: is not CSV ({error}); mend it") from None
-
-
-def _cell(name: str, value: str, where: str) -> Any:
-    """An empty cell of an optional column means none; lists (skills, messages) are JSON."""
-    if value.lstrip().startswith("[") and name not in _TEXT_FIELDS:
-        return _parse(value, where)
-    return value if value or name in _TEXT_FIELDS else None
-
-
-_TEXT_FIELDS = ("prompt", "response", "instruction", "input", "output")
+            f"{source}: no row has the field {skill_column!r} that data.skill_column names; "
+            f"the fields are {listed(fields)}"
+        )
+    return rows
 
 
 def _row(record: dict[str, Any], where: str, skill_column: str, stem: str | None) -> Row:
@@ -198,7 +122,7 @@ def _row(record: dict[str, Any], where: str, skill_column: str, stem: str | None
     split = record.get("split")
     if split is not None and split not in SPLITS:
         raise SkillSetError(
-            f"{where}: field 'split': expected one of {', '.join(SPLITS)}, got {_shown(split)}"
+            f"{where}: field 'split': expected one of {', '.join(SPLITS)}, got {shown(split)}"
         )
     value = record.get(skill_column)
     skills = _skills(stem if value is None else value, where, skill_column)
@@ -207,15 +131,13 @@ def _row(record: dict[str, Any], where: str, skill_column: str, stem: str | None
 
 def _text(record: dict[str, Any], field: str, where: str) -> str:
     if field not in record:
-        raise SkillSetError(
-            f"{where}: field {field!r} is missing; found {', '.join(record) or 'no field'}"
-        )
+        raise SkillSetError(f"{where}: field {field!r} is missing; found {listed(record)}")
     return _checked(record[field], field, where)
 
 
 def _checked(value: Any, field: str, where: str) -> str:
     if not isinstance(value, str):
-        raise SkillSetError(f"{where}: field {field!r}: expected a text, got {_shown(value)}")
+        raise SkillSetError(f"{where}: field {field!r}: expected a text, got {shown(value)}")
     if "\0" in value:
         raise SkillSetError(f"{where}: field {field!r}: has a NUL character; take it out")
     if not value.strip():
@@ -232,11 +154,11 @@ def _skills(value: Any, where: str, field: str) -> tuple[str, ...]:
     if not values or not all(isinstance(name, str) for name in values):
         raise SkillSetError(
             f"{where}: field {field!r}: expected a skill's name or a list of names, "
-            f"got {_shown(value)}"
+            f"got {shown(value)}"
         )
     names = tuple(_checked(name, field, where) for name in values)
     if len(set(names)) < len(names):
-        raise SkillSetError(f"{where}: field {field!r}: names a skill twice, {_shown(value)}")
+        raise SkillSetError(f"{where}: field {field!r}: names a skill twice, {shown(value)}")
     return names
 
 
@@ -245,7 +167,7 @@ def _from_alpaca(record: dict[str, Any], where: str) -> tuple[str, str]:
     if record.get("input"):
         given = record["input"]
         if not isinstance(given, str):
-            raise SkillSetError(f"{where}: field 'input': expected a text, got {_shown(given)}")
+            raise SkillSetError(f"{where}: field 'input': expected a text, got {shown(given)}")
         prompt = f"{prompt}\n{given.strip()}".strip()
     return _checked(prompt, "instruction", where), _text(record, "output", where)
 
@@ -255,7 +177,7 @@ def _from_chat(messages: Any, where: str) -> tuple[str, str]:
     if not isinstance(messages, list) or not all(_is_message(m) for m in messages):
         raise SkillSetError(
             f"{where}: field 'messages': expected a list of objects with the texts "
-            f"'role' and 'content', got {_shown(messages)}"
+            f"'role' and 'content', got {shown(messages)}"
         )
     last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
     if last == 0 or messages[last - 1]["role"] != "user":
@@ -274,8 +196,3 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(value.get(field), str) for field in ("role", "content")
     )
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

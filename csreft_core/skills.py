@@ -4,8 +4,9 @@ A skill set is read and written here; single files and their forms are read by `
 The only randomness is that of explicit seeds.
 """
 
+import csv
+import io
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from csreft_core.config import ASSETS, PLAIN_TEMPLATE
 from csreft_core.errors import SkillSetError, UnsupportedModelError
 from csreft_core.files import write_atomic
 from csreft_core.skill_formats import SPLITS, ReadRow, Row, read_rows
+from csreft_core.skill_splits import check_leaks, with_splits
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
 SHIPPED = ("four", "six", "two_skills")
@@ -34,6 +36,9 @@ __all__ = [
     "Example",
     "Row",
     "SkillSet",
+    "as_csv",
+    "as_jsonl",
+    "checked_set",
     "collate",
     "encode",
     "epoch_order",
@@ -119,51 +124,48 @@ def read_skills(path: str, skill_column: str = "skill", seed: int = 0) -> SkillS
         raise SkillSetError(
             f"{path}: no such skill set; give a file, a folder or one of {', '.join(SHIPPED)}"
         )
-    read = _with_splits(read_rows(file, skill_column), seed)
-    _check_leaks(read)
+    return checked_set(read_rows(file, skill_column), path, seed)
+
+
+def checked_set(read: list[ReadRow], source: str, seed: int = 0) -> SkillSet:
+    """A skill set of rows that were read, with a split for each.
+
+    Args:
+        read: The rows.
+        source: Where they come from, for messages.
+        seed: Of the shuffle that gives splits to rows that have none.
+
+    Raises:
+        SkillSetError: a test row has the prompt of a training row, or there is none to train on.
+    """
+    read = with_splits(read, seed)
+    check_leaks(read)
     rows = tuple(item.row for item in read)
     if not any(row.split == "train" for row in rows):
-        raise SkillSetError(f"{path}: no row has the split 'train'; training needs some")
+        raise SkillSetError(f"{source}: no row has the split 'train'; training needs some")
     return SkillSet(rows, tuple(dict.fromkeys(name for row in rows for name in row.skills)))
-
-
-def _with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
-    """Give a split to rows that have none."""
-    known = {item.row.prompt: item.row.split for item in read if item.row.split}
-    strata: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-    for item in read:
-        if item.row.prompt not in known:
-            strata[item.row.skills][item.row.prompt] = None
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, str] = {}
-    for prompts in strata.values():
-        order = [prompt for prompt in prompts if prompt not in drawn]
-        held_out = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
-        for place, i in enumerate(rng.permutation(len(order))):
-            split = ("validation", "test_items")[place // held_out] if (
-                place < 2 * held_out
-            ) else "train"  # fmt: skip
-            drawn[order[i]] = split
-    splits = {**drawn, **known}
-    return [
-        item._replace(row=item.row._replace(split=item.row.split or splits[item.row.prompt]))
-        for item in read
-    ]
-
-
-def _check_leaks(read: list[ReadRow]) -> None:
-    trained = {item.row.prompt: item.where for item in read if item.row.split == "train"}
-    for item in read:
-        if item.row.split.startswith("test") and item.row.prompt in trained:
-            raise SkillSetError(
-                f"{item.where}: field 'prompt': this {item.row.split} row has the prompt of the "
-                f"train row {trained[item.row.prompt]}; drop one, or the test shows nothing"
-            )
 
 
 def write_skills(skill_set: SkillSet, path: Path) -> None:
     """Write native JSONL, atomically; `read_skills` gives the same skill set back."""
-    write_atomic(path, "".join(_line(row) + "\n" for row in skill_set.rows))
+    write_atomic(path, as_jsonl(skill_set.rows))
+
+
+def as_jsonl(rows: Sequence[Row]) -> str:
+    """Rows in the project's own form, one JSON object a line."""
+    return "".join(_line(row) + "\n" for row in rows)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV; several skills, or a name that looks like a list, stand in a cell as JSON."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("skill", "prompt", "response", "split"))
+    for row in rows:
+        plain = len(row.skills) == 1 and not row.skills[0].startswith("[")
+        names = json.dumps(row.skills, ensure_ascii=False) if row.skills else ""
+        writer.writerow((row.skills[0] if plain else names, row.prompt, row.response, row.split))
+    return table.getvalue()
 
 
 def _line(row: Row) -> str:

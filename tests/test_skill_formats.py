@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from csreft_core.errors import SkillSetError
-from csreft_core.skill_formats import MAX_LINE_BYTES, Row, read_rows
+from csreft_core.skill_formats import Row, read_rows
+from csreft_core.skill_records import MAX_LINE_BYTES
 
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 
@@ -123,7 +124,7 @@ def test_a_folder_has_a_file_for_each_skill(tmp_path):
         ("x.jsonl", jsonl(GOOD).encode() + b"\xff\n", "x.jsonl:2: is not UTF-8"),
         ("x.jsonl", jsonl(GOOD) + '{"prompt": \n', "x.jsonl:2: is not JSON"),
         ("x.json", '[{"prompt": "p"},\n{]', "x.json:2: is not JSON"),
-        ("x.json", "[" * 100_000, "is not JSON"),
+        ("x.json", "[" * 100_000, "is nested too deeply"),
         ("x.jsonl", jsonl(GOOD, [1]), "x.jsonl:2: expected a JSON object"),
         ("x.json", "[1]", "x.json: item 1: expected a JSON object"),
         ("x.jsonl", '{"prompt": NaN}', "x.jsonl:1: NaN"),

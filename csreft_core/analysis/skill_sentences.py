@@ -1,0 +1,130 @@
+"""Sentences under the figures of the Skills page, each computed from its table."""
+
+import pandas as pd
+
+# A skill with less than half the rows of another is learned from clearly fewer examples.
+_UNBALANCED = 2.0
+_NAMED = 5
+
+
+def sentence_counts(table: pd.DataFrame) -> str:
+    """Whether the skills have as many training rows, from `counts_table`."""
+    train = table[table["split"] == "train"].set_index("skill")["n"]
+    if train.empty or train.sum() == 0:
+        return "There is no training row."
+    most, least = train.idxmax(), train.idxmin()
+    others = [name for name in dict.fromkeys(table["split"]) if name != "train"]
+    held_out = (
+        f"Held out: {', '.join(others)}." if others else "Nothing is held out: no test can be made."
+    )
+    if len(train) == 1:
+        return f"One skill with {_rows(train.iloc[0])} to train on. {held_out}"
+    if train[most] == train[least]:
+        return f"Balanced: every skill has {_rows(train[most])} to train on. {held_out}"
+    if train[least] == 0:
+        return f"{least} has no training row, so it cannot be learned. {held_out}"
+    ratio = train[most] / train[least]
+    verdict = "Not balanced" if ratio > _UNBALANCED else "Nearly balanced"
+    return (
+        f"{verdict}: {most} has {_rows(train[most])} to train on, {least} {train[least]:,} "
+        f"({ratio:.1f} times fewer). {held_out}"
+    )
+
+
+def sentence_lengths(table: pd.DataFrame) -> str:
+    """How many rows are cut, and what they lose, from `lengths_table`."""
+    if table.empty:
+        return "There is no row."
+    limit, longest = int(table["limit"].iloc[0]), int(table["tokens"].max())
+    cut = table[table["tokens"] > limit]
+    if cut.empty:
+        return (
+            f"No row is cut: the longest of {len(table):,} has {longest:,} tokens, the limit is "
+            f"{limit:,}."
+        )
+    answers = int((cut["answer_cut"] > 0).sum())
+    train = int((cut["split"] == "train").sum())
+    lost = int(cut["prompt_cut"].sum())
+    text = (
+        f"{_rows(len(cut))} of {len(table):,} are longer than {limit:,} tokens ({train:,} of them "
+        f"in train; the longest has {longest:,}). They lose the beginning of the prompt, "
+        f"{lost:,} tokens in all."
+    )
+    if answers:
+        return (
+            f"{text} In {_rows(answers)} even the answer does not fit: it loses its end, and the "
+            "model never learns where it stops."
+        )
+    return f"{text} Every answer stays whole."
+
+
+def sentence_unknown(table: pd.DataFrame) -> str:
+    """Which words the base cannot read, from `unknown_table`."""
+    if table.empty:
+        return "The base has a token for every word."
+    shown = ", ".join(f"“{word}”" for word in table["word"].head(_NAMED))
+    more = f" and {len(table) - _NAMED:,} more" if len(table) > _NAMED else ""
+    return (
+        f"The base has no token for {_count(len(table), 'word')}: {shown}{more}. It reads each of "
+        "them as the same unknown token, and cannot answer with them."
+    )
+
+
+def sentence_batch(table: pd.DataFrame) -> str:
+    """What is predicted and what is edited, from `batch_table`."""
+    real = table[table["part"] != "padding"]
+    n, loss = len(real), int(table["in_loss"].sum())
+    edited = int(table["edited"].sum())
+    return (
+        f"{_count(table['example'].nunique(), 'example')}, {n:,} tokens: the loss counts {loss:,} "
+        f"of them ({loss / max(1, n):.0%}), all in answers; the adapter edits the state at "
+        f"{edited:,}. {1 - n / max(1, len(table)):.0%} of the batch is padding."
+    )
+
+
+def sentence_leaks(table: pd.DataFrame) -> str:
+    """Whether test rows were trained on, from `leaks_table`."""
+    twins = table["exact"] + table["near"]
+    into_tests = table["split"].str.startswith("test") & (table["other"] == "train")
+    leaked, tested = int(twins[into_tests].sum()), int(table.loc[into_tests, "n"].sum())
+    inside = int(twins[table["split"] == table["other"]].sum())
+    conflicts = int(table.loc[table["split"] == table["other"], "conflicts"].sum())
+    parts = [
+        f"No test row was trained on ({tested:,} compared)."
+        if not leaked
+        else f"Leakage: {_rows(leaked)} of {tested:,} in the tests ask what a training row asks."
+    ]
+    if not tested:
+        parts = ["There is no test split to leak into."]
+    if inside:
+        parts.append(f"{_rows(inside)} have a twin in their own split.")
+    if conflicts:
+        parts.append(f"{_rows(conflicts)} ask the same as another and answer differently.")
+    if not inside and not conflicts:
+        parts.append("No prompt stands twice in a split.")
+    return " ".join(parts)
+
+
+def sentence_similarity(table: pd.DataFrame) -> str:
+    """Which two skills look most alike, next to each among itself, from `similarity_table`."""
+    between = table[table["skill"] != table["other"]]
+    if between.empty:
+        return "One skill: there is nothing to compare it with."
+    top = between.loc[between["similarity"].idxmax()]
+    within = table[table["skill"] == table["other"]].set_index("skill")["similarity"]
+    a, b = str(top["skill"]), str(top["other"])
+    own = float(min(within[a], within[b]))
+    same = bool(top["similarity"] >= own)
+    verdict = "by their words they could be one skill" if same else "their words tell them apart"
+    return (
+        f"Most alike are {a} and {b}: {top['similarity']:.2f}, where prompts of {a} are "
+        f"{within[a]:.2f} alike and prompts of {b} {within[b]:.2f}; {verdict}."
+    )
+
+
+def _rows(n: int) -> str:
+    return _count(n, "row")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

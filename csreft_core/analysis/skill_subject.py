@@ -1,0 +1,111 @@
+"""What the tables about a skill set are made from: its rows, and the settings of the next run.
+
+The base's tokeniser is loaded when a table needs it, without the base's weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from csreft_core.base_files import base_folder, read_description
+from csreft_core.config import BaseConfig, Config, preset, with_overrides
+from csreft_core.errors import UnsupportedModelError
+from csreft_core.skills import Example, Row, SkillSet, encode, read_skills, resolve_template
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a base reads texts.
+
+    Attributes:
+        tokenizer: A Hugging Face tokeniser.
+        context: Most tokens that the base can read; None where its description names no limit.
+    """
+
+    tokenizer: Any
+    context: int | None
+
+    @property
+    def pad_id(self) -> int:
+        """Token to pad with, as `base_models.Base.pad_id`."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(token, int):
+                return token
+        return 0
+
+
+def load_reader(config: BaseConfig) -> Reader:
+    """Load the tokeniser of a base, but not its weights.
+
+    Raises:
+        UnsupportedModelError: no such base, one that cannot be edited, or one without a tokeniser.
+    """
+    folder = base_folder(config, weights=False)
+    about = read_description(config, folder)
+    has_tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
+    source, revision = (folder, None) if has_tokenizer else (config.path, config.revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedModelError(
+            f"base.path {config.path!r}: its tokeniser cannot be loaded ({first[:200]}); copy the "
+            "whole folder again, or connect to the network"
+        ) from None
+    context = getattr(about.get_text_config(), "max_position_embeddings", None)
+    return Reader(tokenizer, context)
+
+
+@dataclass(frozen=True)
+class SkillSubject:
+    """A skill set and the settings under which it would be trained on.
+
+    Attributes:
+        skill_set: The rows.
+        config: The settings of the next run.
+    """
+
+    skill_set: SkillSet
+    config: Config
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The base's tokeniser; raises `UnsupportedModelError`."""
+        return load_reader(self.config.base)
+
+    @property
+    def template(self) -> str:
+        """The resolved template of the prompts."""
+        return resolve_template(self.config.data.template, self.reader.tokenizer)
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a row, as training cuts it: the setting, or what the base can read."""
+        longest = self.config.train.max_length
+        return min(longest, self.reader.context or longest)
+
+    def encoded(self, rows: Sequence[Row], max_length: int | None = None) -> list[Example]:
+        """Rows as tokens, cut as in training or to another length."""
+        length = self.max_length if max_length is None else max_length
+        return encode(rows, self.reader.tokenizer, self.template, length)[0]
+
+
+def open_skills(path: str, settings: Sequence[str] = ()) -> SkillSubject:
+    """Read a skill set for the tables about it.
+
+    Args:
+        path: As `data.path`: a shipped name, a file or a folder.
+        settings: What differs from the preset `recommended`, such as `train.max_length=64`.
+
+    Raises:
+        ConfigError: a setting that does not exist or does not fit.
+        SkillSetError: what is wrong with the skill set.
+    """
+    config = with_overrides(preset("recommended"), list(settings))
+    skill_set = read_skills(path, config.data.skill_column)
+    return SkillSubject(skill_set, config)

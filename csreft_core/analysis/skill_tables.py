@@ -1,0 +1,121 @@
+"""Tables about a skill set: its skills, its balance, its lengths in tokens, its unknown words."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from csreft_core.analysis.skill_subject import SkillSubject
+from csreft_core.evaluation import skill_name
+from csreft_core.skills import Row
+
+_NO_LIMIT = 1_000_000_000
+
+
+def skills_table(subject: SkillSubject) -> pd.DataFrame:
+    """Each skill with the number of its rows and its first row as an example.
+
+    A row that needs two skills counts under `a+b`, a row without one under `unlabelled`.
+
+    Returns:
+        Columns skill, n, one column of counts for each split that the set has, prompt, response.
+    """
+    splits = subject.skill_set.splits
+    rows: dict[str, list[Row]] = {}
+    for row in subject.skill_set.rows:
+        rows.setdefault(skill_name(row), []).append(row)
+    records = []
+    for name, own in rows.items():
+        counts = Counter(row.split for row in own)
+        records.append(
+            {"skill": name, "n": len(own)} | {split: counts[split] for split in splits}
+            | {"prompt": own[0].prompt, "response": own[0].response}
+        )  # fmt: skip
+    return pd.DataFrame(records, columns=["skill", "n", *splits, "prompt", "response"])
+
+
+def counts_table(subject: SkillSubject) -> pd.DataFrame:
+    """How many rows each skill has in each split.
+
+    A row that needs two skills counts for both, so the sum may be more than the number of rows.
+
+    Returns:
+        Columns skill, split, n (rows).
+    """
+    skill_set = subject.skill_set
+    counts = Counter(
+        (name, row.split) for row in skill_set.rows for name in row.skills or ("unlabelled",)
+    )
+    names = [
+        *skill_set.names,
+        *(["unlabelled"] if any(n == "unlabelled" for n, _ in counts) else []),
+    ]
+    records = [(name, split, counts[name, split]) for name in names for split in skill_set.splits]
+    return pd.DataFrame(records, columns=["skill", "split", "n"])
+
+
+def lengths_table(subject: SkillSubject) -> pd.DataFrame:
+    """The length of each row in tokens of the base, and what training would cut off.
+
+    A row longer than the limit loses the beginning of its prompt, behind a leading special token;
+    at least one token of the prompt stays, so an answer that alone is too long loses its end.
+
+    Returns:
+        Columns row (from 1), skill, split, prompt_tokens (with the template), answer_tokens (with
+        the end token), tokens, limit, prompt_cut and answer_cut (tokens lost).
+    """
+    rows, limit = subject.skill_set.rows, subject.max_length
+    whole = subject.encoded(rows, _NO_LIMIT)
+    kept = subject.encoded(rows, limit)
+    return pd.DataFrame(
+        {
+            "row": range(1, len(rows) + 1),
+            "skill": [skill_name(row) for row in rows],
+            "split": [row.split for row in rows],
+            "prompt_tokens": [len(example.prompt) for example in whole],
+            "answer_tokens": [len(example.answer) for example in whole],
+            "tokens": [len(example.prompt) + len(example.answer) for example in whole],
+            "limit": limit,
+            "prompt_cut": [len(a.prompt) - len(b.prompt) for a, b in zip(whole, kept, strict=True)],
+            "answer_cut": [len(a.answer) - len(b.answer) for a, b in zip(whole, kept, strict=True)],
+        }
+    )
+
+
+def unknown_table(subject: SkillSubject) -> pd.DataFrame:
+    """Words of prompts and answers that the base's tokeniser has no token for, most rows first.
+
+    Returns:
+        Columns word, n (rows that have it), skill and prompt (of the first of them). Empty where
+        the tokeniser can write every text.
+    """
+    tokenizer, rows = subject.reader.tokenizer, subject.skill_set.rows
+    first: dict[str, Row] = {}
+    counts: Counter[str] = Counter()
+    if tokenizer.unk_token_id is not None:
+        for row, words in zip(rows, _unknown_words(tokenizer, rows), strict=True):
+            counts.update(words)
+            for word in words:
+                first.setdefault(word, row)
+    records = [
+        (word, n, skill_name(first[word]), first[word].prompt) for word, n in counts.most_common()
+    ]
+    return pd.DataFrame(records, columns=["word", "n", "skill", "prompt"])
+
+
+def _unknown_words(tokenizer: Any, rows: tuple[Row, ...]) -> list[set[str]]:
+    """The unknown words of each row; what stands at an unknown token is the word."""
+    texts = [f"{row.prompt}\n{row.response}" for row in rows]
+    unknown = tokenizer.unk_token_id
+    if not tokenizer.is_fast:  # no offsets: ask for each word between spaces
+        words = sorted({word for text in texts for word in text.split()})
+        ids = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
+        bad = {word for word, found in zip(words, ids, strict=True) if unknown in found}
+        return [bad & set(text.split()) for text in texts]
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [
+        {text[a:b] for token, (a, b) in zip(ids, places, strict=True) if token == unknown and a < b}
+        for text, ids, places in zip(
+            texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        )
+    ]
