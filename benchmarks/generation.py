@@ -1,0 +1,80 @@
+"""Greedy generation of each method against the untouched model, on the CPU.
+
+    python -m benchmarks.generation [--rounds 24] [--save]
+
+One prompt, then eight, of 16 tokens; 48 new tokens each. Each library runs in a process of its own,
+which takes turns between the untouched model, at two places of a rotating round, and its methods.
+Printed is the speed: the median over the rounds of the mean time of the round's two untouched
+answers over the time of the method's. 1 is the speed of the base.
+"""
+
+import argparse
+import statistics
+from typing import Any
+
+from benchmarks import results
+from benchmarks.environments import PEERS, PeerMissing, measured
+from benchmarks.measure import REFERENCES
+from benchmarks.training_step import NOISE, disagreement, limits_of
+from benchmarks.workload import ratio
+
+PROMPT, NEW = 16, 48
+
+
+def lines_of(seconds: dict[str, Any], n_tokens: int) -> dict[str, list[str]]:
+    """A line for each method: tokens per second, and the speed relative to the base."""
+    limits = limits_of(seconds, -1)
+    return {
+        name: [
+            f"{n_tokens / statistics.median(found[-1]):.0f}",
+            f"{1 / ratio(found[-1], limits):.3f}",
+        ]
+        for name, found in seconds.items()
+    }
+
+
+def of_batch(rows: int, args: argparse.Namespace) -> Any:
+    """The table of one batch size, the raw seconds, and the versions that ran."""
+    lines, raw, versions = [], {}, {}
+    for library in args.libraries:
+        task = {
+            "what": "generation", "rows": rows, "prompt_tokens": PROMPT, "new_tokens": NEW,
+            "warm_up": 3, "rounds": args.rounds, "threads": args.threads,
+        }  # fmt: skip
+        try:
+            found = measured(library, task)
+        except PeerMissing as missing:
+            lines.append([library, f"not measured: {missing}", ""])
+            continue
+        raw[library], versions[library] = found["seconds"], found["versions"]
+        far = disagreement(found["seconds"])
+        note = "" if far <= NOISE else f" (the two differ by {far:.0%}: too noisy)"
+        for name, line in lines_of(found["seconds"], rows * NEW).items():
+            shown = f"{name} (process of {library}){note}" if name in REFERENCES else name
+            lines.append([shown, *line])
+    return results.table(["Method", "Tokens per second", "Speed"], lines), raw, versions
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--libraries", nargs="+", default=["csreft", *PEERS])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", action="store_true", help="keep the page in benchmarks/results")
+    args = parser.parse_args()
+    about: dict[str, Any] = {"machine": results.machine(), "threads": args.threads}
+    parts, raw = [], {}
+    for rows in args.batch:
+        shown, raw[f"batch {rows}"], versions = of_batch(rows, args)
+        parts += [f"## Batch of {rows}", shown]
+        about |= versions
+    page = results.report("Generation against the base", parts, about)
+    print(page)
+    if args.save:
+        results.save("generation", page, raw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One process of a comparison: measures one library beside the untouched model, prints JSON.
+
+    python -m benchmarks.measure '{"what": "training", "library": "csreft", "vocabulary": 1000}'
+
+`training_step` and `generation` start it, each library in its own environment.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks import peer_methods
+from benchmarks.workload import (
+    BATCH,
+    Seconds,
+    epochs,
+    frozen_limit,
+    interleaved,
+    llama,
+    samples,
+)  # fmt: skip
+
+# The untouched model has two places in each round; how far they differ is the noise.
+REFERENCES = ("untouched", "untouched again")
+LIBRARIES = ("csreft", "pyreft", "adapters", "peft")
+PACKAGES = ("torch", "transformers", "pyreft", "pyvene", "adapters", "peft")
+
+
+def training(task: dict[str, Any], folder: Path) -> Seconds:
+    """Seconds of training steps on the same shuffled batches of unequal lengths."""
+    vocabulary, n_batches = task["vocabulary"], task["batches"]
+    data = samples(n_batches * BATCH, vocabulary)
+    limit = frozen_limit(vocabulary, data)
+    if task["library"] == "csreft":
+        steps = _our_steps(task, data, folder)
+    else:
+        steps = peer_methods.STEPS[task["library"]](vocabulary, data)
+    first, again = REFERENCES
+    contestants = _with_references(limit, steps, first, again)
+    return interleaved(contestants, epochs(n_batches, task["epochs"]))
+
+
+def _our_steps(task: dict[str, Any], data: Any, folder: Path) -> dict[str, Callable[..., object]]:
+    from benchmarks.our_methods import training_step
+
+    vocabulary = task["vocabulary"]
+    if "skills" in task:
+        return {
+            f"k = {k}": training_step(vocabulary, data, folder / f"{k}", k=k, keep=True)
+            for k in task["skills"]
+        }
+    return {
+        f"{name}{', kept states' if keep else ''}": training_step(
+            vocabulary, data, folder / f"{preset}-{keep}", preset=preset, keep=keep
+        )
+        for name, preset in (("CS-ReFT", "recommended"), ("LoReFT of ours", "loreft"))
+        for keep in (True, False)
+    }
+
+
+def generation(task: dict[str, Any], _folder: Path) -> Seconds:
+    """Seconds of greedy answers, exactly so many tokens long."""
+    vocabulary = 1000
+    generator = torch.Generator().manual_seed(0)
+    shape = (task["rows"], task["prompt_tokens"])
+    ids = torch.randint(3, vocabulary, shape, generator=generator)
+    settings = {"max_new_tokens": task["new_tokens"], "do_sample": False, "pad_token_id": 0}
+    contestants = {
+        name: _answering(generate, ids, settings)
+        for name, generate in _generations(task["library"], vocabulary).items()
+    }
+    untouched = _answering(_untouched(vocabulary), ids, settings)
+    contestants = _with_references(untouched, contestants, *REFERENCES)
+    rounds = [range(task["warm_up"]), range(task["rounds"])]
+    return {name: found[1:] for name, found in interleaved(contestants, rounds).items()}
+
+
+def _generations(library: str, vocabulary: int) -> dict[str, Callable[..., torch.Tensor]]:
+    if library != "csreft":
+        return peer_methods.GENERATIONS[library](vocabulary)
+    from benchmarks.our_methods import ON_PROMPT
+    from benchmarks.our_methods import generation as ours
+
+    return {
+        "CS-ReFT, prompt only": ours(vocabulary, ON_PROMPT),
+        "CS-ReFT, every token": ours(vocabulary, "all"),
+    }
+
+
+def _untouched(vocabulary: int) -> Callable[..., torch.Tensor]:
+    model = llama(vocabulary)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = None
+
+    def generate(input_ids: torch.Tensor, **settings: Any) -> torch.Tensor:
+        mask = torch.ones_like(input_ids)
+        return model.generate(input_ids=input_ids, attention_mask=mask, **settings)  # type: ignore[operator]
+
+    return generate
+
+
+def _answering(
+    generate: Callable[..., torch.Tensor], ids: torch.Tensor, settings: dict[str, Any]
+) -> Callable[[object], None]:
+    whole = ids.shape[1] + settings["max_new_tokens"]
+
+    def answer(_round: object) -> None:
+        with torch.no_grad():
+            tokens = generate(ids, **settings)
+        assert tokens.shape == (len(ids), whole), f"answered {tuple(tokens.shape)}"
+
+    return answer
+
+
+def _with_references(
+    reference: Callable[..., object], others: dict[str, Callable[..., object]], *names: str
+) -> dict[str, Callable[..., object]]:
+    """The reference first, and once more in the middle of the others."""
+    middle = len(others) // 2
+    listed = list(others.items())
+    first, again = names
+    return dict([(first, reference), *listed[:middle], (again, reference), *listed[middle:]])
+
+
+def versions() -> dict[str, str]:
+    """What is installed here of the packages that matter."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    """Measure what the JSON argument asks for."""
+    task = json.loads(sys.argv[1])
+    torch.set_num_threads(task["threads"])
+    transformers.logging.set_verbosity_error()
+    measured = {"training": training, "generation": generation}[task["what"]]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measured(task, Path(folder))
+    print(json.dumps({"versions": versions(), "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

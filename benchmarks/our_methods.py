@@ -1,0 +1,124 @@
+"""CS-ReFT and LoReFT of this project, as contestants."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from benchmarks.workload import BATCH, LAYERS, PAD, PREFIX, RANK, SUFFIX, Sample, llama
+from csreft_core.adapter import CSReFT, build_adapter
+from csreft_core.base_models import Base, freeze
+from csreft_core.config import PRESETS, Config, with_overrides
+from csreft_core.evaluation import Encoded
+from csreft_core.hooking import Attachment, attach
+from csreft_core.objective import Window
+from csreft_core.run_folder import Run
+from csreft_core.skills import Example, Row
+from csreft_core.training_state import TrainingState, adamw, kept_states
+from csreft_core.training_step import one_step
+
+ON_PROMPT = f"f{PREFIX}+l{SUFFIX}"
+
+
+def frozen(model: LlamaForCausalLM) -> Base:
+    """The model as a base; only the padding token of a tokeniser is ever asked for."""
+    tokenizer: Any = SimpleNamespace(pad_token_id=PAD, eos_token_id=2)
+    return freeze(model, tokenizer, base_id="random")
+
+
+def config_of(k: int, *, preset: str = "recommended", positions: str = ON_PROMPT) -> Config:
+    """A preset with the layers, rank and positions of the comparison; `loreft` has one subspace."""
+    n_subspaces = 1 if preset == "loreft" else k
+    changes = [
+        f"adapter.layers=[{','.join(map(str, LAYERS))}]",
+        f"adapter.rank={RANK}",
+        f"adapter.n_subspaces={n_subspaces}",
+        f"adapter.positions={positions}",
+        f"train.batch_size={BATCH}",
+    ]
+    return with_overrides(PRESETS[preset], changes)
+
+
+def skill_names(k: int) -> tuple[str, ...]:
+    """Names of k skills."""
+    return tuple(f"skill {i}" for i in range(k))
+
+
+def adapter_of(config: Config, base: Base, k: int) -> CSReFT:
+    """A fresh adapter for k skills."""
+    return build_adapter(
+        config,
+        d_model=base.d_model,
+        n_layers=base.n_layers,
+        skills=skill_names(k),
+        base_fingerprint=base.fingerprint,
+    )
+
+
+def encoded(data: Sequence[Sample], k: int) -> Encoded:
+    """The samples as rows of k skills, taking turns."""
+    names = skill_names(k)
+    rows = tuple(Row((names[i % k],), "", "", "train") for i in range(len(data)))
+    return Encoded(rows, tuple(Example(s.prompt, s.answer) for s in data))
+
+
+def training_of(
+    attachment: Attachment, config: Config, data: Sequence[Sample], k: int, folder: Path
+) -> TrainingState:
+    """What `csreft_core.training` has before its first step."""
+    rows, accelerator = encoded(data, k), Accelerator(cpu=attachment.base.device.type == "cpu")
+    adapter = adapter_of(config, attachment.base, k).to(attachment.base.device)
+    optimizer, run = adamw(adapter, config), Run(folder)
+    kept, reason = kept_states(run, config, attachment, accelerator, rows, adapter.spec)
+    assert reason is None, reason
+    return TrainingState(
+        run=run,
+        config=config,
+        adapter=adapter,
+        attachment=attachment,
+        accelerator=accelerator,
+        train_rows=rows,
+        validation=rows,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        kept=kept,
+    )
+
+
+def training_step(
+    vocabulary: int,
+    data: Sequence[Sample],
+    folder: Path,
+    *,
+    k: int = 4,
+    preset: str = "recommended",
+    keep: bool = False,
+) -> Callable[[object], None]:
+    """The step of `csreft_core.training`, records of losses and gates included.
+
+    The rows that it takes are those of its own seed, `workload.epochs` gives the same.
+    """
+    changes = [f"train.keep_states={'true' if keep else 'false'}"]
+    config = with_overrides(config_of(k, preset=preset), changes)
+    attachment = attach(frozen(llama(vocabulary)))
+    training, window = training_of(attachment, config, data, k, folder), Window()
+    return lambda _rows: one_step(training, window)
+
+
+def generation(vocabulary: int, positions: str, k: int = 4) -> Callable[..., Tensor]:
+    """`generate` of a base with an attached adapter, gates by its router."""
+    base = frozen(llama(vocabulary))
+    assert base.model.generation_config is not None
+    base.model.generation_config.eos_token_id = None
+    attach(base, adapter_of(config_of(k, positions=positions), base, k).eval())
+
+    def generate(input_ids: Tensor, **settings: Any) -> Tensor:
+        mask = torch.ones_like(input_ids)
+        return base.model.generate(input_ids=input_ids, attention_mask=mask, **settings)  # type: ignore[operator]
+
+    return generate
