@@ -27,7 +27,7 @@ def step_rows(n: int, size: int, step: int, seed: int) -> Int[np.ndarray, " batc
 
 def micro_batches(
     rows: Int[np.ndarray, " batch"], process: int, n_processes: int, accumulate: int
-) -> list[Int[np.ndarray, " part"]]:
+) -> list[Int[np.ndarray, " _part"]]:
     """The part of a step's rows that one process has, in micro-batches that differ by one row.
 
     Together the processes have each row once. There are fewer than `accumulate` where there are

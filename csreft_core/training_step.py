@@ -15,7 +15,7 @@ from csreft_core.processes import failing_together, summed_gradients, total
 from csreft_core.skills import Example, Row
 from csreft_core.training_state import TrainingState
 
-_Part = Int[np.ndarray, " part"]
+_Part = Int[np.ndarray, " _part"]  # micro-batches differ in length
 _PRIME = 1_000_003
 
 

@@ -1,10 +1,6 @@
 """Training: what learns, what stays, what holds at every step, and what is written down."""
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ from safetensors.torch import load_file
 
 from csreft_core.adapter import build_adapter, load_adapter
 from csreft_core.base_models import Base, load_base
-from csreft_core.config import BaseConfig, Config, TrainConfig, with_overrides
+from csreft_core.config import BaseConfig, Config
 from csreft_core.errors import RunError, SkillSetError
 from csreft_core.hooking import attach
 from csreft_core.run_folder import Run
@@ -23,7 +19,7 @@ from csreft_core.runs import create_run
 from csreft_core.skills import SkillSet, read_skills
 from csreft_core.training import train
 from tests import tiny_runs
-from tests.repository import ROOT
+from tests.training_steps import quick
 
 STEP_KEYS = {
     "kind", "step", "loss", "loss_by_skill", "gates_by_skill", "gate_entropy",
@@ -47,17 +43,6 @@ def base(tmp_path_factory) -> Base:
 def skill_set(tmp_path_factory) -> SkillSet:
     path = tmp_path_factory.mktemp("skills") / "two.jsonl"
     return read_skills(str(tiny_runs.write_rows(path, tiny_runs.rows())))
-
-
-def quick(base: Base, *assignments: str, **train: Any) -> Config:
-    """A config of 30 steps on the tiny base, in which nothing is given to the router."""
-    start = Config(
-        base=BaseConfig(path=base.id),
-        train=TrainConfig(
-            **{"steps": 30, "batch_size": 8, "lr": 0.05, "eval_every": 15, "threads": 1, **train}
-        ),
-    )
-    return with_overrides(start, ["adapter.layers=[1]", *assignments])
 
 
 def trained(
@@ -221,33 +206,6 @@ def test_an_exploding_run_fails_with_a_remedy(tmp_path, base, skill_set):
         list(train(run, base))
     assert run.status().state == "failed"
     assert not run.adapter_path.exists()
-
-
-def test_two_processes_give_the_same_adapter_as_one(tmp_path, base, skill_set):
-    """Gradients of both halves are summed; sums in another order differ in the last bits."""
-    config = quick(base, "router.supervision=1", steps=10)
-    one, _ = trained(tmp_path / "one", base, skill_set, config)
-    path = tmp_path / "two.json"
-    path.write_text((one.path / "config.json").read_text())
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = ["-m", "csreft_core", "train", str(path), "--out", str(tmp_path / "two")]
-    done = subprocess.run(
-        [sys.executable, *launch, *command, "--set", f"data.path={one.path / 'skills.jsonl'}"],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("finished at step 10 of 10") == 1  # only one of them speaks
-    a, b = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
-    assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
-    records = Run(tmp_path / "two").metrics()
-    assert records[0]["n_processes"] == 2
-    assert [r["step"] for r in records if r["kind"] == "eval"] == [0, 10]
-    assert replace(Run(tmp_path / "two").config(), data=config.data) == one.config()
 
 
 def test_rows_that_are_too_long_are_counted_and_cut(tmp_path, base):
