@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from benchmarks.workload import BATCH, LAYERS, PAD, PREFIX, RANK, SUFFIX, Sample, llama
+from benchmarks.random_models import three_tokens
+from benchmarks.workload import BATCH, LAYERS, PREFIX, RANK, SUFFIX, Sample, llama
 from csreft_core.adapter import CSReFT, build_adapter
 from csreft_core.base_models import Base, freeze
 from csreft_core.config import PRESETS, Config, with_overrides
@@ -26,9 +26,8 @@ ON_PROMPT = f"f{PREFIX}+l{SUFFIX}"
 
 
 def frozen(model: LlamaForCausalLM) -> Base:
-    """The model as a base; only the padding token of a tokeniser is ever asked for."""
-    tokenizer: Any = SimpleNamespace(pad_token_id=PAD, eos_token_id=2)
-    return freeze(model, tokenizer, base_id="random")
+    """The model as a base."""
+    return freeze(model, three_tokens(), base_id="random")
 
 
 def config_of(k: int, *, preset: str = "recommended", positions: str = ON_PROMPT) -> Config:

@@ -5,12 +5,12 @@ time exists unquantised. Speed and memory depend on shapes alone, so random weig
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from csreft_core.base_models import Base, freeze, load_base
 from csreft_core.config import BaseConfig
@@ -59,8 +59,15 @@ def build(shape: str, precision: str, device: str) -> Base:
     with torch.device("meta"):
         model = LlamaForCausalLM(config).to(PRECISIONS[precision])
     fill(model, torch.device(device), in_4_bits=precision == "nf4")
-    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=2)
-    return freeze(model, tokenizer, base_id=f"random {shape}")
+    return freeze(model, three_tokens(), base_id=f"random {shape}")
+
+
+def three_tokens() -> PreTrainedTokenizerFast:
+    """A tokeniser for models that are given token ids: only its padding is ever asked for."""
+    words = WordLevel({"<pad>": 0, "<bos>": 1, "<eos>": 2}, unk_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
 
 
 @torch.no_grad()

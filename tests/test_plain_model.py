@@ -164,32 +164,34 @@ def task(kind: str, file) -> dict:
     return config
 
 
-def answers(model, kind: str, tmp_path) -> list:
-    """lm_eval's answers to the documents, in their order."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
+def answers(kind: str, tmp_path):
+    """A function that gives a model's answers to the documents, in their order."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager, get_task_dict
 
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(map(json.dumps, DOCUMENTS)), encoding="utf-8")
-    found = lm_eval.simple_evaluate(
-        model,
-        tasks=[task(kind, file)],
-        task_manager=TaskManager(include_defaults=False),  # thousands of files otherwise
-        bootstrap_iters=0,
-    )
-    assert found is not None
-    samples = sorted(found["samples"][f"local_{kind}"], key=lambda sample: sample["doc_id"])
-    assert [sample["doc"] for sample in samples] == DOCUMENTS
-    return [sample["filtered_resps"][0] for sample in samples]
+    # Not `simple_evaluate`, which also reads thousands of tasks and asks for the environment.
+    tasks = get_task_dict([task(kind, file)], TaskManager(include_defaults=False))
+
+    def of(model) -> list:
+        found = evaluator.evaluate(model, tasks, bootstrap_iters=0)
+        assert found is not None
+        samples = sorted(found["samples"][f"local_{kind}"], key=lambda sample: sample["doc_id"])
+        assert [sample["doc"] for sample in samples] == DOCUMENTS
+        return [sample["filtered_resps"][0] for sample in samples]
+
+    return of
 
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
 def test_lm_eval_with_a_local_task(base, adapter, attached_hflm, tmp_path, kind):
-    bare = answers(bare_hflm(base), kind, tmp_path)
+    answers_of = answers(kind, tmp_path)
+    bare = answers_of(bare_hflm(base))
     with attach(base, adapter, gates="off") as attachment:
-        closed = answers(attached_hflm(attachment, batch_size=2, device="cpu"), kind, tmp_path)
+        closed = answers_of(attached_hflm(attachment, batch_size=2, device="cpu"))
     with attach(base, adapter) as attachment:
-        learned = answers(attached_hflm(attachment, batch_size=2, device="cpu"), kind, tmp_path)
+        learned = answers_of(attached_hflm(attachment, batch_size=2, device="cpu"))
     assert closed == bare
     assert all(ours != theirs for ours, theirs in zip(learned, bare, strict=True))
     if kind == "generate_until":
