@@ -191,10 +191,11 @@ def _published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[F
             "pip install 'datasets>=5,<6'"
         )
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         rows = _from_network(datasets, preset) if folder is None else _from_folder(datasets, folder)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = preset.source if folder is None else str(folder)
         raise SkillSetError(

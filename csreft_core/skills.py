@@ -36,6 +36,7 @@ __all__ = [
     "Example",
     "Row",
     "SkillSet",
+    "as_cells",
     "as_csv",
     "as_jsonl",
     "checked_set",
@@ -161,11 +162,16 @@ def as_csv(rows: Sequence[Row]) -> str:
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("skill", "prompt", "response", "split"))
-    for row in rows:
-        plain = len(row.skills) == 1 and not row.skills[0].startswith("[")
-        names = json.dumps(row.skills, ensure_ascii=False) if row.skills else ""
-        writer.writerow((row.skills[0] if plain else names, row.prompt, row.response, row.split))
+    writer.writerows(as_cells(row) for row in rows)
     return table.getvalue()
+
+
+def as_cells(row: Row) -> tuple[str, str, str, str]:
+    """Skill, prompt, response and split as the cells of a table; a list of skills is JSON."""
+    names = row.skills
+    plain = len(names) == 1 and not names[0].startswith("[")
+    listed = json.dumps(names, ensure_ascii=False) if names else ""
+    return names[0] if plain else listed, row.prompt, row.response, row.split
 
 
 def _line(row: Row) -> str:

@@ -9,16 +9,17 @@ _NAMED = 5
 
 def sentence_counts(table: pd.DataFrame) -> str:
     """Whether the skills have as many training rows, from `counts_table`."""
-    train = table[table["split"] == "train"].set_index("skill")["n"]
-    if train.empty or train.sum() == 0:
+    rows = table[table["split"] == "train"]
+    train = dict(zip(rows["skill"].tolist(), rows["n"].tolist(), strict=True))
+    if not sum(train.values()):
         return "There is no training row."
-    most, least = train.idxmax(), train.idxmin()
+    most, least = max(train, key=train.__getitem__), min(train, key=train.__getitem__)
     others = [name for name in dict.fromkeys(table["split"]) if name != "train"]
     held_out = (
         f"Held out: {', '.join(others)}." if others else "Nothing is held out: no test can be made."
     )
     if len(train) == 1:
-        return f"One skill with {_rows(train.iloc[0])} to train on. {held_out}"
+        return f"One skill with {_rows(train[most])} to train on. {held_out}"
     if train[most] == train[least]:
         return f"Balanced: every skill has {_rows(train[most])} to train on. {held_out}"
     if train[least] == 0:
@@ -46,14 +47,14 @@ def sentence_lengths(table: pd.DataFrame) -> str:
     train = int((cut["split"] == "train").sum())
     lost = int(cut["prompt_cut"].sum())
     text = (
-        f"{_rows(len(cut))} of {len(table):,} are longer than {limit:,} tokens ({train:,} of them "
-        f"in train; the longest has {longest:,}). They lose the beginning of the prompt, "
-        f"{lost:,} tokens in all."
+        f"Longer than {limit:,} tokens: {len(cut):,} of {_rows(len(table))} ({train:,} in train; "
+        f"the longest has {longest:,}). What is lost is the beginning of the prompt, "
+        f"{_count(lost, 'token')} in all."
     )
     if answers:
         return (
-            f"{text} In {_rows(answers)} even the answer does not fit: it loses its end, and the "
-            "model never learns where it stops."
+            f"{text} In {_rows(answers)} even the answer does not fit: its end is lost, and the "
+            "model does not see where it stops."
         )
     return f"{text} Every answer stays whole."
 
@@ -92,7 +93,7 @@ def sentence_leaks(table: pd.DataFrame) -> str:
     parts = [
         f"No test row was trained on ({tested:,} compared)."
         if not leaked
-        else f"Leakage: {_rows(leaked)} of {tested:,} in the tests ask what a training row asks."
+        else f"Leakage: a training row asks the same as {leaked:,} of {tested:,} test rows."
     ]
     if not tested:
         parts = ["There is no test split to leak into."]
@@ -110,11 +111,11 @@ def sentence_similarity(table: pd.DataFrame) -> str:
     between = table[table["skill"] != table["other"]]
     if between.empty:
         return "One skill: there is nothing to compare it with."
-    top = between.loc[between["similarity"].idxmax()]
-    within = table[table["skill"] == table["other"]].set_index("skill")["similarity"]
+    top = max(between.to_dict("records"), key=lambda row: row["similarity"])
+    own = table[table["skill"] == table["other"]]
+    within = dict(zip(own["skill"].tolist(), own["similarity"].tolist(), strict=True))
     a, b = str(top["skill"]), str(top["other"])
-    own = float(min(within[a], within[b]))
-    same = bool(top["similarity"] >= own)
+    same = top["similarity"] >= min(within[a], within[b])
     verdict = "by their words they could be one skill" if same else "their words tell them apart"
     return (
         f"Most alike are {a} and {b}: {top['similarity']:.2f}, where prompts of {a} are "

@@ -34,17 +34,23 @@ def balance_bars(
     style = styles(skills, palette)
     splits = list(dict.fromkeys(table["split"]))
     wide = table.pivot_table(index="skill", columns="split", values="n", sort=False).loc[skills]
+    colours = [style[skill].colour for skill in skills]
     figure = go.Figure()
     for i, split in enumerate(splits):
-        values = wide[split]
+        pattern = {"shape": _PATTERNS[i % len(_PATTERNS)], "fillmode": "replace", "solidity": 0.4}
+        # Text cannot be read on a pattern; the first split, which has none, is the one to compare.
         figure.add_bar(
-            x=values, y=skills, orientation="h", name=split, text=_segment_texts(values, split),
+            x=wide[split], y=skills, orientation="h", showlegend=False,
+            text=[f"{int(n):,}" if i == 0 and n else "" for n in wide[split]],
             textposition="inside", insidetextanchor="middle", textangle=0,
-            marker={"color": [style[skill].colour for skill in skills],
-                    "pattern": {"shape": _PATTERNS[i % len(_PATTERNS)], "fillmode": "replace",
-                                "solidity": 0.55},
-                    "line": {"width": 1, "color": [style[skill].colour for skill in skills]}},
-            hovertemplate=f"%{{y}}, {split}: %{{x:,}} rows<extra></extra>", showlegend=False,
+            marker={"color": colours, "pattern": pattern, "line": {"width": 1, "color": colours}},
+            hovertemplate=f"%{{y}}, {split}: %{{x:,}} rows<extra></extra>",
+        )  # fmt: skip
+        # The colours are the skills'; the legend explains the patterns alone.
+        line = {"width": 1, "color": palette.muted}
+        figure.add_bar(
+            x=[None], y=[None], orientation="h", name=split,
+            marker={"color": palette.muted, "pattern": pattern, "line": line},
         )  # fmt: skip
     figure.update_layout(barmode="stack", uniformtext={"minsize": 11, "mode": "hide"})
     figure.update_xaxes(title="rows")
@@ -52,12 +58,9 @@ def balance_bars(
         tickvals=skills, ticktext=[_short(skill) for skill in skills], autorange="reversed"
     )
     alt = f"Stacked bars: rows of {len(skills)} skills in {', '.join(splits)}."
-    height = 110 + 34 * len(skills)
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
-
-
-def _segment_texts(values: pd.Series, split: str) -> list[str]:
-    return [f"{split} {n:,}" if n else "" for n in values.astype(int)]
+    height = 150 + 34 * len(skills)
+    finish(figure, question=question, alt=alt, palette=palette, height=height)
+    return figure.update_layout(margin={"t": 70}, legend={"traceorder": "normal"})
 
 
 def length_histogram(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

@@ -199,13 +199,13 @@ def skill_names(run: Run) -> list[str]:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _skill_set_rows(path: str, stamp: Stamp, skill_column: str) -> tuple[Row, ...]:  # noqa: ARG001
-    return read_skills(path, skill_column).rows
+def _read_skill_set(path: str, stamp: Stamp, skill_column: str) -> SkillSet:  # noqa: ARG001
+    return read_skills(path, skill_column)
 
 
-def shipped_rows(path: str, skill_column: str = "skill") -> tuple[Row, ...]:
-    """The rows of a skill set by name, file or folder; raises `SkillSetError`."""
-    return _skill_set_rows(path, _stamp(Path(path)), skill_column)
+def read_skill_set(path: str, skill_column: str = "skill") -> SkillSet:
+    """A skill set by name, file or folder; raises `SkillSetError`."""
+    return _read_skill_set(path, _stamp(Path(path)), skill_column)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)

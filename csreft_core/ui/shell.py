@@ -16,6 +16,7 @@ from csreft_core.ui.state import forget, keep, remembered, written
 _PAGES = (
     ("Learn", "app.py", "Start", ":material/home:", "What the gates do to one sentence"),
     ("Build", "pages/Model.py", "Model", ":material/memory:", "The base, and whether it fits"),
+    ("", "pages/Skills.py", "Skills", ":material/fact_check:", "What the next run learns from"),
     ("", "pages/Train.py", "Train", ":material/model_training:", "Teach a model your skills"),
     ("Inspect", "pages/Router.py", "Router", ":material/alt_route:", "What the router decides"),
     (

@@ -1,6 +1,5 @@
 """Panels of the Train page: the settings of a new run, its data, its command, its start."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ import streamlit as st
 
 from csreft_core import jobs
 from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_dict
-from csreft_core.errors import ConfigError, CsreftError
-from csreft_core.files import write_atomic
+from csreft_core.errors import CsreftError
 from csreft_core.runs import run_name, runs_root
-from csreft_core.skills import SHIPPED, SkillSet, read_skills
-from csreft_core.ui import cached, settings
+from csreft_core.skills import SkillSet
+from csreft_core.ui import settings, skill_choice
 from csreft_core.ui.state import forget, keep, written
 
 _MATTERS = {
@@ -26,11 +24,6 @@ _MATTERS = {
     "train.seed": "seed",
 }
 _ELSEWHERE = ("data.path", "adapter.layers", *_MATTERS)
-_MOST_BYTES = 5_000_000
-_SETS = ("four", "six", "two_skills", "own")
-_LABELS = {"four": "Four skills", "six": "Six skills", "two_skills": "Pairs of skills",
-           "own": "Your own"}  # fmt: skip
-_FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'
 
 
 def show_settings() -> None:
@@ -42,7 +35,7 @@ def show_settings() -> None:
         help="A named configuration to start from. Choosing one takes your changes back.",
     )  # fmt: skip
     st.caption(PRESET_NOTES[st.session_state["preset"]])
-    _choose_data()
+    skill_choice.choose()
     with st.grid(4, min_column_width=150):
         _choose_layers()
         for path, label in _MATTERS.items():
@@ -106,16 +99,10 @@ def _show_command(config: Config) -> None:
     if not panel.open:
         return
     with panel:
-        out = _short(runs_root() / st.session_state["name"])
+        out = skill_choice.short(runs_root() / st.session_state["name"])
         line = jobs.command_line(config, out, st.session_state["preset"])
         st.code(line, language="bash", wrap_lines=True)
         st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)
-
-
-def _short(path: Path) -> Path:
-    """Relative to the folder that the app runs in, where it lies below it."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _n_layers(base_path: str) -> int | None:
@@ -147,82 +134,11 @@ def _layers_written() -> None:
     settings.change("adapter.layers", sorted(st.session_state["layers"]))
 
 
-def _choose_data() -> None:
-    path = str(settings.current("data.path"))
-    if not st.session_state.get("own-data") or path not in SHIPPED:
-        st.session_state["skill-set"] = path if path in SHIPPED else "own"
-    st.segmented_control(
-        "Skills to learn", _SETS, key="skill-set", required=True,
-        format_func=lambda name: _LABELS[name], on_change=_skill_set_chosen,
-        help="What the adapter is trained on; the run keeps a copy.\n\n`data.path`",
-    )  # fmt: skip
-    if st.session_state["skill-set"] == "own":
-        _own_data()
-
-
-def _skill_set_chosen() -> None:
-    chosen = st.session_state["skill-set"]
-    st.session_state["own-data"] = chosen == "own"
-    if chosen in SHIPPED:
-        settings.change("data.path", chosen)
-
-
-def _own_data() -> None:
-    st.caption(
-        "One prompt a line, as JSON with `skill`, `prompt` and `response`. CSV with these columns, "
-        "Alpaca and chat files are read too. The pocket base knows only the words of the shipped "
-        "skill sets."
-    )
-    left, right = st.columns(2)
-    file = left.file_uploader(
-        "A file, at most 5 MB", type=["jsonl", "json", "csv"], key="upload", max_upload_size=5
-    )
-    pasted = right.text_area(
-        "Or paste the lines", key="pasted", placeholder=_FORM, max_chars=_MOST_BYTES, height=110
-    )
-    if file is not None:
-        suffix = file.name.rpartition(".")[2].lower()
-        _keep_own(file.getvalue(), suffix if suffix in ("jsonl", "json", "csv") else "jsonl")
-    elif pasted and pasted.strip():
-        _keep_own(pasted.encode("utf-8"), "jsonl")
-
-
-def _keep_own(data: bytes, suffix: str) -> None:
-    """Keep the bytes under a name of their own; the name of an upload is never used as a path."""
-    if len(data) > _MOST_BYTES:
-        raise ConfigError(f"the skill set has {len(data)} bytes, at most {_MOST_BYTES} are read")
-    folder = _uploads()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(data).hexdigest()[:12]}.{suffix}"
-    if not path.exists():
-        write_atomic(path, data)
-    if settings.current("data.path") != str(_short(path)):
-        settings.change("data.path", str(_short(path)))
-
-
-def _uploads() -> Path:
-    return runs_root() / ".uploads"
-
-
 def _skill_set(config: Config) -> SkillSet:
-    """The rows of the config, with a line about them.
-
-    Raises:
-        ConfigError: a file that was not uploaded here, or nothing given yet.
-        SkillSetError: what is wrong with it.
-    """
-    path = config.data.path
-    if st.session_state["skill-set"] == "own" and path in SHIPPED:
-        raise ConfigError("Give your skills: upload a file or paste lines.")
-    if path not in SHIPPED and Path(path).absolute().parent != _uploads().absolute():
-        raise ConfigError(
-            f"data.path {path!r} was not given on this page; upload the file, or use the command "
-            "line, which reads every path."
-        )
-    rows = cached.shipped_rows(path, config.data.skill_column)
-    names = tuple(dict.fromkeys(name for row in rows for name in row.skills))
-    _show_rows(names, rows)
-    return SkillSet(rows, names) if path in SHIPPED else read_skills(path, config.data.skill_column)
+    """The rows of the config, with a line about them."""
+    skill_set = skill_choice.chosen(config)
+    _show_rows(skill_set.names, skill_set.rows)
+    return skill_set
 
 
 def _show_rows(names: tuple[str, ...], rows: tuple[Any, ...]) -> None:
@@ -234,6 +150,7 @@ def _show_rows(names: tuple[str, ...], rows: tuple[Any, ...]) -> None:
         table = [("+".join(r.skills), r.split, r.prompt, r.response) for r in sample]
         columns = ["skill", "split", "prompt", "response"]
         st.dataframe(pd.DataFrame(table, columns=columns), hide_index=True, height=260)
+        st.page_link("pages/Skills.py", label="Check and edit them", icon=":material/fact_check:")
 
 
 def duplicate(config: Config) -> None:

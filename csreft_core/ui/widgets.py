@@ -83,7 +83,7 @@ def show_chart(
 def show_data(
     table: pd.DataFrame,
     name: str,
-    figure: Callable[[Palette], go.Figure] | None = None,
+    figure: Callable[[Palette], go.Figure | str] | None = None,
     *,
     code: str = "",
     command: str = "",
@@ -131,8 +131,13 @@ def _meta(figure: go.Figure) -> dict[str, str]:
     return figure.to_dict()["layout"]["meta"]
 
 
-def offline_page(figure: go.Figure) -> str:
-    """The figure as one HTML file with everything in it; its question is the title."""
+def offline_page(figure: go.Figure | str) -> str:
+    """The figure as one HTML file with everything in it; its question is the title.
+
+    A figure that is such a page already stays as it is.
+    """
+    if isinstance(figure, str):
+        return figure
     titled = go.Figure(figure)
     titled.update_layout(title=_meta(figure)["question"], margin={"t": 110})
     return titled.to_html(include_plotlyjs=True, full_html=True)

@@ -196,6 +196,10 @@ def test_an_uploaded_file_is_read_and_its_faults_are_named(open_app, tmp_runs):
     app.segmented_control(key="skill-set").set_value("own").run()
     app.file_uploader(key="upload").upload("../../evil.jsonl", LINES.encode()).run()
     assert_no_bug(app)
+    assert any("the name of the upload" in error.value for error in app.error)
+    assert not (tmp_runs / ".uploads").exists()
+    app.file_uploader(key="upload").upload("good.jsonl", LINES.encode()).run()
+    assert_no_bug(app)
     assert not app.error
     assert [p.suffix for p in (tmp_runs / ".uploads").iterdir()] == [".jsonl"]
     broken = LINES.replace('"response": "cat"', '"answer": "cat"').encode()

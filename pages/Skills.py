@@ -1,0 +1,38 @@
+"""Skills: choose, upload, check, edit and download the skill set of the next run."""
+
+import streamlit as st
+
+from csreft_core.ui import skill_rows, skill_views, skills
+from csreft_core.ui.parts import choose_part
+from csreft_core.ui.shell import showing_errors, start_page
+
+with start_page("Skills"):
+    config = None
+    with showing_errors():
+        config = skills.choose()
+    if config is None:
+        skills.why_no_set()
+    else:
+        source = skill_views.source_of(config)
+        part, panel = choose_part("skills-part", skills.PARTS)
+        with panel, showing_errors():
+            if part == skills.BALANCE:
+                skills.show_skills(source)
+                skills.show_balance(source)
+            elif part == skills.SEEN:
+                skills.show_reading(source, config)
+                skills.show_batch(source, config)
+                left, right = st.columns([3, 2], gap="large")
+                with left, showing_errors():
+                    skills.show_lengths(source)
+                with right, showing_errors():
+                    skills.show_unknown(source)
+            elif part == skills.LEAKS:
+                left, right = st.columns(2, gap="large")
+                with left, showing_errors():
+                    skills.show_leaks(source)
+                with right, showing_errors():
+                    skills.show_similarity(source)
+            else:
+                skill_rows.show_rows(source)
+        skills.to_training()
