@@ -313,9 +313,9 @@ class Attachment:
         if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
             return
         given = this.request.setting.given(len(hidden), this.request.labels)
-        router = adapter.router
+        router, home = adapter.router, next(adapter.parameters()).device
         if given is not None:
-            this.gates = for_rows(given.to(hidden.device, torch.float32), len(hidden))
+            this.gates = for_rows(given.to(home, torch.float32), len(hidden))
         elif router is None:
             raise ConfigError(
                 "this adapter has no router, so its gates cannot be learned; use the gate setting "
@@ -323,7 +323,7 @@ class Attachment:
             )
         if router is not None:
             with in_float32(hidden.device):
-                logits = router(router.features(hidden, this.prompt_mask))
+                logits = router(router.features(hidden.to(home), this.prompt_mask.to(home)))
                 this.logits = logits
                 if given is None:
                     this.gates = router.gates(logits)

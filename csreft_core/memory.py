@@ -173,8 +173,30 @@ def _margin(shape: Shape, config: Config, moving: int) -> int:
     return margin
 
 
+def training_need(
+    shape: Shape, config: Config, *, longest: int | None = None, answer: int | None = None
+) -> Need:
+    """Bytes for a micro-batch of a training.
+
+    Args:
+        shape: Of the base.
+        config: Of the training.
+        longest: Tokens of the longest row; as many as the config allows if not given.
+        answer: Tokens of the longest answer; a quarter of the row if not given.
+    """
+    allowed = row_length(shape, config)
+    length = min(allowed, longest or allowed)
+    answer = min(length, answer or length // 4)
+    return need(shape, config, batch=rows_at_a_time(config), length=length, answer=answer)
+
+
 def smaller_setting(
-    shape: Shape, config: Config, free: int, *, answer: int | None = None
+    shape: Shape,
+    config: Config,
+    free: int,
+    *,
+    longest: int | None = None,
+    answer: int | None = None,
 ) -> Config | None:
     """The least change that makes a training fit into free memory.
 
@@ -186,21 +208,14 @@ def smaller_setting(
         shape: Of the base.
         config: What is wanted; returned as it is where it fits.
         free: Bytes.
-        answer: Tokens of the longest answer; a quarter of the length if not given.
+        longest: See `training_need`.
+        answer: See `training_need`.
 
     Returns:
         None where nothing fits.
     """
     for candidate in _candidates(shape, config):
-        length = row_length(shape, candidate)
-        needed = need(
-            shape,
-            candidate,
-            batch=rows_at_a_time(candidate),
-            length=length,
-            answer=min(answer or length // 4, length),
-        )
-        if needed.total <= free:
+        if training_need(shape, candidate, longest=longest, answer=answer).total <= free:
             return candidate
     return None
 

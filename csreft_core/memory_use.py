@@ -7,6 +7,7 @@ process also holds libraries, caches and what its allocator does not give back.
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,14 +99,13 @@ class LiveBytes(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in self._known:
             return
-
-        def gone(_: object) -> None:
-            self._known.pop(key, None)
-            self.now -= size
-
-        self._known[key] = weakref.ref(storage, gone)
+        self._known[key] = weakref.ref(storage, partial(self._forget, key, size))
         self.now += size
         self.peak = max(self.peak, self.now)
+
+    def _forget(self, key: int, size: int, _gone: object) -> None:
+        del self._known[key]
+        self.now -= size
 
     def __torch_dispatch__(
         self,

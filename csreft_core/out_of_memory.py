@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from csreft_core.config import Config
 from csreft_core.devices import free_bytes
 from csreft_core.errors import NotEnoughMemoryError
-from csreft_core.memory import changes, in_gb, need, row_length, rows_at_a_time, smaller_setting
+from csreft_core.memory import changes, in_gb, smaller_setting, training_need
 from csreft_core.shapes import shape_of_description
 
 _ALLOCATORS = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -67,19 +67,23 @@ def _asked_for(message: str) -> str:
     return f"another {in_gb(round(float(found[1]) * _UNITS[found[2]]))} could not be had, "
 
 
-def training_advice(about: PreTrainedConfig, config: Config, device: torch.device) -> str:
-    """What a training needs beside the base that is loaded, and the least change that fits."""
+def training_advice(
+    about: PreTrainedConfig, config: Config, device: torch.device, *, longest: int, answer: int
+) -> str:
+    """What a training needs beside the base that is loaded, and the least change that fits.
+
+    Args:
+        about: The base's description.
+        config: Of the training.
+        device: Where the base is.
+        longest: Tokens of the longest row.
+        answer: Tokens of the longest answer.
+    """
     shape = shape_of_description(about)
-    needed = need(
-        shape,
-        config,
-        batch=rows_at_a_time(config),
-        length=row_length(shape, config),
-        answer=row_length(shape, config) // 4,
-    )
+    needed = training_need(shape, config, longest=longest, answer=answer)
     # The estimate may say that it fits, where a device is shared or its memory in pieces.
     room = min(free_bytes(device) + needed.weights, round(0.9 * needed.total))
-    fitting = smaller_setting(shape, config, room)
+    fitting = smaller_setting(shape, config, room, longest=longest, answer=answer)
     beside = f"it needs about {in_gb(needed.total - needed.weights)} beside the base"
     if fitting is None:
         return f"{beside}, and no smaller setting fits; use a smaller base or another device"

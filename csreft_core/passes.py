@@ -72,7 +72,8 @@ class Pass:
         assert self.gates is not None
         if self.gates.ndim == 2:
             return self.gates
-        return self.gates[torch.arange(len(self.gates)), self.last_prompt_column()]
+        last = self.last_prompt_column().to(self.gates.device)
+        return self.gates[torch.arange(len(self.gates), device=last.device), last]
 
     def token_gates(self) -> Float[Tensor, "batch seq k"]:
         """The gates of each token; those of its prompt where the router is not per token."""
@@ -117,17 +118,21 @@ def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
 
 
 def _edit_sites(this: Pass, subspaces: Subspaces, hidden: Tensor) -> Tensor:
+    """States of the sites go to the adapter's device and back; blocks may lie on several GPUs."""
+    home = subspaces.raw.device
     assert this.gates is not None, "the router reads above the first edited layer"
     for group, (rows, columns) in enumerate(this.sites()):
         if len(rows) == 0:
             continue
         if len(rows) == this.index.numel():  # all, and in their order: nothing is picked
             h, gates = hidden.flatten(0, 1), this.token_gates().flatten(0, 1)
-            return (h + subspaces(h, gates, group).to(h.dtype)).view_as(hidden)
-        gates = this.gates[rows] if this.gates.ndim == 2 else this.gates[rows, columns]
-        h = hidden[rows, columns]
-        edited = h + subspaces(h, gates, group).to(h.dtype)
-        hidden = hidden.index_put((rows, columns), edited)
+            return (h + subspaces(h.to(home), gates, group).to(h)).view_as(hidden)
+        at_home = rows.to(home), columns.to(home)
+        gates = this.gates[at_home[0]] if this.gates.ndim == 2 else this.gates[at_home]
+        sites = rows.to(hidden.device), columns.to(hidden.device)
+        h = hidden[sites]
+        edited = h + subspaces(h.to(home), gates, group).to(h)
+        hidden = hidden.index_put(sites, edited)
     return hidden
 
 

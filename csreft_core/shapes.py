@@ -6,6 +6,7 @@ autograd keeps for the backward pass. So there is no table of model families.
 """
 
 import copy
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,10 @@ class BlockBytes:
     def of(self, batch: int, length: int) -> float:
         """Bytes for `batch` rows of `length` tokens."""
         return self.fixed + batch * (length * self.token + length**2 * self.pair)
+
+    def doubled(self) -> "BlockBytes":
+        """The same numbers in twice as many bits."""
+        return BlockBytes(2 * self.fixed, 2 * self.token, 2 * self.pair)
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     ]
     n_linear_parameters = sum(size for size, _ in linear)
     n_heads = text.num_attention_heads
+    half = _kept_by_a_block(about, torch.bfloat16)
     return Shape(
         n_layers=len(blocks),
         d_model=text.hidden_size,
@@ -138,9 +144,9 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
         largest_linear=max((size for size, _ in linear), default=0),
         other_parameters=sum(p.numel() for p in model.parameters()) - n_linear_parameters,
         buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
-        kept_fp32=_kept_by_a_block(about, torch.float32),
-        kept_half=_kept_by_a_block(about, torch.bfloat16),
-        kept_autocast=_kept_by_a_block(about, torch.float32, autocast=True),
+        kept_fp32=_kept_or(half.doubled(), about),
+        kept_half=half,
+        kept_autocast=_kept_or(half, about, autocast=True),
     )
 
 
@@ -148,6 +154,20 @@ def _outputs(linear: nn.Module) -> int:
     """Width of a linear layer's output; GPT-2 stores the matrix the other way round."""
     assert isinstance(linear.weight, Tensor)
     return linear.weight.shape[1] if isinstance(linear, Conv1D) else linear.weight.shape[0]
+
+
+def _kept_or(
+    otherwise: BlockBytes, about: PreTrainedConfig, *, autocast: bool = False
+) -> BlockBytes:
+    """What a block keeps in 32 bits; of mixtures of experts fake tensors know 16 bits alone."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        return _kept_by_a_block(about, torch.float32, autocast=autocast)
+    except RuntimeError:
+        return otherwise
+    finally:
+        log.disabled = was_disabled
 
 
 def _kept_by_a_block(

@@ -6,6 +6,7 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from accelerate import Accelerator
@@ -18,6 +19,7 @@ from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows
 from csreft_core.hooking import Attachment, attach
 from csreft_core.objective import Window
+from csreft_core.out_of_memory import memory_errors, training_advice
 from csreft_core.processes import any_of, failing_together, gathered
 from csreft_core.records import eval_record, start_record, step_record
 from csreft_core.reporting import on_device, report, reporting, with_provenance
@@ -155,7 +157,8 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     if training.step == 0:
         yield from _evaluated(training)
     while training.step < t.steps:
-        one_step(training, window)
+        with _memory(training):
+            one_step(training, window)
         step = training.step
         due = step % t.eval_every == 0, step % t.checkpoint_every == 0, step == t.steps
         stopping = any_of(training.accelerator, training.run.stop_requested())
@@ -175,6 +178,22 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
         training.run.remove_checkpoints()
 
 
+def _memory(training: TrainingState) -> AbstractContextManager[None]:
+    """Running out of memory in this block says what the training needs and what would fit."""
+    base, rows = training.attachment.base, training.train_rows.examples
+
+    def advice() -> str:
+        return training_advice(
+            base.model.config,
+            training.config,
+            base.device,
+            longest=max(len(row.prompt) + len(row.answer) for row in rows),
+            answer=max(len(row.answer) for row in rows),
+        )
+
+    return memory_errors("training", base.device, advice)
+
+
 def _written(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
     """Append the record and refresh the status."""
     if training.accelerator.is_main_process:
@@ -188,20 +207,21 @@ def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
     if not training.accelerator.is_main_process:
         return
     training.adapter.eval()
-    scores = evaluate(
-        training.attachment,
-        training.adapter,
-        training.validation,
-        gates=training.gate_setting,
-        decode=False,
-    )
-    gates = save_snapshot(
-        training.run.snapshot_path(training.step),
-        training.attachment,
-        training.adapter,
-        training.validation,
-        training.gate_setting,
-    )
+    with _memory(training):
+        scores = evaluate(
+            training.attachment,
+            training.adapter,
+            training.validation,
+            gates=training.gate_setting,
+            decode=False,
+        )
+        gates = save_snapshot(
+            training.run.snapshot_path(training.step),
+            training.attachment,
+            training.adapter,
+            training.validation,
+            training.gate_setting,
+        )
     yield _written(training, eval_record(training, scores, gates))
 
 

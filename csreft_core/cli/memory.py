@@ -16,6 +16,7 @@ from csreft_core.memory import (
     row_length,
     rows_at_a_time,
     smaller_setting,
+    training_need,
 )
 from csreft_core.shapes import Shape, shape_of
 
@@ -32,7 +33,7 @@ def memory_record(config: Config, shape: Shape, free: int) -> dict[str, Any]:
     """Everything that the command prints; sizes in bytes."""
     batch, length = rows_at_a_time(config), row_length(shape, config)
     answer = length // 4
-    training = need(shape, config, batch=batch, length=length, answer=answer)
+    training = training_need(shape, config)
     answering = need(shape, config, batch=1, length=length, answer=answer, training=False)
     smaller = smaller_setting(shape, config, free)
     return {
