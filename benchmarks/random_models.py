@@ -75,7 +75,8 @@ def fill(model: LlamaForCausalLM, device: torch.device, *, in_4_bits: bool) -> N
     """Give a model without storage its weights, matrix by matrix."""
     # Its frequencies are computed, not loaded, and so have no place among the weights.
     rotary = type(model.model.rotary_emb)
-    model.model.rotary_emb = rotary(model.config, device=device)
+    with device:
+        model.model.rotary_emb = rotary(model.config)
     generator = torch.Generator(device).manual_seed(0)
     for name, module in list(model.named_modules()):
         for key, parameter in list(module.named_parameters(recurse=False)):

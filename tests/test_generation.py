@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import attach, request
+from csreft_core.hooking import Attachment, attach, request
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
@@ -145,3 +145,20 @@ def test_four_dimensional_mask_is_refused(base):
     refused = pytest.raises(ConfigError, match="one value for each token")
     with attach(base, make_adapter(base)), refused:
         base.model(tokens(3)[0][None], attention_mask=torch.ones(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("positions", ["all", "all_prompt"])
+def test_steps_on_the_cache_share_one_pass(base, positions, monkeypatch):
+    made = []
+    true_pass = Attachment._new_pass
+    monkeypatch.setattr(
+        Attachment, "_new_pass", lambda *args: made.append(true_pass(*args)) or made[-1]
+    )
+    inputs = padded(tokens(6, 4))
+    with attach(base, make_adapter(base, positions=positions)):
+        cached = generated(base, inputs, n=6)
+        assert len(made) == 2  # the prompt, and all steps after it
+        assert made[1].skip == (positions == "all_prompt")
+        full = generated(base, inputs, n=6, use_cache=False)
+        assert len(made) == 2 + 6
+    assert torch.equal(cached.sequences, full.sequences)

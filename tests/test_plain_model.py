@@ -167,12 +167,12 @@ def task(kind: str, file) -> dict:
 def answers(kind: str, tmp_path):
     """A function that gives a model's answers to the documents, in their order."""
     from lm_eval import evaluator
-    from lm_eval.tasks import TaskManager, get_task_dict
+    from lm_eval.tasks import TaskManager
 
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(map(json.dumps, DOCUMENTS)), encoding="utf-8")
     # Not `simple_evaluate`, which also reads thousands of tasks and asks for the environment.
-    tasks = get_task_dict([task(kind, file)], TaskManager(include_defaults=False))
+    tasks = TaskManager(include_defaults=False).load([task(kind, file)])
 
     def of(model) -> list:
         found = evaluator.evaluate(model, tasks, bootstrap_iters=0)
