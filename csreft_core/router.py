@@ -52,9 +52,12 @@ class Router(nn.Module):
     ) -> None:
         super().__init__()
         width = d_model // 2 if hidden == "paper" else hidden
-        self.norm = nn.Identity() if hidden == "paper" else nn.RMSNorm(d_model, eps=1e-6)
-        self.fc1 = nn.Linear(d_model, width)
-        self.fc2 = nn.Linear(width, n_subspaces)
+        # The type is named: while another thread loads a base, torch's default can be its type.
+        fp32 = torch.float32
+        norm = nn.RMSNorm(d_model, eps=1e-6, dtype=fp32)
+        self.norm = nn.Identity() if hidden == "paper" else norm
+        self.fc1 = nn.Linear(d_model, width, dtype=fp32)
+        self.fc2 = nn.Linear(width, n_subspaces, dtype=fp32)
         for layer in (self.fc1, self.fc2):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in layer.parameters():

@@ -136,20 +136,21 @@ class Subspaces(nn.Module):
     def _start(self, init: str, generator: torch.Generator) -> None:
         shape = (self.n_groups, self.n_subspaces, self.rank, self.d_model)
         bound = 1 / math.sqrt(self.d_model)
-        raw = torch.randn(shape, generator=generator) * bound
+        # The type is named: while another thread loads a base, torch's default can be its type.
+        raw = torch.randn(shape, generator=generator, dtype=torch.float32) * bound
         fits = self.n_subspaces * self.rank <= self.d_model
         if self._basis_rule in ("none", "fixed") and self.rank <= self.d_model:
             raw = constrained_basis(raw, "joint" if fits else "within")
         self.raw = nn.Parameter(raw, requires_grad=self.constraint != "fixed")
         self.register_parameter("W", None)
         if self.form in _HAS_W:
-            W = torch.zeros(shape)
+            W = torch.zeros(shape, dtype=torch.float32)
             if init == "random":
                 W.uniform_(-bound, bound, generator=generator)
             elif self.form != "direft":
                 W = constrained_basis(raw, self._basis_rule).clone()
             self.W = nn.Parameter(W)
-        b = torch.zeros(shape[:-1])
+        b = torch.zeros(shape[:-1], dtype=torch.float32)
         if init == "random":
             low, high = (-bound, bound) if self.form in _HAS_W else (0.0, 1.0)
             b.uniform_(low, high, generator=generator)

@@ -5,6 +5,7 @@ Sizes are in bytes.
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -20,6 +21,8 @@ from csreft_core.devices import free_bytes
 from csreft_core.memory import Need, need, row_length, rows_at_a_time, weight_bytes
 from csreft_core.memory_use import weight_bytes_of
 from csreft_core.shapes import Shape, shape_of, shape_of_description
+
+Precision = Literal["fp32", "bf16", "fp16", "nf4", "fp4", "int8"]
 
 PARTS = {
     "weights": "weights",
@@ -63,7 +66,7 @@ def needed(config: Config, *, answer: int | None = None, training: bool = True) 
     Args:
         config: Its `train.batch_size` and `train.max_length` are the size of a batch.
         answer: Tokens of the longest answer; a quarter of the length if not given.
-        training: Or answering prompts.
+        training: Or answering one prompt.
 
     Raises:
         ConfigError: an adapter that does not fit the base.
@@ -74,7 +77,7 @@ def needed(config: Config, *, answer: int | None = None, training: bool = True) 
     return need(
         shape,
         config,
-        batch=rows_at_a_time(config),
+        batch=rows_at_a_time(config) if training else 1,
         length=length,
         answer=min(answer or length // 4, length),
         training=training,
@@ -93,7 +96,7 @@ def need_table(
     Args:
         config: See `needed`; so are the next two.
         answer: Tokens.
-        training: Or answering prompts.
+        training: Or answering one prompt.
         free: Bytes; those of `base.device` now if not given.
 
     Returns:
@@ -105,7 +108,7 @@ def need_table(
     return pd.DataFrame([*rows, ("free", "free", free)], columns=["kind", "part", "bytes"])
 
 
-def known_bases_table(precisions: tuple[str, ...], *, device: str = "auto") -> pd.DataFrame:
+def known_bases_table(precisions: tuple[Precision, ...], *, device: str = "auto") -> pd.DataFrame:
     """The weights of every known base in some number formats, beside what is free.
 
     Returns:
@@ -151,7 +154,8 @@ def planned_layers_table(base: BaseConfig) -> pd.DataFrame:
         UnsupportedModelError: not found, no decoder, or blocks that cannot be found.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(description_of(base))
+        # Without a type: naming one changes torch's default for every thread meanwhile.
+        model = AutoModelForCausalLM.from_config(description_of(base), dtype=None)
     return _layers(model)
 
 

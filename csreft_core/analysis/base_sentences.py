@@ -1,23 +1,8 @@
 """What the tables about a base show, in words."""
 
-from typing import Any
-
 import pandas as pd
 
-from csreft_core.config import Config, config_to_dict
 from csreft_core.memory import in_gb
-
-
-def changed_settings(before: Config, after: Config) -> dict[str, Any]:
-    """The settings that differ, by path, as they are afterwards."""
-    old, new = config_to_dict(before), config_to_dict(after)
-    groups = [group for group in new if isinstance(new[group], dict) and group != "provenance"]
-    return {
-        f"{group}.{name}": value
-        for group in groups
-        for name, value in new[group].items()
-        if old[group][name] != value
-    }
 
 
 def sentence_need(table: pd.DataFrame, what: str) -> str:
@@ -46,7 +31,7 @@ def sentence_known(table: pd.DataFrame, precision: str) -> str:
     text = f"In {precision} the weights of {len(fits)} of {len(rows)} known bases fit"
     if fits.empty:
         return f"{text}."
-    largest = fits.loc[fits["bytes"].idxmax()]
+    largest = fits.sort_values("bytes").iloc[-1]
     return f"{text}; the largest is {largest['base']} with {in_gb(int(largest['bytes']))}."
 
 

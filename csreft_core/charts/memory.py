@@ -1,5 +1,7 @@
 """Figures of the memory that a base needs: its parts, beside what is free, and of many bases."""
 
+from typing import SupportsFloat
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -9,10 +11,11 @@ from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
 
 
-def size_text(n_bytes: float) -> str:
+def size_text(n_bytes: SupportsFloat) -> str:
     """A size as one reads it, such as `3.9 GB` or `45 MB`; 1 GB is 10⁹ bytes."""
-    unit, factor = _unit(n_bytes)
-    return f"{n_bytes / factor:.{1 if unit == 'GB' else 0}f} {unit}"
+    unit, factor = _unit(float(n_bytes))
+    digits = 1 if unit == "GB" or 1e6 <= float(n_bytes) < 1e7 else 0
+    return f"{float(n_bytes) / factor:.{digits}f} {unit}"
 
 
 def _unit(most: float) -> tuple[str, int]:
@@ -29,7 +32,7 @@ def need_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         table: `need_table`: columns kind (`needed`, `free`), part, bytes.
         palette: Colours.
     """
-    question = "Will it fit, before I wait?"
+    question = "Will it fit before I wait?"
     parts = table[table["kind"] == "needed"]
     if parts.empty:
         return empty(question, "Choose a base to see what it needs.", palette)
@@ -73,12 +76,12 @@ def _add_sums(figure: go.Figure, sizes: dict[str, float], palette: Palette) -> N
         marker={"color": [palette.colours[0 if fits else 1], palette.muted],
                 "pattern": {"shape": ["" if fits else "/", ""], "fillmode": "replace",
                             "solidity": 0.5}},
-        text=[f" {size_text(n_bytes)} {name}" for name, n_bytes in sizes.items()],
-        textposition="auto", cliponaxis=False,
+        text=[f"{size_text(n_bytes)} {name}" for name, n_bytes in sizes.items()],
+        textposition="outside", cliponaxis=False,
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(
-        title=f"memory ({unit})", range=[0, 1.25 * max(sizes.values()) / factor], row=2, col=1
+        title=f"memory ({unit})", range=[0, 1.5 * max(sizes.values()) / factor], row=2, col=1
     )
     figure.update_yaxes(autorange="reversed", row=2, col=1)
 

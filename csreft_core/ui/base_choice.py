@@ -1,6 +1,7 @@
 """The choice of a base: known ones, a folder or a Hub id; its number format and its device."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 import torch
@@ -15,12 +16,12 @@ from csreft_core.ui.widgets import help_text
 KNOWN, FOLDER, HUB = "known", "folder", "hub"
 _SOURCES = {KNOWN: "A known base", FOLDER: "A folder", HUB: "A Hub id"}
 PRECISIONS = {
-    "fp32": "fp32: 4 bytes a weight",
-    "bf16": "bf16: 2 bytes a weight",
-    "fp16": "fp16: 2 bytes a weight",
-    "int8": "int8: 1 byte a weight",
-    "nf4": "nf4: half a byte a weight",
-    "fp4": "fp4: half a byte a weight",
+    "fp32": "fp32, 4 bytes",
+    "bf16": "bf16, 2 bytes",
+    "fp16": "fp16, 2 bytes",
+    "int8": "int8, 1 byte",
+    "nf4": "nf4, ½ byte",
+    "fp4": "fp4, ½ byte",
 }
 
 
@@ -40,9 +41,8 @@ def choose() -> BaseConfig | None:
     if not path:
         return None
     check_allowed(path)
-    return BaseConfig(
-        path=path, revision=revision, precision=precision, compute=compute, device=device
-    )
+    chosen: dict[str, Any] = {"precision": precision, "compute": compute, "device": device}
+    return BaseConfig(path=path, revision=revision, **chosen)
 
 
 def _select(name: str, label: str, default: str, labels: dict[str, str]) -> str:
@@ -56,16 +56,15 @@ def _select(name: str, label: str, default: str, labels: dict[str, str]) -> str:
 
 def _computes() -> dict[str, str]:
     on_gpu = torch.cuda.is_available()
-    return {"auto": f"auto: {'bf16' if on_gpu else 'fp32'} here", "fp32": "fp32", "bf16": "bf16",
+    return {"auto": f"auto ({'bf16' if on_gpu else 'fp32'})", "fp32": "fp32", "bf16": "bf16",
             "fp16": "fp16"}  # fmt: skip
 
 
 def _devices() -> dict[str, str]:
     n_gpus = torch.cuda.device_count()
-    several = {"balanced": f"balanced over {n_gpus} GPUs"} if n_gpus > 1 else {}
+    several = {"balanced": f"all {n_gpus} GPUs"} if n_gpus > 1 else {}
     gpus = {f"cuda:{i}": f"cuda:{i}, {torch.cuda.get_device_name(i)}" for i in range(n_gpus)}
-    where = "the first GPU" if n_gpus else "the CPU, no GPU found"
-    return {"auto": f"auto: {where}", "cpu": "cpu", **gpus, **several}
+    return {"auto": f"auto ({'GPU' if n_gpus else 'no GPU: cpu'})", "cpu": "cpu", **gpus, **several}
 
 
 def _choose_path() -> tuple[str, str | None]:

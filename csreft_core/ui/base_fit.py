@@ -11,7 +11,7 @@ from csreft_core.analysis import base_sentences as say
 from csreft_core.charts import memory as charts
 from csreft_core.config import Config
 from csreft_core.devices import free_bytes
-from csreft_core.memory import in_gb, row_length, rows_at_a_time, smaller_setting
+from csreft_core.memory import changes, in_gb, row_length, rows_at_a_time, smaller_setting
 from csreft_core.shapes import Shape
 from csreft_core.ui import settings
 from csreft_core.ui.base_folders import limiting_folder
@@ -19,9 +19,10 @@ from csreft_core.ui.state import keep, remembered, written
 from csreft_core.ui.widgets import help_text, show_chart
 
 TRAINING, ANSWERING = "training", "answering"
-_FOR = {TRAINING: "Training", ANSWERING: "Answering prompts"}
+_FOR = {TRAINING: "Training", ANSWERING: "Answering a prompt"}
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_OWN = {"base.precision": "precision", "base.compute": "compute", "train.max_length": "length"}
 _PRECISIONS = ("fp32", "bf16", "nf4")
 
 
@@ -31,7 +32,10 @@ def choose_batch(config: Config, shape: Shape) -> Config:
     batch = _slider("batch", "Rows in a step", _BATCHES, config.train.batch_size)
     lengths = tuple(n for n in _LENGTHS if n <= longest)
     length = _slider("length", "Tokens in a row", lengths, row_length(shape, config))
-    return replace(config, train=replace(config.train, batch_size=batch, max_length=length))
+    train = config.train
+    split = min(train.accumulate, batch)  # no more micro-batches than rows
+    train = replace(train, batch_size=batch, max_length=length, accumulate=split)
+    return replace(config, train=train)
 
 
 def _slider(name: str, label: str, steps: tuple[int, ...], default: int) -> int:
@@ -55,22 +59,22 @@ def choose_purpose() -> bool:
 
 def has_room(config: Config) -> bool:
     """Whether the weights of the base fit, with one short prompt."""
-    short = replace(config, train=replace(config.train, batch_size=1, max_length=16))
+    short = replace(config, train=replace(config.train, max_length=16))
     return tables.needed(short, training=False).total <= free_bytes(config.base.device)
 
 
 def show_need(config: Config, shape: Shape, *, training: bool) -> None:
     """What is needed, in parts, beside what is free; where it is too much, what would fit."""
     table = tables.need_table(config, training=training)
-    rows, length = rows_at_a_time(config), row_length(shape, config)
+    rows, length = rows_at_a_time(config) if training else 1, row_length(shape, config)
     of = f"{rows} row{'s' * (rows > 1)} of {length} tokens"
     show_chart(
         charts.need_bars,
         table,
         name="need",
-        sentence=say.sentence_need(table, f"{_FOR['training' if training else ANSWERING]}, {of},"),
+        sentence=say.sentence_need(table, f"{_FOR[TRAINING if training else ANSWERING]}, {of},"),
         code=code(config, training=training),
-        command=command(config, training=training),
+        command=command(config),
     )
     needed = int(table.loc[table["kind"] == "needed", "bytes"].sum())
     free = int(table.loc[table["kind"] == "free", "bytes"].iloc[0])
@@ -87,27 +91,26 @@ def _show_smaller(config: Config, shape: Shape, free: int) -> None:
             icon=":material/warning:",
         )
         return
-    changed = say.changed_settings(config, smaller)
-    listed = ", ".join(f"`{path}={value}`" for path, value in changed.items())
+    changed = changes(config, smaller)
+    listed = ", ".join(f"`{assignment}`" for assignment in changed)
     st.info(
         f"It fits with {listed}: {in_gb(tables.needed(smaller).total)}.",
         icon=":material/lightbulb:",
     )
     st.button(
         "Take this setting", key="smaller", on_click=_take, args=(changed,),
-        help="Sets it here and for the next run.",
+        help=help_text("smaller"),
     )  # fmt: skip
 
 
-_OWN = {"base.precision": "precision", "base.compute": "compute", "train.max_length": "length",
-        "train.batch_size": "batch"}  # fmt: skip
-
-
-def _take(changed: dict[str, object]) -> None:
-    for path, value in changed.items():
-        settings.change(path, value)
+def _take(changed: list[str]) -> None:
+    """What this page chooses is set here, the rest in the settings of the next run."""
+    for assignment in changed:
+        path, _, text = assignment.partition("=")
         if path in _OWN:
-            keep(_OWN[path], str(value))
+            keep(_OWN[path], text)
+        else:
+            settings.assign(assignment)
 
 
 def code(config: Config, *, training: bool) -> str:
@@ -126,13 +129,13 @@ def code(config: Config, *, training: bool) -> str:
     )
 
 
-def command(config: Config, *, training: bool) -> str:
-    """The command that prints the need."""
+def command(config: Config) -> str:
+    """The command that prints the need, for training and for answering."""
     name = st.session_state["preset"]
     words = ["python", "-m", "csreft_core", "memory", "--preset", name]
     for change in jobs.changes(config, name):
         words += ["--set", change]
-    return shlex.join(words if training else [*words, "--answering"])
+    return shlex.join(words)
 
 
 def show_known(config: Config) -> None:

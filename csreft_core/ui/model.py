@@ -1,6 +1,7 @@
 """Panels of the Model page: a base, whether it fits, its layers, and its use for the next run."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -8,7 +9,7 @@ import streamlit as st
 from csreft_core.analysis import base as tables
 from csreft_core.analysis import base_sentences as say
 from csreft_core.config import BaseConfig, Config
-from csreft_core.errors import ConfigError, UnsupportedModelError
+from csreft_core.errors import UnsupportedModelError
 from csreft_core.loaded_bases import Held
 from csreft_core.shapes import Shape
 from csreft_core.ui import base_choice, base_fit, settings
@@ -114,7 +115,8 @@ def show_layers(choice: Choice, held: Held | None) -> None:
     }
     st.dataframe(
         table, hide_index=True, key="base-layers", selection_mode="multi-row",
-        on_select=_ticked, column_config=_columns(), height=min(430, 38 + 35 * len(table)),
+        on_select=_ticked, column_config=_columns(), column_order=_shown(table, held),
+        height=min(430, 38 + 35 * len(table)),
         alt=f"Table of the {len(table)} layers of the base; the edited ones are ticked.",
     )  # fmt: skip
     st.markdown(say.sentence_layers(table, list(choice.layers)))
@@ -152,7 +154,11 @@ def _ticked() -> None:
     keep("edit", _text(tuple(sorted(rows))))
 
 
-def _columns() -> dict[str, object]:
+def _shown(table: pd.DataFrame, held: Held | None) -> list[str]:
+    return [str(name) for name in table if held is not None or name not in ("bytes", "device")]
+
+
+def _columns() -> dict[str, Any]:
     config = st.column_config
     return {
         "layer": config.NumberColumn("layer", width="small", help=help_text("column_layer")),
@@ -188,6 +194,3 @@ def _use(choice: Choice) -> None:
         settings.change(f"base.{name}", getattr(base, name))
     settings.change("adapter.layers", list(choice.layers))
     st.toast("The next run uses this base and these layers.", icon=":material/check:")
-
-
-__all__ = ["Choice", "ConfigError", "choose", "intro", "show_layers", "show_use"]

@@ -129,6 +129,12 @@ def change(path: str, value: Any) -> None:
     _write(changed)
 
 
+def assign(assignment: str) -> None:
+    """Set one value given as `path=value`; the value is read as JSON where it is JSON."""
+    path, _, text = assignment.partition("=")
+    change(path, _read(text))
+
+
 def choose_preset() -> None:
     """Callback of the preset's widget: its values replace all changes."""
     keep("preset", st.session_state["preset"], "recommended")
