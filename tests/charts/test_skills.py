@@ -91,7 +91,7 @@ def test_a_far_cut_does_not_squeeze_the_bars():
 def test_maps_hold_the_values_of_their_tables():
     (leaks,) = skills.leak_map(LEAKS).data
     assert np.array(leaks.z).tolist() == [[3, 0], [3, 0]]
-    assert "1 rows have the very same prompt" in leaks.customdata[1][0]
+    assert "1 of 4 rows have the very same prompt" in leaks.customdata[1][0]
     assert "3 answer differently" in leaks.customdata[1][0]
     (alike,) = skills.similarity_map(ALIKE, names=["b", "a"]).data
     assert np.array(alike.z).tolist() == [[0.75, 0.25], [0.25, 0.5]]
