@@ -14,13 +14,13 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of the library that it uses
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tqdm import tqdm
+from tqdm.asyncio import tqdm_asyncio
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -80,11 +80,11 @@ def _fetched(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
     return Path(folder)
 
 
-def _bar_that_tells(progress: Progress) -> type[tqdm]:
+def _bar_that_tells(progress: Progress) -> type[tqdm_asyncio]:
     """A progress bar that is not drawn. Several bars count the same bytes, in several ways."""
     most = {"done": 0, "total": 0}
 
-    class Bar(tqdm):
+    class Bar(tqdm_asyncio):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.counts_bytes = kwargs.get("unit") == "B"
             kwargs.pop("name", None)

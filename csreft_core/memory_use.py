@@ -23,6 +23,10 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
     tensors = [*model.parameters(), *model.buffers()]
     for parameter in model.parameters():
         tensors += _scales(parameter)
+    for module in model.modules():  # in 8 bits the first forward moves them here
+        state = getattr(module, "state", None)
+        found = [getattr(state, name, None) for name in ("SCB", "CB")]
+        tensors += [tensor for tensor in found if isinstance(tensor, Tensor)]
     return tensors
 
 
