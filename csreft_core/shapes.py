@@ -209,7 +209,8 @@ def _kept_bytes(model: PreTrainedModel, block: nn.Module, length: int) -> int:
         block.register_forward_pre_hook(begin, with_kwargs=True),
         block.register_forward_hook(end, always_call=True),
     ]
-    model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+    ids = torch.zeros(1, length, dtype=torch.long)
+    model(ids, attention_mask=torch.ones_like(ids), use_cache=False)
     for handle in handles:
         handle.remove()
     for parameter in model.parameters():

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.memory import save_random, step_use, wanted
 from csreft_core import devices, out_of_memory
@@ -111,9 +111,9 @@ def test_every_family_is_counted_from_its_description(family):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "neox", "opt", "phi3"])
 def test_a_block_keeps_what_was_counted(family):
     """The same count on real tensors, of all blocks but the first two, padded as in training."""
-    model = build(family).requires_grad_(False)
-    model.set_attn_implementation("sdpa")
-    shape = shape_of_description(AutoConfig.for_model(**model.config.to_dict()))
+    about = AutoConfig.for_model(**build(family).config.to_dict())
+    model = AutoModelForCausalLM.from_config(about).eval().requires_grad_(False)
+    shape = shape_of_description(about)
     kept, mask = {}, torch.ones(4, 24, dtype=torch.long)
     mask[0, :5] = 0
 
