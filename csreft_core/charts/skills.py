@@ -105,7 +105,9 @@ def length_histogram(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Fig
     figure.update_xaxes(title="tokens (prompt with template, answer, end)")
     figure.update_yaxes(title="rows")
     alt = f"Histogram: rows by their length in tokens; rows beyond {limit} are cut."
-    return finish(figure, question=question, alt=alt, palette=palette, height=320)
+    finish(figure, question=question, alt=alt, palette=palette, height=340)
+    # The name of the cut-off stands between the plot and the legend.
+    return figure.update_layout(margin={"t": 76}, legend={"y": 1.12})
 
 
 def leak_map(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
