@@ -23,7 +23,10 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("Train", "Router", "Geometry", "States", "Interference", "Compare", "Runs", "Start")
+PAGES = (
+    "Model", "Skills", "Train", "Router", "Geometry", "States", "Interference", "Compare", "Runs",
+    "Start",
+)  # fmt: skip
 # textContent, unlike innerText, makes the browser lay nothing out: to look must cost nothing.
 _DONE = """([before]) => {
     const app = document.querySelector('[data-testid="stApp"]');
