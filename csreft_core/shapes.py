@@ -118,7 +118,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
         UnsupportedModelError: blocks that cannot be found.
     """
     with FakeTensorMode():
-        model = _built(about, torch.float32)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(about))
     text = about.get_text_config()
     blocks, head = find_blocks(model), model.get_output_embeddings()
     linear = [
@@ -150,17 +150,6 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     )
 
 
-def _built(about: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a configuration, in a number format.
-
-    The format is set afterwards: where transformers is told it, it changes torch's default format
-    while it builds, and so what other threads build at that time.
-    """
-    plain = copy.deepcopy(about)
-    plain.dtype = None
-    return AutoModelForCausalLM.from_config(plain).to(dtype)
-
-
 def _outputs(linear: nn.Module) -> int:
     """Width of a linear layer's output; GPT-2 stores the matrix the other way round."""
     assert isinstance(linear.weight, Tensor)
@@ -186,7 +175,8 @@ def _kept_by_a_block(
 ) -> BlockBytes:
     """Run the first block on fake tensors of three lengths; the three numbers follow."""
     with FakeTensorMode():
-        model = _built(about, dtype).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(about), dtype=dtype)
+        model.eval().requires_grad_(False)
         blocks = find_blocks(model)
         del blocks[1:]
         with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():

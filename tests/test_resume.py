@@ -207,10 +207,15 @@ def test_a_second_ctrl_c_ends_at_once(made, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     path = tmp_path / "run"
-    with monkeypatch.context() as patched:
-        at_step(patched, 5, twice)
-        with pytest.raises(KeyboardInterrupt):
-            main(command(made, path))
+    # A process that does not stand in the foreground was started with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            at_step(patched, 5, twice)
+            with pytest.raises(KeyboardInterrupt):
+                main(command(made, path))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert open_run(path).status().state == "interrupted"
     resume(path)
     assert results(path)[0] == results(made / "whole")[0]
