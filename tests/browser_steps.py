@@ -6,7 +6,8 @@ from playwright.sync_api import Page
 
 
 def answers(page: Page) -> list[str]:
-    """The answers without and with the adapter."""
+    """The answers without and with the adapter, once both are drawn."""
+    page.get_by_test_id("stCode").nth(1).wait_for()
     return [text.strip() for text in page.get_by_test_id("stCode").all_inner_texts()]
 
 

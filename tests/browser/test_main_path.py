@@ -56,7 +56,7 @@ def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
     logged = [record["step"] for record in records if record["kind"] == "step"]
     assert logged == sorted(set(logged))
     assert logged[-1] == steps
-    assert page.locator(".js-plotly-plot").count() == 2
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.get_by_role("tab", name="Constraint and rates").click()
     page.get_by_text("Do the subspaces stay orthonormal?").wait_for()
     assert "train-part=Constraint" in page.url
