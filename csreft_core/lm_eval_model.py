@@ -5,6 +5,9 @@ log-likelihoods it sends context and continuation as one row; only the caller kn
 context ends, so this class says so. Read while lm_eval 0.4.13 was at hand.
 """
 
+# lm_eval registers the class through a decorator without types, which hides what it inherits.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from typing import Any
 
