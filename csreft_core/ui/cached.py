@@ -118,9 +118,7 @@ def _table(
     stamps: tuple[Stamp, ...],  # noqa: ARG001 - part of the key
     arguments: tuple[tuple[str, Any], ...],
 ) -> pd.DataFrame:
-    module, name = function.rsplit(".", 1)
-    make = getattr(import_module(module), name)
-    return make(subject_of(Run(Path(path))), **dict(arguments))
+    return named(function)(subject_of(Run(Path(path))), **dict(arguments))
 
 
 def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.DataFrame:
@@ -143,11 +141,18 @@ def _table_key(
         for r in folders
         for file in (r.adapter_path, r.config_path, r.path / "skills.jsonl", r.metrics_path)
     )
-    return _name(make), str(run.path), tuple(map(_stamp, files)), tuple(sorted(arguments.items()))
+    return name_of(make), str(run.path), tuple(map(_stamp, files)), tuple(sorted(arguments.items()))
 
 
-def _name(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
+    """A function as part of a cache's key."""
     return f"{function.__module__}.{function.__name__}"
+
+
+def named(name: str) -> Callable[..., Any]:
+    """The function of such a key."""
+    module, function = name.rsplit(".", 1)
+    return getattr(import_module(module), function)
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -157,9 +162,7 @@ def _figure(
     palette: Palette,
     table_key: tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]],
 ) -> go.Figure:
-    module, name = function.rsplit(".", 1)
-    draw = getattr(import_module(module), name)
-    return draw(_table(*table_key), palette=palette, **options)
+    return named(function)(_table(*table_key), palette=palette, **options)
 
 
 def figure(
@@ -175,7 +178,7 @@ def figure(
 
     It is shared by all sessions and must not be changed.
     """
-    return _figure(_name(draw), options, palette, _table_key(make, run, arguments))
+    return _figure(name_of(draw), options, palette, _table_key(make, run, arguments))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

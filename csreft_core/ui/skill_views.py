@@ -6,7 +6,6 @@ As `views` for runs; here the tables are made from a skill set and the settings 
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from csreft_core.analysis.skill_subject import SkillSubject, open_skills
 from csreft_core.charts.theme import Palette
 from csreft_core.config import Config
 from csreft_core.jobs import changes
+from csreft_core.ui.cached import name_of, named
 from csreft_core.ui.widgets import screen, show_chart
 
 # What the tables depend on; other settings must not empty their cache.
@@ -67,7 +67,7 @@ def subject_of(source: Source) -> SkillSubject:
 def _table(
     function: str, source: Source, stamp: int, arguments: tuple[tuple[str, Any], ...]
 ) -> pd.DataFrame:
-    return _named(function)(_subject(source, stamp), **dict(arguments))
+    return named(function)(_subject(source, stamp), **dict(arguments))
 
 
 @st.cache_resource(max_entries=128, show_spinner=False)
@@ -76,21 +76,12 @@ def _figure(
     arguments: tuple[tuple[str, Any], ...], options: dict[str, Any], palette: Palette,
 ) -> go.Figure:  # fmt: skip
     table = _table(make, source, stamp, arguments)
-    return _named(draw)(table, palette=palette, **options)
-
-
-def _named(function: str) -> Callable[..., Any]:
-    module, name = function.rsplit(".", 1)
-    return getattr(import_module(module), name)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__name__}"
+    return named(draw)(table, palette=palette, **options)
 
 
 def table_of(source: Source, make: Callable[..., pd.DataFrame], **arguments: Any) -> pd.DataFrame:
     """A table of a skill set, computed once while neither file nor settings change."""
-    return _table(_name(make), source, source.stamp, tuple(sorted(arguments.items())))
+    return _table(name_of(make), source, source.stamp, tuple(sorted(arguments.items())))
 
 
 def show(
@@ -116,7 +107,7 @@ def show(
     """
     table, options = table_of(source, make, **arguments), options or {}
     given = tuple(sorted(arguments.items()))
-    figure = _figure(_name(draw), _name(make), source, source.stamp, given, options, screen())
+    figure = _figure(name_of(draw), name_of(make), source, source.stamp, given, options, screen())
     show_chart(
         draw,
         table,
