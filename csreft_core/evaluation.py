@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
-from csreft_core.skills import Batch, Example, Row, collate, encode
+from csreft_core.skills import IGNORED, Batch, Example, Row, collate, encode
 
 SCORED_ROWS = 256
 
@@ -74,27 +74,39 @@ def answer_scores(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Pass]:
     """Negative log-likelihood and exactness of each answer, teacher-forced.
 
-    The batch is padded on the left, so all answers end in the last column and only their logits
-    are computed.
+    Only the logits of the answer's tokens are computed.
 
     Returns:
         Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
         one (1 or 0; greedy decoding then gives exactly this answer), and the pass.
     """
-    width = int(batch.n_answer_tokens.max())
-    output, this = attachment.forward(
+    rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
+    width = batch.labels.shape[1]
+    # A token is predicted at the one before it.
+    logits, this = attachment.logits(
         req,
+        (rows, columns - width - 1),
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         prompt_mask=batch.prompt_mask,
-        logits_to_keep=width + 1,
         use_cache=False,
     )
-    logits = output.logits[:, -width - 1 : -1].float()
-    labels = batch.labels[:, -width:]
-    nll = F.cross_entropy(logits.mT, labels, ignore_index=-100, reduction="none").sum(1)
-    right = (logits.argmax(-1) == labels) | (labels == -100)
-    return nll, right.all(1).float(), this
+    logits, labels = logits.float(), batch.labels[rows, columns]
+    of_token = F.cross_entropy(logits, labels, reduction="none")
+    nll = of_token.new_zeros(batch.labels.shape).index_put((rows, columns), of_token).sum(1)
+    wrong = torch.zeros_like(batch.labels, dtype=torch.bool)
+    wrong[rows, columns] = ~_most_likely(logits.detach(), labels)
+    return nll, (~wrong.any(1)).float(), this
+
+
+def _most_likely(
+    logits: Float[Tensor, "token vocab"], labels: Int[Tensor, " token"]
+) -> Bool[Tensor, " token"]:
+    """Whether `argmax` gives the label: of equal logits it takes the first."""
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == logits.amax(1)
+    # To look for the place of the largest costs far more than its value, so only where it may be.
+    right[right.clone()] = logits[right].argmax(1) == labels[right]
+    return right
 
 
 def batches(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
@@ -91,7 +92,7 @@ class Attachment:
         model = base.model
         self._signature = inspect.signature(type(model).forward)
         self._takes_position_ids = "position_ids" in self._signature.parameters
-        embedding = model.get_input_embeddings()
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end, always_call=True),
@@ -100,6 +101,7 @@ class Attachment:
                 block.register_forward_hook(self._block_hook(layer))
                 for layer, block in enumerate(base.blocks)
             ),
+            *([] if head is None else [head.register_forward_pre_hook(self._before_head)]),
         ]
         self._wrap(adapter)
 
@@ -188,6 +190,24 @@ class Attachment:
             output = self.base.model(**inputs, pass_to=kept)
         return output, kept[0]
 
+    def logits(
+        self,
+        request: Request,
+        sites: tuple[Int[Tensor, " site"], Int[Tensor, " site"]],
+        **inputs: Any,
+    ) -> tuple[Float[Tensor, "site vocab"], Pass]:
+        """Logits of these tokens in the base's number format, and the pass.
+
+        The head multiplies no other token, where the base has one head as a module of its own.
+
+        Args:
+            sites: Rows of the batch, and columns counted from the end: -1 is the last.
+        """
+        rows, columns = sites
+        width = -int(columns.min()) if len(columns) else 1
+        output, this = self.forward(request, logits_at=sites, logits_to_keep=width, **inputs)
+        return output.logits[0] if this.head_picked else output.logits[rows, columns], this
+
     def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
         """`model.generate` under a request; returns the token ids and the prompt's pass."""
         kept: list[Pass] = []
@@ -207,7 +227,7 @@ class Attachment:
         generation = self._generation.get()
         if generation is not None and generation.prompt_length is None:
             kept = generation.pass_to
-        prompt_mask = kwargs.pop("prompt_mask", None)
+        prompt_mask, logits_at = kwargs.pop("prompt_mask", None), kwargs.pop("logits_at", None)
         current = self._request.get(self.default)
         if current is None:
             raise RuntimeError(
@@ -223,6 +243,7 @@ class Attachment:
             this = self._new_pass(current, inputs, prompt_mask)
         if no_places:
             kwargs["position_ids"] = this.index.clamp(min=0)
+        this.logits_at = logits_at
         self._pass.set(this)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
             # A checkpointed block is recomputed in autograd's thread, where the context is empty.
@@ -289,6 +310,14 @@ class Attachment:
         # The embedding can be called on its own, by the model's owner; that is no pass.
         if this is not None:
             self._route(this, EMBEDDING, output)
+
+    def _before_head(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        this = self._pass.get(None)
+        if this is None or this.logits_at is None or not args:
+            return None
+        this.head_picked = True
+        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        return args[0][rows, columns].unsqueeze(0), *args[1:]
 
     def _block_hook(self, layer: int) -> Callable[..., Any]:
         def on_block(_module: nn.Module, _args: object, output: Any) -> Any:

@@ -79,7 +79,7 @@ def need(
     - activations: the gradient flows from the first edited layer up, so the L blocks above it keep
       `BlockBytes`, and each edited layer the states that it edits, $4 d$ a site. With checkpointing
       they keep their input, $e B n d$, and one block at a time all of it.
-    - logits: $B (a + 1) V$ numbers.
+    - logits: $B a V$ numbers.
     - outside training: keys and values, $2 e B n$ a layer and head dimension, in place of
       activations, and the logits of one token.
 
@@ -101,7 +101,7 @@ def need(
     e = compute_type(config.base).itemsize
     if training:
         activations = _kept(shape, config, batch, length)
-        logits = batch * (answer + 1) * shape.vocab_size * (e + 8)
+        logits = batch * answer * shape.vocab_size * (e + 8)
         optimizer = 3 * trained
     else:
         per_token = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim * e

@@ -36,7 +36,8 @@ class Pass:
     """One forward of the base: what its hooks share, and what the caller may read afterwards.
 
     `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
-    hidden states before and after the edit, for the layers that the request captures.
+    hidden states before and after the edit, for the layers that the request captures. `logits_at`
+    holds rows and columns of the only tokens that the head is to see, `head_picked` whether it did.
     """
 
     request: Request
@@ -47,6 +48,8 @@ class Pass:
     gates: Tensor | None = None
     logits: Tensor | None = None
     states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    logits_at: tuple[Tensor, Tensor] | None = None
+    head_picked: bool = False
     _sites: list[tuple[Tensor, Tensor]] | None = None
 
     def sites(self) -> list[tuple[Tensor, Tensor]]:

@@ -178,7 +178,7 @@ def test_what_more_memory_is_needed_for(seven_billion):
     start = at(config, shape)
     assert at(config, shape, batch=8).activations == pytest.approx(2 * start.activations, rel=0.01)
     assert at(config, shape, length=256).activations > 2 * start.activations
-    assert at(config, shape, answer=65).logits == 2 * start.logits
+    assert at(config, shape, answer=64).logits == 2 * start.logits
     above = with_overrides(config, ["adapter.layers=[16]"])
     assert at(above, shape).activations == pytest.approx(start.activations * 15 / 23, rel=0.02)
     recomputed = at(with_overrides(config, ["train.checkpointing=true"]), shape)

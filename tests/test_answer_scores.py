@@ -1,0 +1,91 @@
+"""Scores of an answer from the logits of its own tokens alone, in every family."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from csreft_core.evaluation import answer_scores
+from csreft_core.hooking import attach
+from csreft_core.passes import request
+from csreft_core.skills import IGNORED, Example, collate
+from tests.families import ALL_FAMILIES, build
+from tests.tiny import make_adapter, tiny_base
+
+EXAMPLES = [
+    Example((1, 5, 6, 7, 8), (9, 10)),
+    Example((1, 5), (11, 12, 13, 14)),
+    Example((1, 20, 21, 22, 23, 24, 25), (30,)),
+]
+
+
+def plain_scores(base, adapter, batch):
+    """By definition: all logits of the model, each label at the token before it."""
+    places = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    with attach(base) as attachment:
+        output, _ = attachment.forward(
+            request(adapter, "uniform"), prompt_mask=batch.prompt_mask, position_ids=places,
+            use_cache=False, **inputs,
+        )  # fmt: skip
+    logits, labels = output.logits[:, :-1], batch.labels[:, 1:]
+    nll = F.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none").sum(1)
+    right = (logits.argmax(-1) == labels) | (labels == IGNORED)
+    return nll, right.all(1).float()
+
+
+@ALL_FAMILIES
+def test_scores_and_gradients_are_those_of_all_logits(family):
+    base = tiny_base(build(family))
+    adapter, batch = make_adapter(base), collate(EXAMPLES, 0)
+    trained = [p for p in adapter.parameters() if p.requires_grad]
+    with attach(base) as attachment:
+        nll, right, _ = answer_scores(attachment, request(adapter, "uniform"), batch)
+    gradients = torch.autograd.grad(nll.sum(), trained, allow_unused=True)
+    expected, exact = plain_scores(base, adapter, batch)
+    plain = torch.autograd.grad(expected.sum(), trained, allow_unused=True)
+    torch.testing.assert_close(nll, expected, rtol=1e-6, atol=1e-5)
+    assert torch.equal(right, exact)
+    assert any(g is not None and g.abs().max() > 0 for g in gradients)
+    for ours, theirs in zip(gradients, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@ALL_FAMILIES
+def test_the_head_multiplies_the_answers_tokens_alone(family):
+    base, seen = tiny_base(build(family)), []
+    head = base.model.get_output_embeddings()
+    with attach(base) as attachment, torch.no_grad():
+        # Hooks run in the order in which they came: this one sees what ours leaves.
+        handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2]))
+        answer_scores(attachment, request(make_adapter(base), "uniform"), collate(EXAMPLES, 0))
+        handle.remove()
+    assert seen == [(1, 7)]
+
+
+def test_a_base_without_a_head_of_its_own_gives_the_same(tiny_llama, monkeypatch):
+    base, batch = tiny_base(tiny_llama), collate(EXAMPLES, 0)
+    req = request(make_adapter(base), "uniform")
+    with attach(base) as attachment, torch.no_grad():
+        expected, right, this = answer_scores(attachment, req, batch)
+    assert this.head_picked
+    monkeypatch.setattr(type(base.model), "get_output_embeddings", lambda _: None)
+    with attach(base) as attachment, torch.no_grad():
+        nll, same, this = answer_scores(attachment, req, batch)
+    assert not this.head_picked
+    torch.testing.assert_close(nll, expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(right, same)
+
+
+@pytest.mark.parametrize(("label", "right"), [(3, 1.0), (5, 0.0)])
+def test_of_equal_logits_the_first_is_the_answer(tiny_llama, label, right):
+    """As greedy decoding has it."""
+    base = tiny_base(tiny_llama)
+    head = base.model.get_output_embeddings()
+    handle = head.register_forward_hook(
+        lambda _m, _a, logits: torch.zeros_like(logits).index_fill(-1, torch.tensor([3, 5]), 1.0)
+    )
+    with attach(base) as attachment, torch.no_grad():
+        batch = collate([Example((1, 5, 6), (label, label))], 0)
+        _, exact, _ = answer_scores(attachment, request(make_adapter(base), "uniform"), batch)
+    handle.remove()
+    assert exact.tolist() == [right]
