@@ -27,18 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks import results
 from benchmarks.our_methods import adapter_of, config_of, training_of
 from benchmarks.random_models import SHAPES, build
 from benchmarks.workload import Sample, padded, ratio
 from csreft_core.base_models import Base
-from csreft_core.block_forwards import recomputed
 from csreft_core.config import Config
 from csreft_core.hooking import attach
 from csreft_core.memory_use import measured
 from csreft_core.objective import Window
 from csreft_core.training_step import one_step
+from csreft_core.wrapped_forwards import Forward, Wrapped
 
 SKILLS = 4
 WARM_UP = 2
@@ -81,8 +82,10 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
     @contextmanager
     def ready() -> Iterator[None]:
         handle = base.blocks[layer].register_forward_hook(moved)
-        with recomputed(base.blocks, layer) if recompute else nullcontext():
-            yield
+        repeated = [Wrapped(block, _recomputed) for block in base.blocks[layer + 1 :] if recompute]
+        yield
+        for block in repeated:
+            block.restore()
         handle.remove()
 
     def step() -> None:
@@ -91,6 +94,10 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
         optimizer.step()
 
     return Contestant(step, ready, _limit_name(recompute), [vector])
+
+
+def _recomputed(inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return checkpoint(inner, *args, use_reentrant=False, **kwargs)
 
 
 def ours(base: Base, data: list[Sample], config: Config, folder: Path) -> Contestant:

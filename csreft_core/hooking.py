@@ -1,6 +1,7 @@
-"""Hooks: the only place where a base model is edited or read.
+"""Attachments: the only place where a base model is edited or read.
 
-`attach` puts hooks on a base once. What they do is decided for each call: by the attachment's own
+`attach` wraps the `forward` of the base, its embedding, its blocks and its head once. What happens
+there is decided for each call: by the attachment's own
 adapter, or by a `Request` that lives in a context variable, so that many threads can use one base,
 each with its own adapter and gates. Sites are absolute token positions, taken from the attention
 mask and the prompt's length: padding and the key-value cache change nothing.
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +21,6 @@ from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
-from csreft_core.block_forwards import recomputed, replaced
 from csreft_core.errors import ConfigError
 from csreft_core.passes import (
     Pass,
@@ -32,6 +33,7 @@ from csreft_core.passes import (
     request,
 )
 from csreft_core.positions import token_index
+from csreft_core.wrapped_forwards import Forward, Wrapped, recomputed, replaced
 
 EMBEDDING = -1
 
@@ -59,7 +61,7 @@ class _Generation:
 
 
 class Attachment:
-    """Hooks on one base. Other people's hooks are left alone; `detach` removes ours.
+    """A wrapped base. Other people's hooks are left alone and run around; `detach` unwraps.
 
     Args:
         base: The frozen base.
@@ -92,17 +94,19 @@ class Attachment:
         model = base.model
         self._signature = inspect.signature(type(model).forward)
         self._takes_position_ids = "position_ids" in self._signature.parameters
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        self._handles = [
-            model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
-            embedding.register_forward_hook(self._on_embedding),
-            *(
-                block.register_forward_hook(self._block_hook(layer))
-                for layer, block in enumerate(base.blocks)
-            ),
-            *([] if head is None else [head.register_forward_pre_hook(self._before_head)]),
+        self._wrapped_model = Wrapped(model, self._around_model)
+        self._wrapped_blocks = [
+            Wrapped(block, partial(self._around_block, layer))
+            for layer, block in enumerate(base.blocks)
         ]
+        self._wrapped = [
+            self._wrapped_model,
+            *self._wrapped_blocks,
+            Wrapped(model.get_input_embeddings(), self._around_embedding),
+        ]
+        head = model.get_output_embeddings()
+        if head is not None:
+            self._wrapped.append(Wrapped(head, self._around_head))
         self._wrap(adapter)
 
     def _wrap(self, adapter: CSReFT | None) -> None:
@@ -131,10 +135,10 @@ class Attachment:
         model.__dict__["train"] = train_both
 
     def detach(self) -> None:
-        """Remove our hooks and wrappers; the base is as it was before."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Unwrap the base; it is as it was before."""
+        for wrapped in reversed(self._wrapped):
+            wrapped.restore()
+        self._wrapped = []
         self.base.model.__dict__.pop("generate", None)
         self.base.model.__dict__.pop("train", None)
         self._recompute = None
@@ -161,19 +165,19 @@ class Attachment:
         """
         lower = range(max(states) + 1)
         stand_ins = {layer: self._stand_in(states.get(layer)) for layer in lower}
-        return replaced(self.base.blocks, stand_ins)
+        return replaced(self._wrapped_blocks, stand_ins)
 
     def up_to(self, layer: int) -> AbstractContextManager[None]:
         """The base skips its blocks above a layer; its logits mean nothing."""
         upper = range(layer + 1, self.base.n_layers)
-        return replaced(self.base.blocks, dict.fromkeys(upper, self._stand_in(None)))
+        return replaced(self._wrapped_blocks, dict.fromkeys(upper, self._stand_in(None)))
 
     def checkpointing(self, above: int) -> AbstractContextManager[None]:
         """Blocks above a layer run again in the backward pass; only their input is stored.
 
-        Our hooks stand around what is repeated, so gates and positions are decided once.
+        Our edits stand around what is repeated, so gates and positions are decided once.
         """
-        return recomputed(self.base.blocks, above)
+        return recomputed(self._wrapped_blocks, above)
 
     def _stand_in(self, output: Tensor | None) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -215,33 +219,43 @@ class Attachment:
             tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
         return tokens, kept[0]
 
+    def _autocasts(self) -> bool:
+        kind = self.base.device.type
+        return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
     def _number_format(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.base.device.type, self.autocast)
 
-    def _begin(
-        self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        kept = kwargs.pop("pass_to", None)
+    def _around_model(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            self._begin(args, kwargs)
+            return inner(*args, **kwargs)
+        finally:
+            self._pass.set(None)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Decide what this forward does; takes our own arguments out of `kwargs`."""
         generation = self._generation.get()
+        current = self._request.get(self.default)
+        if generation is not None and current is not None:
+            step = generation.same_step(current, kwargs)
+            if step is not None and not self._lacks_places(kwargs):
+                self._pass.set(step)
+                return
+        kept = kwargs.pop("pass_to", None)
         if generation is not None and generation.prompt_length is None:
             kept = generation.pass_to
         prompt_mask, logits_at = kwargs.pop("prompt_mask", None), kwargs.pop("logits_at", None)
-        current = self._request.get(self.default)
         if current is None:
             raise RuntimeError(
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
                 "threads through contextvars.copy_context().run"
             )
         inputs = self._named(args, kwargs)
-        no_places = self._takes_position_ids and inputs.get("position_ids") is None
-        this = None
-        if generation is not None and not no_places:
-            this = generation.same_step(current, inputs)
-        if this is None:
-            this = self._new_pass(current, inputs, prompt_mask)
-        if no_places:
+        this = self._new_pass(current, inputs, prompt_mask)
+        if self._lacks_places(inputs):
             kwargs["position_ids"] = this.index.clamp(min=0)
         this.logits_at = logits_at
         self._pass.set(this)
@@ -252,7 +266,9 @@ class Attachment:
             kept.append(this)
         if isinstance(inputs.get("inputs_embeds"), Tensor):
             self._route(this, EMBEDDING, inputs["inputs_embeds"])
-        return args, kwargs
+
+    def _lacks_places(self, inputs: dict[str, Any]) -> bool:
+        return self._takes_position_ids and inputs.get("position_ids") is None
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a forward by name."""
@@ -260,9 +276,6 @@ class Attachment:
             return kwargs
         inputs = self._signature.bind_partial(None, *args, **kwargs).arguments
         return {**inputs, **inputs.pop("kwargs", {})}
-
-    def _end(self, *_: object) -> None:
-        self._pass.set(None)
 
     def _new_pass(
         self, current: Request, inputs: dict[str, Any], prompt_mask: Tensor | None
@@ -297,6 +310,8 @@ class Attachment:
                 this.gates = generation.gates
             this.skip = not (whole or adapter.positions.generated)
             generation.step = None if whole else this
+            # Autocast would take the products of a prepared edit out of float32.
+            this.repeats = not (whole or torch.is_grad_enabled() or self._autocasts())
         return this
 
     def _current(self) -> Pass:
@@ -305,36 +320,39 @@ class Attachment:
             raise RuntimeError("a block of the base ran outside a forward of the base")
         return this
 
-    def _on_embedding(self, _module: nn.Module, _args: object, output: Tensor) -> None:
+    def _around_embedding(
+        self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        output = inner(*args, **kwargs)
         this = self._pass.get(None)
         # The embedding can be called on its own, by the model's owner; that is no pass.
         if this is not None:
             self._route(this, EMBEDDING, output)
+        return output
 
-    def _before_head(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _around_head(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         this = self._pass.get(None)
         if this is None or this.logits_at is None or not args:
-            return None
+            return inner(*args, **kwargs)
         this.head_picked = True
         rows, columns = (at.to(args[0].device) for at in this.logits_at)
-        return args[0][rows, columns].unsqueeze(0), *args[1:]
+        return inner(args[0][rows, columns].unsqueeze(0), *args[1:], **kwargs)
 
-    def _block_hook(self, layer: int) -> Callable[..., Any]:
-        def on_block(_module: nn.Module, _args: object, output: Any) -> Any:
-            this = self._current()
-            if this.skip:
-                return None
-            self._blocks_give_tuples = isinstance(output, tuple)
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._route(this, layer, hidden)
-            edited = edit(this, layer, hidden)
-            if layer in this.request.capture:
-                this.states[layer] = (hidden, edited)
-            if edited is hidden:
-                return None
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
-
-        return on_block
+    def _around_block(
+        self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output, this = inner(*args, **kwargs), self._current()
+        if this.skip:
+            return output
+        self._blocks_give_tuples = isinstance(output, tuple)
+        hidden = output[0] if isinstance(output, tuple) else output
+        self._route(this, layer, hidden)
+        edited = edit(this, layer, hidden)
+        if layer in this.request.capture:
+            this.states[layer] = (hidden, edited)
+        if edited is hidden:
+            return output
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
         """Decide the gates of this pass, at the place where the router reads."""

@@ -3,7 +3,7 @@
 No hooks here; `hooking` places them and fills a `Pass` on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ class Pass:
     `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
     hidden states before and after the edit, for the layers that the request captures. `logits_at`
     holds rows and columns of the only tokens that the head is to see, `head_picked` whether it did.
+    A pass that `repeats` is that of every decoding step; `prepared` are its edits by layer.
     """
 
     request: Request
@@ -50,6 +51,8 @@ class Pass:
     states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     logits_at: tuple[Tensor, Tensor] | None = None
     head_picked: bool = False
+    repeats: bool = False
+    prepared: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     _sites: list[tuple[Tensor, Tensor]] | None = None
 
     def sites(self) -> list[tuple[Tensor, Tensor]]:
@@ -113,14 +116,17 @@ def request(
 
 def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
     """The hidden states with their sites edited; the very same tensor where nothing is."""
+    prepared = this.prepared.get(layer)
+    if prepared is not None:
+        return prepared(hidden)
     adapter = this.request.adapter
     if adapter is None or layer not in adapter.layers:
         return hidden
     with in_float32(hidden.device):
-        return _edit_sites(this, adapter.at(layer), hidden)
+        return _edit_sites(this, layer, adapter.at(layer), hidden)
 
 
-def _edit_sites(this: Pass, subspaces: Subspaces, hidden: Tensor) -> Tensor:
+def _edit_sites(this: Pass, layer: int, subspaces: Subspaces, hidden: Tensor) -> Tensor:
     """States of the sites go to the adapter's device and back; blocks may lie on several GPUs."""
     home = subspaces.raw.device
     assert this.gates is not None, "the router reads above the first edited layer"
@@ -129,6 +135,8 @@ def _edit_sites(this: Pass, subspaces: Subspaces, hidden: Tensor) -> Tensor:
             continue
         if len(rows) == this.index.numel():  # all, and in their order: nothing is picked
             h, gates = hidden.flatten(0, 1), this.token_gates().flatten(0, 1)
+            if this.repeats and hidden.device == home:
+                this.prepared[layer] = _every_token(subspaces.at_gates(gates, group))
             return (h + subspaces(h.to(home), gates, group).to(h)).view_as(hidden)
         at_home = rows.to(home), columns.to(home)
         gates = this.gates[at_home[0]] if this.gates.ndim == 2 else this.gates[at_home]
@@ -137,6 +145,14 @@ def _edit_sites(this: Pass, subspaces: Subspaces, hidden: Tensor) -> Tensor:
         edited = h + subspaces(h.to(home), gates, group).to(h)
         hidden = hidden.index_put(sites, edited)
     return hidden
+
+
+def _every_token(delta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def edited(hidden: Tensor) -> Tensor:
+        h = hidden.flatten(0, 1)
+        return (h + delta(h).to(h.dtype)).view_as(hidden)
+
+    return edited
 
 
 def in_float32(device: torch.device) -> AbstractContextManager[Any]:

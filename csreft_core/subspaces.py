@@ -5,6 +5,7 @@ training, from a seed that the trainer sets.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -217,6 +218,22 @@ class Subspaces(nn.Module):
             coordinates = coordinates * self._keep(coordinates, group)
         of_subspace = coordinates.view(-1, self.n_subspaces, self.rank)
         return (of_subspace * gates.to(R.dtype).unsqueeze(-1)).flatten(1) @ R
+
+    def at_gates(
+        self, gates: Float[Tensor, "site k"], group: int = 0
+    ) -> Callable[[Float[Tensor, "site d_model"]], Float[Tensor, "site d_model"]]:
+        r"""The gated sum $\delta$ as a function of h, for many calls with the same gates.
+
+        The same numbers as `forward` outside training, and no longer those of parameters that
+        change afterwards.
+        """
+        to_coordinates, b, R = self.folded()[group]
+        scale = gates.to(R.dtype).repeat_interleave(self.rank, -1)
+        if to_coordinates is None:
+            constant = (b * scale) @ R
+            return lambda _h: constant
+        read = to_coordinates.mT
+        return lambda h: (torch.addmm(b, h.to(R.dtype), read) * scale) @ R
 
     def _keep(self, coordinates: Float[Tensor, "site rows"], group: int) -> Tensor:
         # A fresh generator for each call: a recomputed forward must drop the same coordinates.

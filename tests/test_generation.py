@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment, attach, request
+from csreft_core.subspaces import Subspaces
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
@@ -59,13 +60,21 @@ def test_generation_is_the_full_forward(base, positions, granularity):
             assert (unmasked[:, 6:-1] - step_logits(out)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("positions", "runs"), [("f2+l2", 1), ("all", 6)])
-def test_prompt_edits_leave_decoding_alone(base, positions, runs):
+@pytest.mark.parametrize(("positions", "runs", "steps"), [("f2+l2", 1, 0), ("all", 2, 4)])
+def test_prompt_edits_leave_decoding_alone(base, monkeypatch, positions, runs, steps):
+    """The first step of edits everywhere prepares those of the four that follow."""
     adapter = make_adapter(base, layers=(1,), positions=positions)
-    spy = Spy(adapter)
+    spy, at_gates, prepared = Spy(adapter), Subspaces.at_gates, []
+
+    def counted(self, gates, group=0):
+        edit = at_gates(self, gates, group)
+        return lambda h: prepared.append(len(h)) or edit(h)
+
+    monkeypatch.setattr(Subspaces, "at_gates", counted)
     with attach(base, adapter):
         generated(base, padded(tokens(7, 5)))
     assert spy.calls == runs
+    assert prepared == [2] * steps
 
 
 def test_beams_and_samples_of_a_prompt_share_its_gates(base):

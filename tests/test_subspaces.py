@@ -66,6 +66,19 @@ def test_stacked_edit_is_the_naive_triple_loop(form, constraint):
         assert expected.abs().max() > 0.1
 
 
+@pytest.mark.parametrize(("form", "constraint"), PAIRS)
+def test_prepared_edit_is_the_edit(form, constraint):
+    subspaces = make(form=form, constraint=constraint, init="random", n_groups=2).eval()
+    h, gates = states(), torch.rand(5, 3)
+    with torch.no_grad():
+        for group in (0, 1):
+            prepared = subspaces.at_gates(gates, group)
+            for x in (h, 2 * h):
+                torch.testing.assert_close(prepared(x), subspaces(x, gates, group))
+            off = subspaces.at_gates(torch.zeros(5, 3), group)
+            assert not off(h).any()
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     k=st.integers(1, 4),
