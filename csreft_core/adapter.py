@@ -21,6 +21,7 @@ from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.positions import parse_positions
 from csreft_core.router import Router
 from csreft_core.subspaces import Subspaces
+from csreft_core.tuning import METHOD_METADATA, Tuning, TuningSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class AdapterSpec:
 _SPEC = TypeAdapter(AdapterSpec)
 
 
-class CSReFT(nn.Module):
+class CSReFT(Tuning):
     """The trainable part: `subspaces[str(layer)]` for each edited layer and a shared `router`.
 
     It never touches a model; `hooking` applies it. Parameters are float32.
@@ -64,6 +65,7 @@ class CSReFT(nn.Module):
         super().__init__()
         self.spec = spec
         a, r = spec.adapter, spec.router
+        self.penalty_weight = a.penalty if a.constraint == "penalty" else 0.0
         _check_layers(spec)
         self.layers = a.layers
         self.names = spec.names
@@ -114,6 +116,23 @@ class CSReFT(nn.Module):
     def overlap_penalty(self) -> torch.Tensor:
         """Sum of the layers' overlap penalties (see `Subspaces.overlap_penalty`)."""
         return torch.stack([self.at(layer).overlap_penalty() for layer in self.layers]).sum()
+
+    def counts(self) -> dict[str, int]:
+        """See `parameter_counts`."""
+        return parameter_counts(self)
+
+    def figures(self) -> dict[str, float]:
+        """How well the constraint holds, the worst layer's; the mean overlap of the layers."""
+        subspaces = [self.at(layer) for layer in self.layers]
+        return {
+            "orthonormality_error": max(s.orthonormality_error() for s in subspaces),
+            "constraint_error": max(s.constraint_error() for s in subspaces),
+            "overlap": sum(s.overlap() for s in subspaces) / len(subspaces),
+        }
+
+    def save(self, path: Path) -> None:
+        """See `save_adapter`."""
+        save_adapter(self, path)
 
 
 def _check_layers(spec: AdapterSpec) -> None:
@@ -216,6 +235,12 @@ def load_adapter(path: Path) -> CSReFT:
 
 
 def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
+    if METHOD_METADATA in metadata:
+        method = json.loads(metadata[METHOD_METADATA]).get("method", {}).get("name", "another")
+        raise AdapterError(
+            f"{path}: holds the method {method!r}, which has no subspaces to look at; the page "
+            "Methods and the commands compare and evaluate show what it does"
+        )
     if "csreft" not in metadata:
         raise AdapterError(
             f"{path}: is a safetensors file but not a CS-ReFT adapter; give a run's "
@@ -246,9 +271,14 @@ def check_base(adapter: CSReFT, fingerprint: str, base_id: str) -> None:
     Raises:
         AdapterError: the fingerprints differ.
     """
-    if adapter.spec.base_fingerprint != fingerprint:
+    check_fingerprint(adapter.spec, fingerprint, base_id)
+
+
+def check_fingerprint(spec: TuningSpec, fingerprint: str, base_id: str) -> None:
+    """As `check_base`, from the description alone."""
+    if spec.base_fingerprint != fingerprint:
         raise AdapterError(
             f"the adapter was trained on a base with fingerprint "
-            f"{adapter.spec.base_fingerprint[:12]}, but {base_id!r} has {fingerprint[:12]}; "
+            f"{spec.base_fingerprint[:12]}, but {base_id!r} has {fingerprint[:12]}; "
             "load the base it was trained on, or train again"
         )

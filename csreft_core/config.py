@@ -26,6 +26,10 @@ EXACT_CONSTRAINTS = ("within", "joint", "sequential", "fixed")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 Form = Literal["loreft", "direft", "noreft", "consreft", "lobireft"]
+MethodName = Literal[
+    "csreft", "red", "bitfit", "lora", "dora", "prefix", "ia3", "lora_per_skill",
+    "series_adapter", "parallel_adapter", "full",
+]  # fmt: skip
 Constraint = Literal["none", "within", "joint", "penalty", "sequential", "fixed"]
 
 
@@ -99,6 +103,42 @@ class DataConfig:
     skill_column: str = Field(
         default="skill", min_length=1, description="Name of the field that holds the skill."
     )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MethodConfig:
+    """Which method is trained; all but `csreft` are there to be compared with it."""
+
+    name: MethodName = Field(
+        default="csreft",
+        description="What is trained: 'csreft' (the subspace edits of `adapter`, of which LoReFT "
+        "and DiReFT are settings), or another method that `adapter` then says nothing about.",
+    )
+    size: int = Field(
+        default=4,
+        ge=1,
+        description="Rank of LoRA and DoRA, width of an adapter's bottleneck, length of a prefix.",
+    )
+    scale: float = Field(
+        default=2.0, gt=0, description="LoRA's alpha / rank, the factor of what it adds."
+    )
+    layers: Annotated[tuple[int, ...], AfterValidator(_check_layers)] | None = Field(
+        default=None,
+        description="Blocks that the method changes, counted from 0; empty means all.",
+    )
+    penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of O-LoRA's penalty on the overlap of the skills (lora_per_skill).",
+    )
+
+    def __post_init__(self) -> None:
+        if self.penalty > 0 and self.name != "lora_per_skill":
+            raise ValueError(
+                f"penalty is for method 'lora_per_skill', not '{self.name}'; set it to 0"
+            )
+        if self.layers is not None and self.name in ("prefix", "full"):
+            raise ValueError(f"method '{self.name}' changes all blocks; leave method.layers empty")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -266,6 +306,7 @@ class Config:
     schema_version: int = SCHEMA_VERSION
     base: BaseConfig = Field(default_factory=BaseConfig)
     data: DataConfig = Field(default_factory=DataConfig)
+    method: MethodConfig = Field(default_factory=MethodConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
 from csreft_core.skills import IGNORED, Batch, Example, Row, collate, encode
+from csreft_core.tuning import Tuning
 
 SCORED_ROWS = 256
 
@@ -121,7 +121,7 @@ def batches(
 @torch.no_grad()
 def evaluate(
     attachment: Attachment,
-    adapter: CSReFT | None,
+    adapter: Tuning | None,
     encoded: Encoded,
     *,
     gates: str | Sequence[float] = "learned",
@@ -131,7 +131,7 @@ def evaluate(
     """Score rows under a gate setting.
 
     Args:
-        adapter: None is the bare base.
+        adapter: None is the base as it is; a method that changes it must be applied.
         gates: See `gate_settings`.
         decode: Exact match from greedy decoding (trailing white space ignored), else from the
             teacher-forced tokens, which needs no extra forward and never counts more.
@@ -143,7 +143,7 @@ def evaluate(
     Raises:
         ConfigError: a gate setting that does not fit the adapter or the rows.
     """
-    if adapter is not None and gates == "oracle":
+    if adapter is not None and adapter.has_gates and gates == "oracle":
         check_labels(encoded.rows, adapter.names)
     base = attachment.base
     scores: dict[str, list[tuple[float, float, float]]] = {}

@@ -314,6 +314,14 @@ class Attachment:
             this.repeats = not (whole or torch.is_grad_enabled() or self._autocasts())
         return this
 
+    def current_pass(self) -> Pass:
+        """The pass that runs now in this context, for what else is put into the base.
+
+        Raises:
+            RuntimeError: none runs.
+        """
+        return self._current()
+
     def _current(self) -> Pass:
         this = self._pass.get(None) or self._recompute
         if this is None:

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.adapter import CSReFT
 from csreft_core.config import Config
 from csreft_core.evaluation import answer_scores, row_labels, skill_name
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, request
 from csreft_core.router import omega, supervision_loss
 from csreft_core.skills import Example, Row, collate
+from csreft_core.tuning import Tuning
 
 
 @dataclass
@@ -35,25 +35,26 @@ class Window:
         for window in windows:
             for skill, scores in window.scores.items():
                 whole.scores.setdefault(skill, []).extend(scores)
-                whole.gates.setdefault(skill, []).extend(window.gates[skill])
+            for skill, gates in window.gates.items():
+                whole.gates.setdefault(skill, []).extend(gates)
         return whole
 
     def note(
         self, rows: Sequence[Row], nll: Tensor, n_tokens: Tensor, exact: Tensor, this: Pass
     ) -> None:
         """Keep the scores and the gates of a batch, for the next record."""
-        gates = this.prompt_gates().detach().cpu()
-        scores = zip(
-            rows, nll.tolist(), n_tokens.double().tolist(), exact.tolist(), gates, strict=True
-        )
-        for row, loss, n, right, alpha in scores:
+        scores = zip(rows, nll.tolist(), n_tokens.double().tolist(), exact.tolist(), strict=True)
+        for row, loss, n, right in scores:
             self.scores.setdefault(skill_name(row), []).append((loss, n, right))
+        if this.gates is None:
+            return
+        for row, alpha in zip(rows, this.prompt_gates().detach().cpu(), strict=True):
             self.gates.setdefault(skill_name(row), []).append(alpha)
 
 
 def batch_loss(
     attachment: Attachment,
-    adapter: CSReFT,
+    adapter: Tuning,
     config: Config,
     rows: Sequence[Row],
     examples: Sequence[Example],
@@ -67,9 +68,11 @@ def batch_loss(
     r"""The share that a micro-batch has in the loss of a step; the shares add up to it.
 
     $$ L = \frac{1}{n_\text{tokens}} \sum -\ln p + \lambda_s L_\text{supervision}
-       + \lambda_\Omega\, \Omega(\alpha) + \lambda_\perp \sum_{i<j} \|R_i R_j^\top\|_F^2 $$
+       + \lambda_\Omega\, \Omega(\alpha) + \lambda_\perp P $$
 
-    (CS-ReFT, section 3.3, where the second and fourth terms are this project's.)
+    (CS-ReFT, section 3.3, where the second and fourth terms are this project's.) P is the method's
+    `overlap_penalty`, such as $\sum_{i<j} \|R_i R_j^\top\|_F^2$; methods without a router have
+    neither the second nor the third term.
 
     Args:
         rows: The micro-batch, with its `examples`.
@@ -96,8 +99,8 @@ def batch_loss(
         if r.sparsity > 0:
             gates = adapter.router.gates(logits)
             loss = loss + share * r.sparsity * _omega(gates, r.omega, usage)
-    if config.adapter.constraint == "penalty":
-        loss = loss + share * config.adapter.penalty * adapter.overlap_penalty()
+    if adapter.penalty_weight > 0:
+        loss = loss + share * adapter.penalty_weight * adapter.overlap_penalty()
     window.note(rows, nll, batch.n_answer_tokens, exact, this)
     return loss
 
@@ -130,7 +133,7 @@ def _omega(
 @torch.no_grad()
 def total_gates(
     attachment: Attachment,
-    adapter: CSReFT,
+    adapter: Tuning,
     rows: Sequence[Row],
     examples: Sequence[Example],
     states: dict[int, Tensor] | None = None,

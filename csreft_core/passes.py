@@ -16,16 +16,17 @@ from csreft_core.adapter import CSReFT
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import GateSetting, parse_gate_setting
 from csreft_core.subspaces import Subspaces
+from csreft_core.tuning import Tuning
 
 
 @dataclass(frozen=True)
 class Request:
-    """Who is calling: an adapter (None is the bare base) and how its gates are decided.
+    """Who is calling: an adapter (None: no gates, no edits) and how its gates are decided.
 
     `labels` are the skills of the rows, for `oracle`. States of the layers in `capture` are kept.
     """
 
-    adapter: CSReFT | None
+    adapter: Tuning | None
     setting: GateSetting = field(default_factory=lambda: GateSetting("learned"))
     labels: Tensor | None = None
     capture: tuple[int, ...] = ()
@@ -90,18 +91,20 @@ class Pass:
 
 
 def request(
-    adapter: CSReFT,
+    adapter: Tuning,
     gates: str | Sequence[float] | Float[Tensor, "row k"] = "learned",
     labels: Tensor | None = None,
     capture: tuple[int, ...] = (),
 ) -> Request:
     """A request from a gate setting as text; `learned` means `uniform` without a router.
 
-    A matrix gives each row of the batch its own gates.
+    A matrix gives each row of the batch its own gates. A method without gates has no settings.
 
     Raises:
         ConfigError: a setting that does not fit the adapter's subspaces.
     """
+    if not adapter.has_gates:
+        return Request(None, capture=capture)
     if isinstance(gates, Tensor):
         if gates.shape[1] != adapter.n_subspaces:
             raise ConfigError(
@@ -122,6 +125,7 @@ def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
     adapter = this.request.adapter
     if adapter is None or layer not in adapter.layers:
         return hidden
+    assert isinstance(adapter, CSReFT), "no other method edits the output of a block"
     with in_float32(hidden.device):
         return _edit_sites(this, layer, adapter.at(layer), hidden)
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csreft_core.adapter import parameter_counts
 from csreft_core.evaluation import skill_name
 from csreft_core.objective import Window
 from csreft_core.router import binary_entropy
@@ -19,7 +18,7 @@ def start_record(training: TrainingState) -> dict[str, Any]:
     return {
         "kind": "start",
         "step": training.step,
-        "parameters": parameter_counts(training.adapter),
+        "parameters": training.adapter.counts(),
         "base_parameters": training.attachment.base.n_parameters,
         "n_processes": training.accelerator.num_processes,
         "n_rows": len(training.train_rows.rows),
@@ -33,14 +32,15 @@ def step_record(training: TrainingState, window: Window) -> dict[str, Any]:
 
     Args:
         window: Of all processes. Losses are means over its answer tokens, in nats.
+
+    A method without gates or subspaces has no record of them.
     """
     config, adapter = training.config, training.adapter
     scores = [score for rows in window.scores.values() for score in rows]
     spent = training.spent_s()
     seconds = max(time.perf_counter() - window.since, 1e-9)
     rates = training.scheduler.get_last_lr()
-    subspaces = [adapter.at(layer) for layer in adapter.layers]
-    alphas = torch.stack([alpha for rows in window.gates.values() for alpha in rows])
+    alphas = [alpha for rows in window.gates.values() for alpha in rows]
     return {
         "kind": "step",
         "step": training.step,
@@ -50,10 +50,8 @@ def step_record(training: TrainingState, window: Window) -> dict[str, Any]:
             for name, rows in sorted(window.scores.items())
         },
         "gates_by_skill": _gate_means(adapter.names, dict(sorted(window.gates.items()))),
-        "gate_entropy": binary_entropy(alphas).item(),
-        "orthonormality_error": max(s.orthonormality_error() for s in subspaces),
-        "constraint_error": max(s.constraint_error() for s in subspaces),
-        "overlap": sum(s.overlap() for s in subspaces) / len(subspaces),
+        **({"gate_entropy": binary_entropy(torch.stack(alphas)).item()} if alphas else {}),
+        **adapter.figures(),
         "grad_norm": training.grad_norm,
         "lr": rates[0],
         "router_lr": rates[2],

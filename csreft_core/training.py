@@ -7,24 +7,27 @@ The same seed gives the same weights on the CPU, also after a kill and a resume.
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import get_linear_schedule_with_warmup
 
-from csreft_core.adapter import CSReFT, build_adapter, save_adapter
+from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows
 from csreft_core.hooking import Attachment, attach
+from csreft_core.methods.build import build_method, load_method
 from csreft_core.objective import Window
 from csreft_core.out_of_memory import memory_errors, training_advice
 from csreft_core.processes import any_of, failing_together, gathered
 from csreft_core.records import eval_record, start_record, step_record
 from csreft_core.reporting import on_device, report, reporting, with_provenance
 from csreft_core.runs import Run
-from csreft_core.skills import SkillSet, resolve_template
+from csreft_core.skills import Row, SkillSet, resolve_template
 from csreft_core.snapshots import save_snapshot
 from csreft_core.training_state import (
     TrainingState,
@@ -35,6 +38,7 @@ from csreft_core.training_state import (
     save_checkpoint,
 )
 from csreft_core.training_step import one_step
+from csreft_core.tuning import Tuning
 
 _RECORDS = 150
 
@@ -44,6 +48,7 @@ def train(
     base: Base | None = None,
     *,
     resume: bool = False,
+    start: Path | None = None,
     accelerator: Accelerator | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train the run's adapter; yields each record of `metrics.jsonl` as it is written.
@@ -55,6 +60,8 @@ def train(
         run: A run that `runs.create_run` made; its config and skills decide everything.
         base: The frozen base that the config names; loaded if not given.
         resume: Go on from the newest checkpoint, or start if there is none.
+        start: What another run of the same method has saved; its parameters take the place of
+            fresh ones.
         accelerator: Device and processes; made from the environment if not given.
 
     Raises:
@@ -73,18 +80,21 @@ def train(
         with attach(base, autocast=autocast) as attachment:
             with failing_together(accelerator):
                 training = _prepare(run, config, attachment, accelerator, note)
+                if start is not None:
+                    training.adapter.load_state_dict(load_method(start, base).state_dict())
                 if resume:
                     load_checkpoint(training)
             try:
-                yield from _begun(training)
-                yield from _run_steps(training)
+                with training.adapter.applied(attachment.current_pass):
+                    yield from _begun(training)
+                    yield from _run_steps(training)
             finally:
                 if training.kept is not None:
                     training.kept.clear()
 
 
-def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
-    """A fresh adapter, if settings, base and data fit each other.
+def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> Tuning:
+    """A fresh adapter, or what else the method trains, if settings, base and data fit each other.
 
     Raises:
         ConfigError: layers, ranks or subspaces that do not fit the base or the skills.
@@ -92,18 +102,12 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> CSReFT:
             that the base does not have.
         UnsupportedModelError: a tokeniser that cannot end an answer.
     """
-    adapter = build_adapter(
-        config,
-        d_model=base.d_model,
-        n_layers=base.n_layers,
-        skills=skill_set.names,
-        base_fingerprint=base.fingerprint,
-    )
+    adapter = build_method(config, base, skill_set.names)
     if config.router.gates == "oracle" or config.router.supervision > 0:
         skill_set.labels(skill_set.split("train"))
     template = resolve_template(config.data.template, base.tokenizer)
     encode_rows(skill_set.rows[:1], base, template, config.train.max_length)
-    return adapter.to(base.device)
+    return adapter
 
 
 def _prepare(
@@ -118,7 +122,13 @@ def _prepare(
         return encode_rows(skill_set.split(split), base, template, longest)
 
     optimizer, train_rows = adamw(adapter, config), encoded("train")
-    kept, reason = kept_states(run, config, attachment, accelerator, train_rows, adapter.spec)
+    kept, reason = None, None
+    if isinstance(adapter, CSReFT):
+        kept, reason = kept_states(run, config, attachment, accelerator, train_rows, adapter.spec)
+    elif config.train.keep_states:
+        reason = (
+            "train.keep_states is not in use: this method changes the base from its first block"
+        )
     return TrainingState(
         run=run,
         config=config,
@@ -215,16 +225,23 @@ def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
             gates=training.gate_setting,
             decode=False,
         )
-        gates = save_snapshot(
-            training.run.snapshot_path(training.step),
-            training.attachment,
-            training.adapter,
-            training.validation,
-            training.gate_setting,
-        )
+        gates = _snapshot(training)
     yield _written(training, eval_record(training, scores, gates))
+
+
+def _snapshot(training: TrainingState) -> list[tuple[Row, Tensor]]:
+    """Rows and gates of a new snapshot, which is made of subspaces; other methods have none."""
+    if not isinstance(training.adapter, CSReFT):
+        return []
+    return save_snapshot(
+        training.run.snapshot_path(training.step),
+        training.attachment,
+        training.adapter,
+        training.validation,
+        training.gate_setting,
+    )
 
 
 def _save(training: TrainingState) -> None:
     if training.accelerator.is_main_process:
-        save_adapter(training.adapter, training.run.adapter_path)
+        training.adapter.save(training.run.adapter_path)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from csreft_core.adapter import AdapterSpec, CSReFT
+from csreft_core.adapter import AdapterSpec
 from csreft_core.base_models import Base
 from csreft_core.config import Config
 from csreft_core.errors import RunError
@@ -21,6 +21,7 @@ from csreft_core.hooking import Attachment
 from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
 from csreft_core.runs import Run
 from csreft_core.skills import epoch_order
+from csreft_core.tuning import Tuning
 
 
 @dataclass
@@ -29,7 +30,7 @@ class TrainingState:
 
     run: Run
     config: Config
-    adapter: CSReFT
+    adapter: Tuning
     attachment: Attachment
     accelerator: Accelerator
     train_rows: Encoded
@@ -59,11 +60,11 @@ class TrainingState:
     def recomputation(self) -> AbstractContextManager[None]:
         """A forward in this block stores little for its backward pass, if the config wants that.
 
-        Blocks up to the first edited one store nothing in any case: no gradient passes them.
+        Blocks below the first change store nothing in any case: no gradient passes them.
         """
         if not self.config.train.checkpointing:
             return nullcontext()
-        return self.attachment.checkpointing(above=min(self.adapter.layers))
+        return self.attachment.checkpointing(above=self.adapter.unchanged_up_to)
 
 
 def autocast_type(config: Config, base: Base) -> tuple[torch.dtype | None, str | None]:
@@ -76,7 +77,7 @@ def autocast_type(config: Config, base: Base) -> tuple[torch.dtype | None, str |
     return torch.bfloat16, None
 
 
-def adamw(adapter: CSReFT, config: Config) -> torch.optim.Optimizer:
+def adamw(adapter: Tuning, config: Config) -> torch.optim.Optimizer:
     """AdamW; the raw parameter behind R never decays, for its scale means nothing."""
     t = config.train
     parameters = [(n, p) for n, p in adapter.named_parameters() if p.requires_grad]

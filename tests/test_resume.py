@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csreft_core import training
+from csreft_core import adapter, training
 from csreft_core.cli import main
 from csreft_core.run_folder import Run
 from csreft_core.runs import open_run
@@ -22,11 +22,11 @@ from tests.repository import ROOT
 _DRIVER = """
 import sys, time
 import torch
-from csreft_core import training
+from csreft_core import adapter, training
 from csreft_core.cli import main
 
 place, at = sys.argv[1], int(sys.argv[2])
-one_step, save, save_adapter = training.one_step, torch.save, training.save_adapter
+one_step, save, save_adapter = training.one_step, torch.save, adapter.save_adapter
 
 def stand_still():
     print("here", flush=True)
@@ -43,14 +43,14 @@ def half_a_checkpoint(state, path):
         path.write_bytes(path.read_bytes()[:2000])
         stand_still()
 
-def no_adapter(adapter, path):
+def no_adapter(trained, path):
     if place == "adapter":
         stand_still()
-    save_adapter(adapter, path)
+    save_adapter(trained, path)
     if place == "end":
         stand_still()
 
-training.one_step, torch.save, training.save_adapter = step, half_a_checkpoint, no_adapter
+training.one_step, torch.save, adapter.save_adapter = step, half_a_checkpoint, no_adapter
 sys.exit(main(sys.argv[3:]))
 """
 # 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = parser().parse_args(argv)
+        args.given = sys.argv[1:] if argv is None else [*argv]
         return args.command(args)
     except CsreftError as error:
         if os.environ.get("RANK", "0") == "0":  # one of several processes speaks for all

@@ -4,11 +4,13 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
+from csreft_core.comparison_presets import COMPARISON_NOTES
 from csreft_core.config import PRESET_NOTES
 from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
 _VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt", "answers")
+_JUDGED = ("methods", "claims", "parameters", "paper_tables")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -32,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_generate(commands)
     _add_inspect(commands)
+    _add_compare(commands)
+    _add_judge(commands)
     _add_memory(commands)
     _add_skills(commands)
     _add_upkeep(commands)
@@ -125,6 +129,70 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
         help="another argument of the table, such as layer=1; may be repeated",
     )  # fmt: skip
     form = inspect.add_mutually_exclusive_group()
+    _add_json(form, "print rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    compare = _add(
+        commands, "compare", _compare,
+        "Train methods from several seeds on the same data; the same command goes on.",
+    )  # fmt: skip
+    compare.add_argument("--out", required=True, metavar="FOLDER", help="the comparison's folder")
+    compare.add_argument(
+        "--preset", default="main", metavar="NAME",
+        help="what is compared: "
+        + "; ".join(f"{name}, {note}" for name, note in COMPARISON_NOTES.items()),
+    )  # fmt: skip
+    compare.add_argument(
+        "--methods", metavar="A,B", help="only these labels, such as csreft,loreft,lora"
+    )
+    compare.add_argument("--seeds", default="0,1,2,3,4", metavar="N,N", help="default: 0,1,2,3,4")
+    compare.add_argument(
+        "--budget", type=int, metavar="N",
+        help="choose sizes so that about N parameters are trained; prints the match",
+    )  # fmt: skip
+    compare.add_argument(
+        "--single-steps", type=int, default=50, metavar="N",
+        help="steps on one skill alone, for the interference; default: 50",
+    )  # fmt: skip
+    compare.add_argument(
+        "--sequential-steps", type=int, default=100, metavar="N",
+        help="steps on each skill when they come one after another; default: 100",
+    )  # fmt: skip
+    compare.add_argument(
+        "--per-skill", type=int, metavar="N",
+        help="at most N test prompts of each skill and split; default: all",
+    )  # fmt: skip
+    compare.add_argument(
+        "--set", action="append", default=[], metavar="path=value",
+        help="one setting of all methods, such as train.steps=200; may be repeated",
+    )  # fmt: skip
+    compare.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes, a cell each; default: 1"
+    )
+    compare.add_argument(
+        "--table", default="cells", metavar="NAME",
+        choices=("cells", "scores", "interference", "sequential", "conflict"),
+        help="cells (default), scores, interference, sequential or conflict",
+    )  # fmt: skip
+    form = compare.add_mutually_exclusive_group()
+    _add_json(form, "print rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+
+
+def _add_judge(commands: argparse._SubParsersAction) -> None:
+    judge = _add(commands, "judge", _judge, "Print a table of the pages Methods and Claims.")
+    judge.add_argument("view", choices=_JUDGED, help="which part of them")
+    judge.add_argument(
+        "comparison", nargs="?", metavar="FOLDER", help="the comparison, for the view methods"
+    )
+    judge.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
+    judge.add_argument(
+        "--set", action="append", default=[], metavar="name=value",
+        help="an argument of the table, such as rank=2; may be repeated",
+    )  # fmt: skip
+    form = judge.add_mutually_exclusive_group()
     _add_json(form, "print rows as JSON")
     form.add_argument("--csv", action="store_true", help="print rows as CSV")
 
@@ -236,6 +304,18 @@ def _inspect(args: argparse.Namespace) -> int:
     from csreft_core.cli.inspect import inspect_command
 
     return inspect_command(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from csreft_core.cli.compare import compare_command
+
+    return compare_command(args)
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from csreft_core.cli.judge import judge_command
+
+    return judge_command(args)
 
 
 def _memory(args: argparse.Namespace) -> int:

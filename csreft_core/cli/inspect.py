@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -16,7 +15,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis.subject import open_subject
-from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.cli.output import print_table, quiet_libraries
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.runs import open_run
@@ -48,7 +47,7 @@ def inspect_command(args: argparse.Namespace) -> int:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
-    _print(table, args)
+    print_table(table, csv=args.csv, json=args.json)
     return 0
 
 
@@ -82,12 +81,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _print(table: pd.DataFrame, args: argparse.Namespace) -> None:
-    if args.csv:
-        table.to_csv(sys.stdout, index=False, lineterminator="\n")
-    elif args.json:
-        print(table.to_json(orient="records", force_ascii=False, double_precision=15))
-    else:
-        print(rows_text([{str(k): v for k, v in row.items()} for row in table.to_dict("records")]))

@@ -2,9 +2,13 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def quiet_libraries() -> None:
@@ -14,7 +18,8 @@ def quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    for library in ("accelerate", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def begun(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -37,6 +42,16 @@ def rows_text(rows: Sequence[dict[str, Any]]) -> str:
         for row in cells
     )
     return "\n".join(lines)
+
+
+def print_table(table: "pd.DataFrame", *, csv: bool, json: bool) -> None:
+    """A table as CSV, as JSON rows, or aligned."""
+    if csv:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    elif json:
+        print(table.to_json(orient="records", force_ascii=False, double_precision=15))
+    else:
+        print(rows_text([{str(k): v for k, v in row.items()} for row in table.to_dict("records")]))
 
 
 def _cell(value: Any) -> str:

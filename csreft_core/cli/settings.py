@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from csreft_core.config import Config, preset, read_config, with_overrides
+from csreft_core.config import Config, read_config, with_overrides
 from csreft_core.errors import ConfigError
+from csreft_core.method_presets import named_config
 
 
 def asked_config(args: argparse.Namespace) -> Config | None:
@@ -26,5 +27,9 @@ def asked_config(args: argparse.Namespace) -> Config | None:
         raise ConfigError(
             f"both the file {args.config} and --preset {args.preset} are given; choose one"
         )
-    start = read_config(Path(args.config)) if args.config else preset(args.preset or "recommended")
+    start = (
+        read_config(Path(args.config))
+        if args.config
+        else named_config(args.preset or "recommended")
+    )
     return with_overrides(start, args.set)

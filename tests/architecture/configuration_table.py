@@ -11,7 +11,7 @@ from csreft_core.config import PRESET_NOTES, PRESETS, Config, config_to_dict
 from tests.repository import ROOT
 
 ROW_START = "| `"
-GROUPS = ("base", "data", "adapter", "router", "train")
+GROUPS = ("base", "data", "method", "adapter", "router", "train")
 _BOUNDS = {
     "minimum": "≥",
     "exclusiveMinimum": ">",

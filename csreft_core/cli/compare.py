@@ -1,0 +1,162 @@
+"""`compare`: methods x seeds in one folder, and its tables."""
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from csreft_core.analysis import comparison as tables
+from csreft_core.base_models import Base, load_base
+from csreft_core.cli.output import print_table, quiet_libraries, rows_text
+from csreft_core.comparing import chosen_skills, work
+from csreft_core.comparison import Asked, Comparison, Variant, begin
+from csreft_core.comparison_presets import compared, settings_of
+from csreft_core.errors import ConfigError, RunError
+from csreft_core.methods.budget import matched
+from csreft_core.methods.build import build_method
+
+_LIBRARIES = ("torch", "transformers", "peft")
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """Train and measure what is not done yet, then print a table."""
+    quiet_libraries()
+    variants = compared(args.preset, _listed(args.methods), args.set)
+    first = settings_of(variants)
+    torch.set_num_threads(first.train.threads or torch.get_num_threads())
+    base = load_base(first.base)
+    if args.budget is not None:
+        variants = _within(variants, base, args.budget, show=not _is_helper())
+    comparison = begin(Path(args.out), _asked(args, variants, base))
+    helpers = [] if _is_helper() else _helpers(args.jobs)
+    try:
+        _work(comparison, base, helpers)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command goes on") from None
+    if not _is_helper():
+        print_table(_table(comparison, args.table), csv=args.csv, json=args.json)
+    return 0
+
+
+def _work(comparison: Comparison, base: Base, helpers: list[subprocess.Popen[bytes]]) -> None:
+    began = time.monotonic()
+
+    def tell(method: str, seed: int, state: str) -> None:
+        minutes = (time.monotonic() - began) / 60
+        print(f"{minutes:6.1f} min  {method} seed {seed}: {state}", file=sys.stderr, flush=True)
+
+    work(comparison, base, tell)
+    for helper in helpers:
+        helper.wait()
+    if any(helper.returncode for helper in helpers):
+        work(comparison, base, tell)  # what a helper has left
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(dict.fromkeys(int(part) for part in _listed(text)))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(f"--seeds expects numbers such as 0,1,2, got {text!r}")
+    return seeds
+
+
+def _asked(args: argparse.Namespace, variants: dict[str, Variant], base: Base) -> Asked:
+    for option in ("single_steps", "sequential_steps", "jobs"):
+        if getattr(args, option) < 1:
+            raise ConfigError(f"--{option.replace('_', '-')} must be at least 1")
+    return Asked(
+        name=args.preset,
+        variants=variants,
+        seeds=_seeds(args.seeds),
+        single_steps=args.single_steps,
+        sequential_steps=args.sequential_steps,
+        per_skill=args.per_skill,
+        budget=args.budget,
+        base_fingerprint=base.fingerprint,
+        command=shlex.join(["python", "-m", "csreft_core", *args.given]),
+        machine=_machine(base),
+        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        versions={name: version(name) for name in _LIBRARIES},
+    )
+
+
+def _machine(base: Base) -> str:
+    """What it runs on, without a name that belongs to somebody."""
+    where = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} CPU threads"
+    if base.device.type == "cuda":
+        return f"{where}, {torch.cuda.get_device_name(base.device)}"
+    return where
+
+
+def _within(
+    variants: Mapping[str, Variant], base: Base, budget: int, *, show: bool
+) -> dict[str, Variant]:
+    """The variants with sizes for a number of trained parameters; prints how well they match."""
+    if budget < 1:
+        raise ConfigError(f"--budget must be at least 1, got {budget}")
+    found, rows = {}, []
+    for label, variant in variants.items():
+        skills = chosen_skills(variant).names
+        try:
+            config = matched(variant.config, base, skills, budget)
+            total = build_method(config, base, skills).counts()["total"]
+        except ConfigError as error:  # it will fail as a cell, with this message
+            found[label] = variant
+            rows.append({"method": label, "parameters": "-", "of budget": "-", "size": str(error)})
+            continue
+        found[label] = replace(variant, config=config)
+        rows.append(
+            {
+                "method": label, "parameters": f"{total:,}", "of budget": f"{total / budget:.0%}",
+                "size": _size(config),
+            }
+        )  # fmt: skip
+    if show:
+        print(f"budget: {budget:,} trained parameters", rows_text(rows), sep="\n", file=sys.stderr)
+    return found
+
+
+def _size(config: object) -> str:
+    from csreft_core.config import Config
+
+    assert isinstance(config, Config)
+    if config.method.name == "csreft":
+        return f"adapter.rank={config.adapter.rank}"
+    layers = "" if config.method.layers is None else f" method.layers={list(config.method.layers)}"
+    return f"method.size={config.method.size}{layers}"
+
+
+_HELPER = "CSREFT_COMPARE_HELPER"
+
+
+def _is_helper() -> bool:
+    return os.environ.get(_HELPER) == "1"
+
+
+def _helpers(jobs: int) -> list[subprocess.Popen[bytes]]:
+    """More processes on the same folder, by the same command; each takes cells that are free."""
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return [
+        subprocess.Popen(command, env={**os.environ, _HELPER: "1"}, stdout=subprocess.DEVNULL)
+        for _ in range(jobs - 1)
+    ]
+
+
+def _table(comparison: Comparison, name: str) -> pd.DataFrame:
+    return getattr(tables, name)(comparison)

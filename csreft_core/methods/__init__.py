@@ -1,0 +1,1 @@
+"""The methods that CS-ReFT is compared with, behind the interface `tuning.Tuning`."""

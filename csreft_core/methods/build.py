@@ -1,0 +1,102 @@
+"""Build, read and check any method by its name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from csreft_core.adapter import build_adapter, check_fingerprint, load_adapter
+from csreft_core.base_models import Base
+from csreft_core.config import Config
+from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.methods.block_outputs import RED, ParallelAdapter, SeriesAdapter
+from csreft_core.methods.changed_base import ChangedBase, MethodSpec, read_method_file
+from csreft_core.methods.lora_per_skill import LoRAPerSkill
+from csreft_core.methods.own_weights import BitFit, FullFineTuning
+from csreft_core.tuning import Tuning
+
+_CLASSES: dict[str, Callable[[MethodSpec, Base, torch.Generator], ChangedBase]] = {
+    "red": RED,
+    "bitfit": BitFit,
+    "lora_per_skill": LoRAPerSkill,
+    "series_adapter": SeriesAdapter,
+    "parallel_adapter": ParallelAdapter,
+    "full": FullFineTuning,
+}
+
+
+def build_method(config: Config, base: Base, skills: tuple[str, ...]) -> Tuning:
+    """A method at its start, on the device of the base.
+
+    The base itself is not changed; that is for `Tuning.applied`.
+
+    Args:
+        config: Settings; `train.seed` decides the start.
+        base: The frozen base.
+        skills: Of the data.
+
+    Raises:
+        ConfigError: a method or settings that do not fit the base or the skills.
+    """
+    if config.method.name == "csreft":
+        adapter = build_adapter(
+            config,
+            d_model=base.d_model,
+            n_layers=base.n_layers,
+            skills=skills,
+            base_fingerprint=base.fingerprint,
+        )
+        return adapter.to(base.device)
+    if config.method.name == "prefix" and config.train.checkpointing:
+        raise ConfigError(
+            "prefix tuning fills the key-value cache, which train.checkpointing would fill twice; "
+            "set train.checkpointing to false"
+        )
+    spec = MethodSpec(
+        d_model=base.d_model,
+        n_layers=base.n_layers,
+        skills=skills,
+        base_fingerprint=base.fingerprint,
+        method=config.method,
+        router=config.router,
+        seed=config.train.seed,
+    )
+    return _built(spec, base)
+
+
+def _built(spec: MethodSpec, base: Base) -> ChangedBase:
+    generator = torch.Generator().manual_seed(spec.seed)
+    if spec.method.name in _CLASSES:
+        return _CLASSES[spec.method.name](spec, base, generator)
+    # peft takes seconds to import, which the other methods need not wait for.
+    from csreft_core.methods.peft_methods import IA3, LoRA, PrefixTuning
+
+    of_peft = {"lora": LoRA, "dora": LoRA, "ia3": IA3, "prefix": PrefixTuning}
+    return of_peft[spec.method.name](spec, base, generator)
+
+
+def load_method(path: Path, base: Base) -> Tuning:
+    """Read what a run has trained, CS-ReFT or any other method; in evaluation mode.
+
+    Raises:
+        AdapterError: no such file, damaged, or trained on another base.
+    """
+    found = read_method_file(path)
+    if found is None:
+        adapter = load_adapter(path)
+        check_fingerprint(adapter.spec, base.fingerprint, base.id)
+        return adapter.to(base.device)
+    spec, tensors = found
+    check_fingerprint(spec, base.fingerprint, base.id)
+    method = _built(spec, base)
+    own = method.state_dict()
+    same = own.keys() == tensors.keys() and all(
+        own[name].shape == tensors[name].shape for name in own
+    )
+    if not same:
+        raise AdapterError(
+            f"{path}: its tensors do not have the names and shapes that its description asks for; "
+            "the file was changed, train again"
+        )
+    method.load_state_dict(tensors)
+    return method.eval()
