@@ -1,254 +1,182 @@
-"""The papers' claims, what must be measured for each to hold here, and the verdict.
+"""The claims of the papers on this base: measurements, conditions and verdicts, as tables.
 
-The rules were written before any comparison was run; docs/claims.md states them in words. A verdict
-is computed from a table of measurements alone: nothing is read or run here, see
-`claim_measurements`.
+The measurements come from trained runs, from a comparison of methods and from arithmetic; the rules
+are in `claim_rules`, the sentences in `claims_sentences`.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-HOLDS = "holds here"
-FAILS = "does not hold here"
-UNTESTABLE = "not testable here"
-UNMEASURED = "not measured yet"
-VERDICTS = (HOLDS, FAILS, UNTESTABLE, UNMEASURED)
+from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements
+from csreft_core.analysis.claim_rules import (
+    MEASURE_COLUMNS,
+    judge_claims,
+    judge_conditions,
+)
+from csreft_core.analysis.claim_runs import (
+    Measurement,
+    composition_gain,
+    edit_in_subspace,
+    routing,
+    scaled_edit,
+)
+from csreft_core.analysis.methods import read_tables
+from csreft_core.analysis.parameters import calculator_table
+from csreft_core.analysis.subject import Subject, open_subject
+from csreft_core.comparison import shipped_comparisons
+from csreft_core.config import ASSETS
+from csreft_core.engine import Engine
+from csreft_core.runs import Run
 
-SHOWN = "shown"
-NOT_SHOWN = "not shown"
-OPPOSITE = "the opposite is shown"
+TABLES = ("verdicts", "conditions", "measurements")
+"""The tables of this view, `NAME_table`; the first is what `judge claims` prints by default."""
 
-LITTLE = 0.05
-"""Nats per answer token: a change below it is no change."""
-TELLS = 0.5
-"""Normalised mutual information, no unit: gates above it tell the skill more than they do not."""
-INSIDE = 0.9999
-"""Share of an edit's squared length in its subspace, no unit; the rest is rounding in float32."""
-FEWEST_SEEDS = 3
-"""An interval over fewer seeds says too little to judge by."""
+EXAMPLES = str(ASSETS / "examples")
+"""Folder of the shipped runs."""
 
-MEASURE_COLUMNS = (
-    "condition", "value", "low", "high", "n", "seeds", "over", "source", "command",
-)  # fmt: skip
-"""What a measurement is: see `conditions_table`."""
+_PROGRAM = "python -m csreft_core"
+_FROM_RUNS = {
+    "C3.gain": ("recommended-0", "recommended-1", "recommended-2"),
+    "C4.nmi": ("unsupervised-0", "paper-0"),
+    "R1.inside": ("loreft-0",),
+    "R1.target": ("loreft-0",),
+    "R4.with": ("loreft-0",),
+    "R4.against": ("loreft-0",),
+}
+"""Condition -> the shipped runs that it is measured on."""
 
-
-@dataclass(frozen=True)
-class Condition:
-    """One thing that must be measured for a claim to hold.
-
-    It is met if the whole 95 % interval lies beyond the bound; an end that touches the bound does
-    not. So what is not shown does not count as holding.
-
-    Attributes:
-        name: Its id, the claim's before the point.
-        quantity: What is measured.
-        control: What it is held against.
-        must: On which side of the bound the interval has to lie.
-        bound: In `unit`.
-        unit: Of the value.
-    """
-
-    name: str
-    quantity: str
-    control: str
-    must: Literal["below", "above"]
-    bound: float
-    unit: str
-
-    @property
-    def claim(self) -> str:
-        """The claim's id."""
-        return self.name.partition(".")[0]
-
-    @property
-    def rule(self) -> str:
-        """The rule in words, as docs/claims.md has it."""
-        end = "upper" if self.must == "below" else "lower"
-        return f"{end} end {self.must} {self.bound:g} {self.unit}".rstrip()
-
-    def finding(self, low: float, high: float) -> str:
-        """`shown`, `not shown` or `the opposite is shown`, from the ends of the interval."""
-        beyond, against = (high < self.bound, low >= self.bound)
-        if self.must == "above":
-            beyond, against = (low > self.bound, high <= self.bound)
-        return SHOWN if beyond else OPPOSITE if against else NOT_SHOWN
+_PRESETS = {"C2.none": "constraint", "R2.all": "positions"}
+"""Condition -> the preset of `compare` that has its methods, where it is not `main`."""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says, in our words.
-
-    Attributes:
-        name: Its id.
-        paper: Which one.
-        places: Sections and tables.
-        text: The claim.
-        why_not: Why it cannot be tested here; empty where it can.
-    """
-
-    name: str
-    paper: str
-    places: str
-    text: str
-    why_not: str = ""
-
-
-CLAIMS = (
-    Claim("C1", "CS-ReFT", "abstract, sections 1 and 3.3",
-          "Subspaces of their own keep skills apart: training one does not harm the others."),
-    Claim("C2", "CS-ReFT", "section 1",
-          "Orthonormal subspaces of hidden states separate skills better than orthogonal LoRA, "
-          "which acts on weights."),
-    Claim("C3", "CS-ReFT", "sections 3.2 and 3.3",
-          "The router composes subspaces where a prompt needs several skills."),
-    Claim("C4", "CS-ReFT", "section 3.2",
-          "The router finds which prompt needs which subspace, without labels."),
-    Claim("C5", "CS-ReFT", "table 1, sections 1, 3.2 and 3.3",
-          "It trains 0.0098 % of Llama-2-7B, 12.7 times less than LoRA, and the router adds "
-          "little."),
-    Claim("C6", "CS-ReFT", "abstract, table 1",
-          "With it Llama-2-7B reaches 93.94 % on AlpacaEval, more than GPT-3.5 Turbo.",
-          why_not="Rank, layers, positions, data, seeds, decoding and judge are not published, "
-          "the released code trains no subspace, and the judge is a paid service. `generate "
-          "--format alpaca_eval` writes the file for whoever has a base and the judge."),
-    Claim("C7", "CS-ReFT", "section 3.3",
-          "Changes to one subspace do not overwrite another: skills learned one after the other "
-          "are kept."),
-    Claim("R1", "ReFT", "section 3.2, equation 2",
-          "The edit moves a hidden state inside its subspace alone, to the learned target."),
-    Claim("R2", "ReFT", "section 4.1, appendix D.2",
-          "Editing a few prompt tokens is enough; more do not help."),
-    Claim("R3", "ReFT", "appendix F.1",
-          "One learned vector, rank 1 at one layer and one token, can hold a long text."),
-    Claim("R4", "ReFT", "appendix G.1 and pyreft's notebooks",
-          "The edit can be scaled after training: 0 is the base, and a negative factor works "
-          "against the skill."),
-)  # fmt: skip
-"""C1 to C7 are those of CS-ReFT, R1 to R4 those of ReFT that this project can look at."""
-
-_SHARED, _LORA, _OLORA = "LoReFT (shared), same total rank", "LoRA", "O-LoRA"
-_INDEX = "interference index of CS-ReFT minus that of the control, by seed"
-
-CONDITIONS = (
-    Condition("C1.loreft", _INDEX, _SHARED, "below", 0.0, ""),
-    Condition("C1.lora", _INDEX, _LORA, "below", 0.0, ""),
-    Condition("C2.olora", _INDEX, _OLORA, "below", 0.0, ""),
-    Condition("C2.none", _INDEX, "CS-ReFT without constraint", "below", 0.0, ""),
-    Condition("C3.gain", "gain of both right gates over the better one alone, two-skill prompts",
-              "each of the two gates alone", "above", 0.0, "nats a token"),
-    Condition("C3.loreft", "exact match on two-skill prompts minus that of the control, by seed",
-              _SHARED, "above", 0.0, ""),
-    Condition("C4.nmi", "NMI of open gates and skill, router trained without labels",
-              "first-token router, whose gates are constant (NMI 0); oracle gates (NMI 1)",
-              "above", TELLS, ""),
-    Condition("C5.share", "subspaces and router of section 4, fewest that k = 4 allows",
-              "0.0098 %, as printed", "below", 0.00985, "% of Llama-2-7B"),
-    Condition("C5.lora", "LoRA's parameters divided by those", "LoRA of table 1", "above", 12.65,
-              "times"),
-    Condition("C5.router", "the router's part of them", "the subspaces", "below", 0.5, ""),
-    Condition("C7.kept", "forgetting of CS-ReFT, skills one after the other", "none: 0 is no loss",
-              "below", LITTLE, "nats a token"),
-    Condition("C7.loreft", "forgetting of CS-ReFT minus that of the control, by seed", _SHARED,
-              "below", 0.0, "nats a token"),
-    Condition("R1.inside", "share of the edit's squared length inside the span of R",
-              "a random subspace of the same size", "above", INSIDE, ""),
-    Condition("R1.target", "distance of R h' from W h + b, relative to the way moved",
-              "R h, the start (1)", "below", 1 - INSIDE, ""),
-    Condition("R2.all", "loss with the last prompt token edited minus all prompt tokens, by seed",
-              "CS-ReFT on all prompt tokens", "below", LITTLE, "nats a token"),
-    Condition("R3.text", "share of a text's beginning that rank 1 gives back",
-              "the same words in random order", "above", 0.5, ""),
-    Condition("R3.scrambled", "that share minus that of the scrambled text",
-              "the same words in random order", "above", 0.0, ""),
-    Condition("R4.with", "log-probability of right answers, factor 1 minus factor 0", "factor 0",
-              "above", 0.0, "nats a token"),
-    Condition("R4.against", "log-probability of right answers, factor −1 minus factor 0",
-              "factor 0", "below", 0.0, "nats a token"),
-)  # fmt: skip
-"""What must be met; a claim holds if all its conditions are."""
-
-
-def conditions_of(claim: str) -> tuple[Condition, ...]:
-    """The conditions of a claim."""
-    return tuple(condition for condition in CONDITIONS if condition.claim == claim)
-
-
-def conditions_table(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Every condition with what was measured and what that shows.
+def verdicts_table(
+    *,
+    comparisons: Sequence[str] | None = None,
+    examples: str = EXAMPLES,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """The verdict on each claim; columns and rules in `claim_rules.judge_claims`.
 
     Args:
-        measurements: At most one row for each condition: condition (its name), value, low and high
-            (95 % interval; equal for exact arithmetic, NaN where there is none), n (prompts in each
-            cell; 0 for arithmetic), seeds (how many), over (`seeds`, `prompts` or `arithmetic`:
-            what the interval is over), source (folder or asset), command (that measures it again).
+        comparisons: Folders of comparisons of methods; None takes the shipped ones. A condition is
+            measured on the first one that has its methods.
+        examples: Folder of the runs that `build-examples` makes.
+        engine: Their base, where it is loaded already.
+
+    Raises:
+        RunError, AdapterError: one of them is missing or damaged.
+    """
+    return judge_claims(conditions_table(comparisons=comparisons, examples=examples, engine=engine))
+
+
+def conditions_table(
+    *,
+    comparisons: Sequence[str] | None = None,
+    examples: str = EXAMPLES,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """Every condition of every claim with what was measured, see `claim_rules.judge_conditions`.
+
+    Args:
+        comparisons: See `verdicts_table`.
+        examples: See `verdicts_table`.
+        engine: See `verdicts_table`.
 
     Returns:
-        Columns claim, condition, quantity, control, rule, value, low, high, unit, n, seeds, over,
-        finding, source, command. The finding is empty where nothing, or too little, was measured.
+        The columns of `judge_conditions`, and command (that measures it again, in a shell).
     """
-    found = {row["condition"]: row for row in measurements.to_dict("records")}
-    rows = []
-    for condition in CONDITIONS:
-        row = found.get(condition.name)
-        nan = float("nan")
-        values = row or {"value": nan, "low": nan, "high": nan, "n": 0, "seeds": 0, "over": "",
-                         "source": "", "command": ""}  # fmt: skip
-        rows.append(
-            {"claim": condition.claim, "condition": condition.name, "quantity": condition.quantity,
-             "control": condition.control, "rule": condition.rule}
-            | {name: values[name] for name in ("value", "low", "high")}
-            | {"unit": condition.unit}
-            | {name: values[name] for name in ("n", "seeds", "over")}
-            | {"finding": _finding(condition, values)}
-            | {name: values[name] for name in ("source", "command")}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+    measured = measurements_table(comparisons=comparisons, examples=examples, engine=engine)
+    table = judge_conditions(measured)
+    return table.assign(command=[command_of(name) for name in table["condition"]])
 
 
-def _finding(condition: Condition, row: dict) -> str:
-    too_few = row["over"] == "seeds" and row["seeds"] < FEWEST_SEEDS
-    if too_few or pd.isna(row["low"]) or pd.isna(row["high"]):
-        return ""
-    return condition.finding(row["low"], row["high"])
-
-
-def verdict(findings: Iterable[str], *, testable: bool = True) -> str:
-    """The verdict on a claim from the findings of its conditions.
-
-    One condition that is measured and not met is enough for `does not hold here`; it holds only if
-    all are met.
+def measurements_table(
+    *,
+    comparisons: Sequence[str] | None = None,
+    examples: str = EXAMPLES,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """What was measured, a row for each condition that could be; see `claim_rules`.
 
     Args:
-        findings: `shown`, `not shown`, `the opposite is shown`, or empty for not measured.
-        testable: False for a claim that nothing here can test.
-    """
-    found = list(findings)
-    if not testable:
-        return UNTESTABLE
-    if any(finding in (NOT_SHOWN, OPPOSITE) for finding in found):
-        return FAILS
-    return HOLDS if found and all(finding == SHOWN for finding in found) else UNMEASURED
-
-
-def verdicts_table(conditions: pd.DataFrame) -> pd.DataFrame:
-    """The verdict on every claim.
-
-    Args:
-        conditions: `conditions_table`.
+        comparisons: See `verdicts_table`.
+        examples: See `verdicts_table`.
+        engine: See `verdicts_table`.
 
     Returns:
-        Columns claim, paper, places, text, verdict, met (conditions that are shown), conditions
-        (how many there are), why_not (why it cannot be tested; else empty).
+        The columns `claim_rules.MEASURE_COLUMNS`.
     """
-    rows = []
-    for claim in CLAIMS:
-        findings = conditions.loc[conditions["claim"] == claim.name, "finding"].tolist()
-        found = verdict(findings, testable=not claim.why_not)
-        rows.append((claim.name, claim.paper, claim.places, claim.text, found,
-                     findings.count(SHOWN), len(findings), claim.why_not))  # fmt: skip
-    columns = ["claim", "paper", "places", "text", "verdict", "met", "conditions", "why_not"]
-    return pd.DataFrame(rows, columns=columns)
+    folders = shipped() if comparisons is None else comparisons
+    rows = [
+        *arithmetic(),
+        *run_measurements(Path(examples), engine),
+        *comparison_measurements([read_tables(folder) for folder in folders]),
+    ]
+    return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
+
+
+def shipped() -> tuple[str, ...]:
+    """Folders of the shipped comparisons."""
+    return tuple(str(comparison.path) for comparison in shipped_comparisons())
+
+
+def arithmetic() -> list[Measurement]:
+    """C5 from the published shape of Llama-2-7B: the smallest design that section 4 allows."""
+    table = calculator_table(subspaces=4, rank=1, layers=1, router="paper")
+    parts = table[table["method"] == "CS-ReFT"].set_index("part")
+    total = int(parts["parameters"].sum())
+    lora = int(table.set_index("method").loc["LoRA of the paper", "parameters"])  # type: ignore[arg-type]
+    subspaces, router = (int(parts.loc[p, "parameters"]) for p in ("subspaces", "router"))  # type: ignore[arg-type]
+    values = {
+        "C5.share": (float(parts["share"].sum()), 0.0098),
+        "C5.lora": (lora / total, 12.7),
+        "C5.router": (router / total, subspaces / total),
+    }
+    return [
+        {"condition": name, "value": value, "low": value, "high": value, "control_value": control,
+         "n": 0, "seeds": 0, "over": "arithmetic", "source": "shape of Llama-2-7B"}
+        for name, (value, control) in values.items()
+    ]  # fmt: skip
+
+
+def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measurement]:
+    """What the shipped runs say; a condition whose run is missing has no row."""
+    subjects: dict[str, Subject] = {}
+    for name in dict.fromkeys(name for names in _FROM_RUNS.values() for name in names):
+        if Run(examples / name).adapter_path.exists():
+            subjects[name] = open_subject(str(examples / name), engine)
+            engine = subjects[name].engine
+    rows: list[Measurement] = []
+    seeds = _found(subjects, _FROM_RUNS["C3.gain"])
+    if seeds:
+        rows.append(composition_gain(seeds))
+    if "unsupervised-0" in subjects:
+        rows.append(routing([subjects["unsupervised-0"]], subjects.get("paper-0")))
+    if "loreft-0" in subjects:
+        rows += edit_in_subspace(subjects["loreft-0"]) + scaled_edit(subjects["loreft-0"])
+    return [row | {"source": _source(row["condition"], subjects)} for row in rows]
+
+
+def _found(subjects: dict[str, Subject], names: Iterable[str]) -> Sequence[Subject]:
+    return [subjects[name] for name in names if name in subjects]
+
+
+def _source(condition: str, subjects: dict[str, Subject]) -> str:
+    return "runs " + ", ".join(name for name in _FROM_RUNS[condition] if name in subjects)
+
+
+def command_of(condition: str) -> str:
+    """The shell line that measures a condition again from nothing, with the shipped settings."""
+    judged = f"{_PROGRAM} judge claims --table conditions"
+    if condition in _FROM_RUNS:
+        names = " ".join(_FROM_RUNS[condition])
+        return f"{_PROGRAM} build-examples {names} --out redone && {judged} --set examples=redone"
+    if condition in PAIRS:
+        preset, methods = _PRESETS.get(condition, "main"), ",".join(dict.fromkeys(PAIRS[condition]))
+        made = f"{_PROGRAM} compare --preset {preset} --methods {methods} --out redone"
+        return f"""{made} && {judged} --set 'comparisons=["redone"]'"""
+    if condition.startswith("C5."):
+        return f"{_PROGRAM} judge parameters --table calculator --set rank=1 --set layers=1"
+    return ""

@@ -1,165 +1,173 @@
-"""The verdict rules on synthetic measurements: on both sides of every bound, and on it."""
+"""What is measured for each claim: planted differences in, the right condition out."""
 
-import math
+from functools import cache
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import claims as c
-from csreft_core.analysis.seed_intervals import paired_differences, seed_mean
-from tests.repository import ROOT
-
-EVERY = pytest.mark.parametrize("condition", c.CONDITIONS, ids=lambda condition: condition.name)
-
-
-def measured(condition: c.Condition, low: float, high: float, **other) -> dict:
-    row = {
-        "condition": condition.name,
-        "value": (low + high) / 2,
-        "low": low,
-        "high": high,
-        "n": 30,
-        "seeds": 5,
-        "over": "seeds",
-        "source": "synthetic",
-        "command": "none",
-    }
-    return row | other
+from csreft_core.analysis import claim_rules as rules
+from csreft_core.analysis import claims
+from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements
+from csreft_core.analysis.claim_runs import composition_gain
+from csreft_core.analysis.claims_sentences import sentence_condition, sentence_verdicts
+from csreft_core.analysis.composition import pattern_table
+from csreft_core.analysis.subject import open_subject
+from csreft_core.comparison_presets import COMPARISONS
+from csreft_core.examples import EXAMPLES
+from tests.compared import INDEX, SEEDS, made_up_tables
 
 
-def met(condition: c.Condition) -> dict:
-    """An interval that lies wholly on the side that the claim needs."""
-    sign = 1 if condition.must == "above" else -1
-    near, far = condition.bound + 0.01 * sign, condition.bound + 0.02 * sign
-    return measured(condition, min(near, far), max(near, far))
+@cache
+def shipped_runs() -> pd.DataFrame:
+    """The shipped runs are measured once for all tests."""
+    return claims.conditions_table(comparisons=()).set_index("condition")
 
 
-def judged(rows: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    conditions = c.conditions_table(pd.DataFrame(rows, columns=list(c.MEASURE_COLUMNS)))
-    return conditions.set_index("condition"), c.verdicts_table(conditions).set_index("claim")
+def compared(**changes) -> dict[str, dict]:
+    rows = comparison_measurements([made_up_tables(**changes)])
+    return {row["condition"]: row for row in rows}
 
 
-def all_but(condition: c.Condition, row: dict | None) -> tuple[str, str]:
-    """Finding and verdict where every other condition is met."""
-    rows = [met(other) for other in c.CONDITIONS if other is not condition]
-    conditions, verdicts = judged(rows if row is None else [*rows, row])
-    finding = conditions.loc[condition.name, "finding"]
-    return str(finding), str(verdicts.loc[condition.claim, "verdict"])
+def test_a_comparison_measures_the_conditions_whose_methods_it_has():
+    found = compared()
+    assert set(found) == {"C1.loreft", "C1.lora", "C2.olora", "C3.loreft", "C7.kept", "C7.loreft"}
+    for name, control in (("C1.loreft", "loreft"), ("C1.lora", "lora"), ("C2.olora", "olora")):
+        # The planted noise is that of the seed, so it cancels in the paired difference.
+        assert found[name]["value"] == pytest.approx(INDEX["csreft"] - INDEX[control])
+        assert found[name]["high"] - found[name]["low"] == pytest.approx(0, abs=1e-12)
+        assert (found[name]["seeds"], found[name]["n"]) == (len(SEEDS), 40)
+    assert found["C3.loreft"]["value"] == 0
+    assert found["C3.loreft"]["n"] == 60
+    assert found["C7.kept"]["value"] == pytest.approx(0.012)
+    assert found["C7.kept"]["low"] < 0.012 < found["C7.kept"]["high"]
+    assert found["C7.loreft"]["value"] == pytest.approx(0.01 - 0.60)
 
 
-@EVERY
-def test_an_interval_beyond_the_bound_meets_the_condition(condition):
-    assert all_but(condition, met(condition)) == (c.SHOWN, c.HOLDS)
+def test_the_planted_comparison_gives_the_planted_verdicts():
+    conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
+    verdicts = rules.judge_claims(conditions).set_index("claim")["verdict"]
+    assert verdicts["C1"] == rules.HOLDS
+    assert verdicts["C2"] == rules.UNMEASURED  # the constraint was not compared
+    assert verdicts["C3"] == rules.FAILS  # no method does two skills
+    assert verdicts["C7"] == rules.HOLDS
 
 
-@EVERY
-def test_an_interval_on_the_other_side_shows_the_opposite(condition):
-    sign = -1 if condition.must == "above" else 1
-    ends = sorted((condition.bound + 0.01 * sign, condition.bound + 0.02 * sign))
-    assert all_but(condition, measured(condition, *ends)) == (c.OPPOSITE, c.FAILS)
+def test_a_failed_cell_takes_its_seed_out_of_the_differences():
+    found = compared(failed=(("loreft", 1), ("csreft", 4)))
+    assert found["C1.loreft"]["seeds"] == 3
+    assert found["C1.lora"]["seeds"] == 4
+    assert found["C7.kept"]["seeds"] == 4
+    nothing = compared(failed=tuple(("csreft", seed) for seed in SEEDS))
+    assert nothing == {}
 
 
-@EVERY
-def test_an_interval_around_the_bound_shows_nothing_and_the_claim_does_not_hold(condition):
-    row = measured(condition, condition.bound - 0.01, condition.bound + 0.01)
-    assert all_but(condition, row) == (c.NOT_SHOWN, c.FAILS)
+def test_the_first_comparison_that_has_both_methods_counts():
+    first = made_up_tables(failed=tuple(("lora", seed) for seed in SEEDS))
+    second = made_up_tables()
+    assert first.name == second.name
+    rows = {row["condition"]: row for row in comparison_measurements([first, second])}
+    assert set(rows) == set(compared())
+    assert comparison_measurements([]) == []
 
 
-@EVERY
-def test_an_interval_that_touches_the_bound_does_not_meet_it(condition):
-    sign = 0.01 if condition.must == "above" else -0.01
-    ends = sorted((condition.bound, condition.bound + sign))
-    assert all_but(condition, measured(condition, *ends)) == (c.NOT_SHOWN, c.FAILS)
+def test_every_pair_is_in_a_preset_of_compare():
+    for condition, pair in PAIRS.items():
+        preset = claims._PRESETS.get(condition, "main")
+        assert set(pair) <= set(COMPARISONS[preset])
+        command = claims.command_of(condition)
+        assert f"--preset {preset} --methods {','.join(dict.fromkeys(pair))}" in command
 
 
-@EVERY
-def test_a_value_on_the_bound_is_against_the_claim(condition):
-    row = measured(condition, condition.bound, condition.bound)
-    assert all_but(condition, row) == (c.OPPOSITE, c.FAILS)
+def test_every_run_that_is_measured_is_one_that_the_command_makes():
+    for condition, names in claims._FROM_RUNS.items():
+        assert set(names) <= set(EXAMPLES)
+        assert f"build-examples {' '.join(names)} --out" in claims.command_of(condition)
 
 
-@EVERY
-def test_the_smallest_step_beyond_the_bound_counts(condition):
-    towards = math.inf if condition.must == "above" else -math.inf
-    end = math.nextafter(condition.bound, towards)
-    assert all_but(condition, measured(condition, end, end)) == (c.SHOWN, c.HOLDS)
+def test_c5_by_hand():
+    found = {row["condition"]: row for row in claims.arithmetic()}
+    total = 4 * (2 * 4096 + 1) + 2048 * 4097 + 4 * 2049
+    assert found["C5.share"]["value"] == pytest.approx(100 * total / 6_738_415_616)
+    assert found["C5.lora"]["value"] == pytest.approx(8_388_608 / total)
+    assert found["C5.router"]["value"] == pytest.approx(8_398_852 / total)
+    assert shipped_runs().loc["C5.share", "finding"] == rules.OPPOSITE
 
 
-@EVERY
-def test_what_is_missing_is_not_measured(condition):
-    assert all_but(condition, None) == ("", c.UNMEASURED)
-    nothing = measured(condition, math.nan, math.nan)
-    assert all_but(condition, nothing) == ("", c.UNMEASURED)
+def test_the_edit_lies_in_its_subspace_and_reaches_its_target():
+    found = shipped_runs()
+    assert found.loc["R1.inside", "value"] == pytest.approx(1, abs=1e-5)
+    assert found.loc["R1.inside", "control_value"] == 8 / 128
+    assert found.loc["R1.target", "value"] < 1e-5
+    assert found.loc["R1.inside", "n"] == 120
+    assert found.loc["R1.inside", "finding"] == rules.SHOWN
 
 
-@EVERY
-def test_two_seeds_are_too_few_and_three_are_enough(condition):
-    assert all_but(condition, met(condition) | {"seeds": 2}) == ("", c.UNMEASURED)
-    assert all_but(condition, met(condition) | {"seeds": 3}) == (c.SHOWN, c.HOLDS)
-    # A run's own prompts, and arithmetic, need no seeds.
-    assert all_but(condition, met(condition) | {"seeds": 1, "over": "prompts"})[1] == c.HOLDS
+def test_a_negative_factor_harms_where_a_positive_one_helps():
+    found = shipped_runs()
+    assert found.loc["R4.with", "low"] > 0
+    assert found.loc["R4.against", "high"] < 0
 
 
-def test_one_condition_against_it_is_enough_though_another_is_missing():
-    first, second = c.conditions_of("C1")
-    against = measured(first, first.bound + 1, first.bound + 2)
-    assert judged([against])[1].loc["C1", "verdict"] == c.FAILS
-    assert judged([met(second)])[1].loc["C1", "verdict"] == c.UNMEASURED
+def test_gates_without_labels_do_not_tell_the_skill_and_that_is_what_the_table_says():
+    row = shipped_runs().loc["C4.nmi"]
+    assert row["value"] == pytest.approx(0, abs=1e-6)
+    assert row["control_value"] == pytest.approx(0, abs=1e-6)
+    assert (row["seeds"], row["over"], row["n"]) == (1, "prompts", 1440)
 
 
-def test_only_c6_cannot_be_tested():
-    _, nothing = judged([])
-    _, everything = judged([met(condition) for condition in c.CONDITIONS])
-    for verdicts in (nothing, everything):
-        untestable = verdicts[verdicts["verdict"] == c.UNTESTABLE]
-        assert list(untestable.index) == ["C6"]
-        assert (untestable["why_not"] != "").all()
-    assert set(nothing["verdict"].drop("C6")) == {c.UNMEASURED}
-    assert set(everything["verdict"].drop("C6")) == {c.HOLDS}
+def test_the_router_that_was_taught_the_labels_is_the_positive_control():
+    taught = open_subject(f"{claims.EXAMPLES}/recommended-0")
+    from csreft_core.analysis.claim_runs import routing
+
+    row = routing([taught], None)
+    assert row["low"] > rules.TELLS
 
 
-def test_every_testable_claim_has_conditions_and_every_condition_a_claim():
-    names = {claim.name for claim in c.CLAIMS if not claim.why_not}
-    assert names == {condition.claim for condition in c.CONDITIONS}
-    assert len({condition.name for condition in c.CONDITIONS}) == len(c.CONDITIONS)
+def test_the_composition_gain_is_the_difference_of_pattern_losses():
+    subject = open_subject(f"{claims.EXAMPLES}/recommended-0")
+    row = composition_gain([subject])
+    encoded = subject.encoded(subject.split("test_two_skills"))
+    table = pattern_table(subject.engine.attachment, subject.adapter, encoded)
+    gains = []
+    for skill, part in table.groupby("skill"):
+        i, j = (subject.adapter.names.index(name) for name in str(skill).split("+"))
+        loss = {}
+        for pattern, rows in part.groupby("pattern"):
+            opened = {place for place, gate in enumerate(str(pattern)) if gate == "1"}
+            loss[frozenset(opened)] = rows["nll"].sum() / rows["n_tokens"].sum()
+        gains.append(min(loss[frozenset({i})], loss[frozenset({j})]) - loss[frozenset({i, j})])
+    assert row["value"] == pytest.approx(sum(gains) / len(gains))
+    assert row["seeds"] == 1
+    assert pd.isna(row["low"])
 
 
-def test_the_documentation_states_every_rule():
-    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
-    for condition in c.CONDITIONS:
-        line = f"| {condition.name} | {condition.quantity} | {condition.control} |"
-        assert f"{line} {condition.rule} |" in text
-    assert text.count("\n| C") + text.count("\n| R") == len(c.CONDITIONS) + 1  # with the heading
+def test_every_measured_row_says_what_a_sceptic_asks():
+    table = shipped_runs()
+    measured = table[table["over"] != ""]
+    assert len(measured) >= 8
+    assert (measured["source"] != "").all()
+    assert (measured["command"] != "").all()
+    exact = measured["over"] == "arithmetic"
+    assert (measured.loc[~exact, "n"] >= 120).all()
+    assert (measured.loc[~exact, "seeds"] >= 1).all()
+    assert measured[["low", "high"]].notna().all(axis=None)
 
 
-def test_the_seed_interval_by_hand():
-    # 1, 2, 3, 4, 5: mean 3, s = sqrt(2.5), t(0.975, 4) = 2.776445; half = 2.776445 sqrt(2.5 / 5).
-    found = seed_mean([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found.value == 3
-    assert found.high - 3 == pytest.approx(1.963243, abs=1e-6)
-    assert 3 - found.low == pytest.approx(1.963243, abs=1e-6)
-    alike = seed_mean([0.25] * 4)
-    assert (alike.low, alike.high) == (0.25, 0.25)
-    one = seed_mean([2.0])
-    assert one.value == 2
-    assert math.isnan(one.low)
-    assert math.isnan(seed_mean([]).value)
+def test_missing_runs_leave_their_conditions_unmeasured(tmp_path):
+    table = claims.conditions_table(comparisons=(), examples=str(tmp_path))
+    measured = table.loc[table["over"] != "", "condition"].tolist()
+    assert measured == ["C5.share", "C5.lora", "C5.router"]
 
 
-def test_the_seed_interval_covers_the_mean_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(size=(2000, 5))
-    found = [seed_mean(list(row)) for row in draws]
-    covered = np.mean([interval.low <= 0 <= interval.high for interval in found])
-    # Standard error of the share: sqrt(0.95 * 0.05 / 2000) = 0.005.
-    assert covered == pytest.approx(0.95, abs=0.015)
-
-
-def test_differences_are_taken_seed_by_seed():
-    table = pd.DataFrame(
-        [("a", 0, 1.0), ("a", 1, 2.0), ("a", 2, 9.0), ("b", 0, 0.5), ("b", 1, 1.0), ("b", 3, 7.0),
-         ("b", 2, math.nan)],
-        columns=["method", "seed", "x"],
-    )  # fmt: skip
-    assert paired_differences(table, "x", "a", "b") == [0.5, 1.0]
-    assert paired_differences(table, "x", "a", "c") == []
+def test_the_sentences_are_those_of_the_table():
+    conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
+    verdicts = rules.judge_claims(conditions)
+    text = sentence_verdicts(verdicts)
+    assert "2 are *holds here* (C1, C7)" in text
+    assert "1 is *not testable here* (C6)" in text
+    row = conditions.set_index("condition", drop=False).loc["C1.lora"]
+    said = sentence_condition(row)
+    assert "-0.4" in said
+    assert "upper end below 0: shown (n = 40 prompts, 5 seeds, interval over seeds)" in said
+    missing = conditions.set_index("condition", drop=False).loc["R2.all"]
+    assert "not measured" in sentence_condition(missing)

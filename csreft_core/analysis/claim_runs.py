@@ -1,0 +1,156 @@
+"""What trained runs say about the claims: composition, routing, the edit itself, its scale.
+
+Each function gives rows of measurements, see `claim_rules.judge_conditions`. Nothing is trained.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from csreft_core.analysis.edits import subspace_coordinates
+from csreft_core.analysis.gate_metrics import bootstrap_interval
+from csreft_core.analysis.gates import metrics_table
+from csreft_core.analysis.losses import (
+    answer_losses,
+    answer_tokens,
+    per_token,
+    rows_by_skill,
+    subset,
+)
+from csreft_core.analysis.projection import energy_shares, points_at, subspace_rows
+from csreft_core.analysis.seed_intervals import seed_mean
+from csreft_core.analysis.separation import Estimate
+from csreft_core.analysis.subject import Subject
+
+Measurement = dict[str, Any]
+PER_SKILL = 30
+"""Prompts of each skill that the states and the scaled edits are measured on."""
+
+
+def composition_gain(subjects: Sequence[Subject]) -> Measurement:
+    r"""C3.gain: $\min(L(e_i), L(e_j)) - L(e_i + e_j)$ on prompts that need skills i and j.
+
+    In nats per answer token, the mean over the pairs of skills; above 0 both gates together do
+    better than the better one of them. The interval is over the runs, which differ in their seed.
+    """
+    found = [_gain(subject) for subject in subjects]
+    interval = seed_mean([gain for gain, _ in found])
+    return _row("C3.gain", interval, n=found[0][1], seeds=len(found), over="seeds")
+
+
+def _gain(subject: Subject) -> tuple[float, int]:
+    """Its mean over the pairs, and the number of prompts."""
+    encoded, names = subject.encoded(subject.split("test_two_skills")), subject.adapter.names
+    gains = []
+    for skill, places in rows_by_skill(encoded).items():
+        part = subset(encoded, places)
+        tokens, own = answer_tokens(part).sum(), [name in skill.split("+") for name in names]
+        one, other, both = (
+            float(answer_losses(subject, part, gates)[0].sum() / tokens)
+            for gates in (*_alone(own), [float(opened) for opened in own])
+        )
+        gains.append(min(one, other) - both)
+    return float(np.mean(gains)), len(encoded.rows)
+
+
+def _alone(opened: Sequence[bool]) -> list[list[float]]:
+    """For each open gate the vector with it alone."""
+    places = [i for i, is_open in enumerate(opened) if is_open]
+    return [[float(i == place) for i in range(len(opened))] for place in places]
+
+
+def routing(unlabelled: Sequence[Subject], first_token: Subject | None) -> Measurement:
+    """C4.nmi: normalised mutual information of open gates and skill, without labels in training.
+
+    Over the seeds where there are three runs, else over the prompts of the first one.
+
+    Args:
+        unlabelled: Runs whose router learned from the task loss alone, on different seeds.
+        first_token: A run with the paper's router, as the control.
+    """
+    control = float("nan") if first_token is None else _nmi(first_token)[0].value
+    found = [_nmi(subject) for subject in unlabelled]
+    n = found[0][1]
+    if len(found) >= 3:
+        interval = seed_mean([estimate.value for estimate, _ in found])
+        return _row("C4.nmi", interval, n=n, seeds=len(found), over="seeds", control=control)
+    return _row("C4.nmi", found[0][0], n=n, seeds=1, over="prompts", control=control)
+
+
+def _nmi(subject: Subject) -> tuple[Estimate, int]:
+    table = metrics_table(subject)
+    row = table[(table["source"] == subject.own_setting) & (table["metric"] == "nmi")].iloc[0]
+    return Estimate(float(row["value"]), float(row["low"]), float(row["high"])), int(row["n"])
+
+
+def edit_in_subspace(subject: Subject) -> list[Measurement]:
+    r"""R1: where the edit $h' - h$ lies, and how near $R h'$ comes to its target $W h + b$.
+
+    Shares are of squared length; distances are relative to that from $R h$ to the target. The
+    control of the first is a random subspace of the same size, r/d; of the second, no edit, 1.
+
+    Args:
+        subject: A run of one subspace; its gate is 1.
+    """
+    adapter = subject.adapter
+    layer, name = adapter.layers[0], adapter.names[0]
+    points = points_at(
+        subject, subject.split("test", PER_SKILL), subject.own_setting, layer, "last"
+    )
+    axes = subspace_rows(adapter, layer, name, "last")
+    moved = points.after - points.before
+    inside = np.array([energy_shares(row[None], axes).sum() for row in moved])
+    found = subspace_coordinates(adapter, points, layer, name)
+    left = np.linalg.norm(found.after - found.target, axis=1)
+    way = np.linalg.norm(found.before - found.target, axis=1)
+    chance = len(axes) / axes.shape[1]
+    values = {"R1.inside": (inside, chance), "R1.target": (left / way, 1.0)}
+    return [
+        _row(condition, _mean(x), n=len(x), seeds=1, over="prompts", control=control)
+        for condition, (x, control) in values.items()
+    ]
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    """Mean over prompts with its bootstrap interval."""
+
+    def mean(places: np.ndarray, axis: int = -1) -> np.ndarray:
+        return values[places].mean(axis)[None]
+
+    low, high = bootstrap_interval(mean, np.arange(len(values)))
+    return Estimate(float(values.mean()), float(low[0]), float(high[0]))
+
+
+def scaled_edit(subject: Subject) -> list[Measurement]:
+    """R4: log-probability of the right answers with the edit taken once, and minus once.
+
+    Each minus that of the base, in nats per answer token, paired over the prompts.
+
+    Args:
+        subject: A run of one subspace.
+    """
+    encoded = subject.encoded(subject.split("test", PER_SKILL))
+    tokens = answer_tokens(encoded)
+    base, once, against = (answer_losses(subject, encoded, [c])[0] for c in (0.0, 1.0, -1.0))
+    gained = per_token(np.stack([base - once, base - against]), tokens)
+    return [
+        _row(condition, Estimate(*(float(x[i]) for x in gained)), n=len(tokens), seeds=1,
+             over="prompts", control=0.0)
+        for i, condition in enumerate(("R4.with", "R4.against"))
+    ]  # fmt: skip
+
+
+def _row(
+    condition: str,
+    interval: Estimate,
+    *,
+    n: int,
+    seeds: int,
+    over: str,
+    control: float = float("nan"),
+) -> Measurement:
+    return {
+        "condition": condition, "value": interval.value, "low": interval.low,
+        "high": interval.high, "control_value": control, "n": n, "seeds": seeds, "over": over,
+    }  # fmt: skip

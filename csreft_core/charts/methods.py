@@ -1,0 +1,254 @@
+"""Figures of a comparison of methods: quality, parameters, interference, forgetting and cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
+from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
+
+OWN = "csreft"
+_NOTHING = "No finished cell has this measurement."
+_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of `main_table` as a figure shows it.
+
+    Attributes:
+        question: That its figure answers.
+        title: Of the axis, with the unit.
+        form: Number format.
+        factor: Multiplies the value, for another unit.
+        more_is_better: Which end of the axis is the good one; None where neither is.
+    """
+
+    question: str
+    title: str
+    form: str
+    factor: float = 1.0
+    more_is_better: bool | None = None
+
+
+MEASURES = {
+    "exact_match": Measure("Which method answers right most often?",
+                           "exact match on held-out prompts", ".1%", more_is_better=True),
+    "two_skills": Measure("Which method does two skills in one prompt, never trained?",
+                          "exact match on two-skill prompts", ".1%", more_is_better=True),
+    "loss": Measure("Which method has the lowest loss?", "loss (nats per answer token)", ".3f",
+                    more_is_better=False),
+    "interference_index": Measure(
+        "With which method does training one skill harm the others least?",
+        "interference index (no unit)", ".3f", more_is_better=False),
+    "forgetting": Measure("Which method forgets least when skills come one after another?",
+                          "forgetting (nats per answer token)", ".3f", more_is_better=False),
+    "conflict": Measure("Do the skills' gradients pull the same way?",
+                        "mean cosine of two skills' gradients (no unit)", ".3f"),
+    "train_s": Measure("Which method trains fastest?", "training time (s)", ".1f",
+                       more_is_better=False),
+    "peak_bytes": Measure("Which method needs least memory?", "peak memory (MB)", ".1f", 1e-6,
+                          more_is_better=False),
+    "tokens_per_s": Measure("Which method answers fastest?", "tokens a second", ".0f",
+                            more_is_better=True),
+}  # fmt: skip
+"""Column of `main_table` -> how it is shown."""
+
+
+def method_dots(
+    table: pd.DataFrame, measure: str = "exact_match", *, palette: Palette = LIGHT
+) -> go.Figure:
+    """One measure of every method with its interval over the seeds, the best on top.
+
+    Args:
+        table: `main_table`: columns method, name, seeds, n and the measure with _low and _high.
+        measure: One of `MEASURES`.
+        palette: Colours; this project's method has one of its own.
+    """
+    shown = MEASURES[measure]
+    part = table[table[measure].notna()] if len(table) else table
+    if part.empty:
+        return empty(shown.question, _NOTHING, palette)
+    part = part.sort_values(measure, ascending=shown.more_is_better is not True, kind="stable")
+    names = part["name"].tolist()
+    figure = go.Figure()
+    for own, colour, marker in ((False, palette.muted, "circle"), (True, palette.colours[1],
+                                                                  "diamond")):  # fmt: skip
+        rows = part[(part["method"] == OWN) == own]
+        if rows.empty:
+            continue
+        value, low, high = (
+            rows[f"{measure}{end}"].astype(float) * shown.factor for end in ("", "_low", "_high")
+        )
+        figure.add_scatter(
+            x=value, y=rows["name"], mode="markers", name="CS-ReFT" if own else "other methods",
+            marker={"color": colour, "symbol": marker, "size": 11 if own else 9},
+            error_x=_bars(value, low, high, colour), showlegend=False,
+            customdata=pd.DataFrame({"low": low, "high": high, "seeds": rows["seeds"],
+                                     "n": rows["n"]}),
+            hovertemplate=f"%{{y}}: %{{x:{shown.form}}} [%{{customdata[0]:{shown.form}}}, "
+            f"%{{customdata[1]:{shown.form}}}]<br>%{{customdata[2]}} seeds, n = %{{customdata[3]}} "
+            "prompts each<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title=shown.title, tickformat=shown.form)
+    figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
+    alt = f"Dots: {shown.title} of {len(part)} methods with intervals over seeds, best on top."
+    return finish(figure, question=shown.question, alt=alt, palette=palette,
+                  height=110 + 26 * len(part))  # fmt: skip
+
+
+def _bars(value: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> dict:
+    return {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low,
+            "thickness": 2, "width": 4, "color": colour}  # fmt: skip
+
+
+def quality_scatter(
+    table: pd.DataFrame, measure: str = "exact_match", *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Quality against trained parameters, a point for each method, with intervals over seeds.
+
+    Args:
+        table: `quality_table`: columns method, name, total, share, exact_match, loss (with _low
+            and _high), seeds, n.
+        measure: `exact_match` or `loss`.
+        palette: Colours.
+    """
+    question = "What do more parameters buy?"
+    part = table[table["total"].notna()] if len(table) else table
+    if part.empty:
+        return empty(question, _NOTHING, palette)
+    style, figure, shown = styles(part["name"], palette), go.Figure(), MEASURES[measure]
+    for _, rows in part.groupby("method", sort=False):
+        name = str(rows["name"].iloc[0])
+        own = bool((rows["method"] == OWN).all())
+        low, high = rows[f"{measure}_low"], rows[f"{measure}_high"]
+        figure.add_scatter(
+            x=rows["total"], y=rows[measure], name=name, mode="markers",
+            marker={"color": style[name].colour, "symbol": style[name].marker,
+                    "size": 15 if own else 10,
+                    "line": {"width": 2 if own else 0, "color": palette.muted}},
+            error_y=_bars(rows[measure], low, high, style[name].colour),
+            customdata=rows[["share", "seeds", "n"]].assign(low=low, high=high),
+            hovertemplate=f"%{{y:{shown.form}}} [%{{customdata[3]:{shown.form}}}, "
+            f"%{{customdata[4]:{shown.form}}}]<br>%{{x:,}} parameters, %{{customdata[0]:.3f}} % of "
+            "the base<br>%{customdata[1]} seeds, n = %{customdata[2]}"
+            f"<extra>{name}</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="trained parameters (logarithmic)", type="log", dtick=1)
+    figure.update_yaxes(title=shown.title, tickformat=shown.form)
+    alt = f"Points: {shown.title} against trained parameters of {len(part)} methods."
+    finish(figure, question=question, alt=alt, palette=palette, height=520)
+    return figure.update_layout(
+        showlegend=True, margin={"t": 12}, legend={"y": -0.2, "yanchor": "top"}
+    )
+
+
+def interference_matrices(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """`I_train` of several methods side by side, on one scale: rows trained, columns measured.
+
+    Args:
+        table: `interference_table`: columns method, name, trained, evaluated, change, low, high,
+            seeds, n.
+        names: Order of the skills.
+        methods: Labels of the methods to draw; None draws all.
+        palette: Colours.
+    """
+    question = "Does training on one skill harm the others, and with which method?"
+    part = table if methods is None else table[table["method"].isin(list(methods))]
+    if part.empty:
+        return empty(question, "None of these methods has this measurement.", palette)
+    labels = list(dict.fromkeys(part["method"]))
+    titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
+    lines = -(-len(labels) // _COLUMNS)
+    figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles,
+                           horizontal_spacing=0.04, vertical_spacing=0.3 / lines)  # fmt: skip
+    hover = (
+        "trained on %{customdata[4]}, measured on %{customdata[5]}<br>change %{z:+.4f} "
+        "[%{customdata[0]:+.4f}, %{customdata[1]:+.4f}] nats a token<br>%{customdata[2]} seeds, "
+        "n = %{customdata[3]}<extra></extra>"
+    )
+    for i, label in enumerate(labels):
+        place = (i // _COLUMNS + 1, i % _COLUMNS + 1)
+        own = part[part["method"] == label]
+        rows, columns = ordered(names, own["trained"]), ordered(names, own["evaluated"])
+        add_cells(figure, own, ("trained", rows, rows), ("evaluated", columns, columns), "change",
+                  ("low", "high", "seeds", "n"), hover, place=place)  # fmt: skip
+        first = place[1] == 1
+        cell_axes(figure, ("trained on" if first else "", rows if first else [""] * len(rows)),
+                  ("measured on" if place[0] == lines else "", columns), place=place)  # fmt: skip
+    alt = f"Heat-maps on one scale: I_train of {', '.join(titles)}, mean over seeds."
+    n_skills = part["trained"].nunique()
+    return finish_cells(figure, part["change"], "change of loss (nats per answer token)",
+                        question=question, alt=alt, palette=palette,
+                        height=130 + lines * (100 + 40 * n_skills))  # fmt: skip
+
+
+def sequential_curves(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    palette: Palette = LIGHT,
+) -> go.Figure:
+    """Loss of every skill while the skills are learned one after the other, a panel a method.
+
+    Args:
+        table: `sequential_table`: columns method, name, stage, trained, evaluated, loss, low,
+            high, exact_match, seeds.
+        names: Order of the skills.
+        methods: Labels of the methods to draw; None draws all.
+        palette: Colours.
+    """
+    question = "What is left of a skill when others are learned after it?"
+    part = table if methods is None else table[table["method"].isin(list(methods))]
+    if part.empty:
+        return empty(question, "None of these methods has this measurement.", palette)
+    labels = list(dict.fromkeys(part["method"]))
+    titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
+    lines = -(-len(labels) // _COLUMNS)
+    figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles, shared_yaxes=True,
+                           horizontal_spacing=0.06, vertical_spacing=0.34 / lines)  # fmt: skip
+    style = styles(ordered(names, part["evaluated"]), palette)
+    for i, label in enumerate(labels):
+        own = part[part["method"] == label]
+        for skill in ordered(names, own["evaluated"]):
+            curve = own[own["evaluated"] == skill].sort_values("stage")
+            _add_curve(figure, curve, skill, style[skill], i // _COLUMNS + 1, i % _COLUMNS + 1,
+                       legend=i == 0)  # fmt: skip
+        stages = own.drop_duplicates("stage").sort_values("stage")
+        figure.update_xaxes(tickvals=stages["stage"], ticktext=stages["trained"], tickangle=0,
+                            row=i // _COLUMNS + 1, col=i % _COLUMNS + 1)  # fmt: skip
+    figure.update_xaxes(title="trained last", row=lines)
+    figure.update_yaxes(title="loss (nats a token)", rangemode="tozero", col=1)
+    alt = (
+        f"Lines: loss of {part['evaluated'].nunique()} skills after each stage of training them "
+        f"one after another, for {', '.join(titles)}."
+    )
+    finish(figure, question=question, alt=alt, palette=palette, height=120 + 260 * lines)
+    return figure.update_layout(margin={"t": 84}, legend={"y": 1 + 44 / (260 * lines)})
+
+
+def _add_curve(
+    figure: go.Figure, curve: pd.DataFrame, skill: str, style: Style, row: int, col: int,
+    *, legend: bool,
+) -> None:  # fmt: skip
+    figure.add_scatter(
+        x=curve["stage"], y=curve["loss"], mode="lines+markers", name=skill, legendgroup=skill,
+        showlegend=legend, row=row, col=col,
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        marker={"color": style.colour, "symbol": style.marker, "size": 8},
+        error_y=_bars(curve["loss"], curve["low"], curve["high"], style.colour),
+        customdata=curve[["trained", "low", "high", "exact_match", "seeds"]],
+        hovertemplate=f"{skill} after %{{customdata[0]}}: %{{y:.4f}} [%{{customdata[1]:.4f}}, "
+        "%{customdata[2]:.4f}] nats a token<br>exact match %{customdata[3]:.1%}, %{customdata[4]} "
+        "seeds<extra></extra>",
+    )  # fmt: skip

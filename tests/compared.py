@@ -1,0 +1,67 @@
+"""A comparison made up for tests: tables with the columns of a real one and planted differences."""
+
+import pandas as pd
+
+from csreft_core.analysis.methods import MethodTables
+
+SKILLS = ("french", "category", "plural", "spelling")
+METHODS = ("csreft", "loreft", "lora", "olora")
+SEEDS = (0, 1, 2, 3, 4)
+SPLITS = ("test_items", "test_paraphrases", "test_both")
+INDEX = {"csreft": 0.10, "loreft": 0.30, "lora": 0.50, "olora": 0.20}
+FORGETTING = {"csreft": 0.01, "loreft": 0.60, "lora": 0.90, "olora": 0.40}
+TOTAL = {"csreft": 6_000, "loreft": 5_900, "lora": 6_100, "olora": 12_000}
+
+
+def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
+    """Four methods, five seeds; seed s adds s/1000 to every number, so intervals have a width."""
+    cells, scores, interference, sequential, conflict = [], [], [], [], []
+    for method in METHODS:
+        for seed in SEEDS:
+            if (method, seed) in failed:
+                cells.append(_cell(method, seed, "failed", "ran out of memory"))
+                continue
+            cells.append(_cell(method, seed, "finished", ""))
+            noise = seed / 1000
+            for skill in SKILLS:
+                exact = 0.95 - INDEX[method] / 2 + noise
+                scores += [(method, seed, split, skill, 0.2 + INDEX[method] + noise, exact, 30)
+                           for split in SPLITS]  # fmt: skip
+                for other in SKILLS:
+                    change = -1.0 if skill == other else INDEX[method] - noise
+                    interference.append((method, seed, skill, other, change, 2.0, 40))
+                    stage, later = SKILLS.index(skill), SKILLS.index(skill) - SKILLS.index(other)
+                    loss = 0.1 + FORGETTING[method] * max(0, later) + noise
+                    sequential.append((method, seed, stage, skill, other, loss, 0.9 - noise))
+                    if later < 0:
+                        conflict.append((method, seed, skill, other, 0.1 - INDEX[method] + noise))
+            scores.append((method, seed, "test_two_skills", "french+plural", 1.5, 0.0, 60))
+    return MethodTables(
+        "made-up",
+        pd.DataFrame(cells),
+        _frame(scores, "method seed split skill loss exact_match n"),
+        _frame(interference, "method seed trained evaluated change before n"),
+        _frame(sequential, "method seed stage trained evaluated loss exact_match"),
+        _frame(conflict, "method seed first second cosine"),
+    )
+
+
+def _frame(rows: list[tuple], columns: str) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def _cell(method: str, seed: int, state: str, message: str) -> dict:
+    known = state == "finished"
+    noise = seed / 1000
+    return {
+        "method": method, "seed": seed, "state": state, "message": message,
+        "subspaces": TOTAL[method] - 1000 if known else None, "router": 1000 if known else None,
+        "total": TOTAL[method] if known else None,
+        "share": TOTAL[method] / 12_000 if known else None, "base_parameters": 1_200_000,
+        "steps": 250, "train_s": 12.0 + seed if known else None,
+        "peak_bytes": 30e6 + seed if known else None,
+        "tokens_per_s": 900.0 - seed if known else None,
+        "interference_index": INDEX[method] + noise if known else None,
+        "forgetting": FORGETTING[method] + noise if known else None,
+        "conflict": 0.1 - INDEX[method] if known else None,
+    }  # fmt: skip
