@@ -364,7 +364,7 @@ def test_every_family(family, label):
     try:
         method = moved(label, base)
     except ConfigError as error:
-        assert label == "ia3"  # noqa: PT017
+        assert label == "ia3"
         assert "choose another method" in str(error)  # noqa: PT017
         return
     before = logits_of(base, None, even())

@@ -142,7 +142,8 @@ class PrefixTuning(ChangedBase):
         for name, parameter in peft_model.prompt_encoder.named_parameters():
             self.trained[key(name)] = parameter
         # Neither is a part of this module, whose parameters are those above.
-        self._base, self._prefix = base, peft_model.get_prompt
+        self._base = base
+        self._prefix: Callable[[int], Any] = peft_model.get_prompt
         self._n = spec.method.size
 
     def change(self, current_pass: Callable[[], Any]) -> Callable[[], None]:  # noqa: ARG002
