@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks import results
-from benchmarks.our_methods import adapter_of, config_of, training_of
+from benchmarks.our_methods import adapter_of, config_of, training_of, use_attachment
 from benchmarks.random_models import SHAPES, build
 from benchmarks.workload import Sample, padded, ratio
 from csreft_core.base_models import Base
@@ -111,9 +111,7 @@ def ours(base: Base, data: list[Sample], config: Config, folder: Path) -> Contes
     @contextmanager
     def ready() -> Iterator[None]:
         with attach(base) as attachment:
-            training.attachment = attachment
-            if training.kept is not None:
-                training.kept.attachment = attachment
+            use_attachment(training, attachment)
             yield
 
     return Contestant(

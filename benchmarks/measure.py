@@ -8,13 +8,14 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers import LlamaForCausalLM
 
 from benchmarks import peer_methods
 from benchmarks.workload import (
@@ -37,9 +38,10 @@ def training(task: dict[str, Any], folder: Path) -> Seconds:
     """Seconds of training steps on the same shuffled batches of unequal lengths."""
     vocabulary, n_batches = task["vocabulary"], task["batches"]
     data = samples(n_batches * BATCH, vocabulary)
-    limit = frozen_limit(vocabulary, data)
+    model = llama(vocabulary)
+    limit = frozen_limit(model, data)
     if task["library"] == "csreft":
-        steps = _our_steps(task, data, folder)
+        steps = _our_steps(task, model, data, folder)
     else:
         steps = peer_methods.STEPS[task["library"]](vocabulary, data)
     first, again = REFERENCES
@@ -47,18 +49,19 @@ def training(task: dict[str, Any], folder: Path) -> Seconds:
     return interleaved(contestants, epochs(n_batches, task["epochs"]))
 
 
-def _our_steps(task: dict[str, Any], data: Any, folder: Path) -> dict[str, Callable[..., object]]:
+def _our_steps(
+    task: dict[str, Any], model: LlamaForCausalLM, data: Any, folder: Path
+) -> dict[str, Callable[..., object]]:
     from benchmarks.our_methods import training_step
 
-    vocabulary = task["vocabulary"]
     if "skills" in task:
         return {
-            f"k = {k}": training_step(vocabulary, data, folder / f"{k}", k=k, keep=True)
+            f"k = {k}": training_step(model, data, folder / f"{k}", k=k, keep=True)
             for k in task["skills"]
         }
     return {
         f"{name}{', kept states' if keep else ''}": training_step(
-            vocabulary, data, folder / f"{preset}-{keep}", preset=preset, keep=keep
+            model, data, folder / f"{preset}-{keep}", preset=preset, keep=keep
         )
         for name, preset in (("CS-ReFT", "recommended"), ("LoReFT of ours", "loreft"))
         for keep in (True, False)
@@ -72,30 +75,30 @@ def generation(task: dict[str, Any], _folder: Path) -> Seconds:
     shape = (task["rows"], task["prompt_tokens"])
     ids = torch.randint(3, vocabulary, shape, generator=generator)
     settings = {"max_new_tokens": task["new_tokens"], "do_sample": False, "pad_token_id": 0}
+    model = llama(vocabulary)
     contestants = {
         name: _answering(generate, ids, settings)
-        for name, generate in _generations(task["library"], vocabulary).items()
+        for name, generate in _generations(task["library"], model).items()
     }
-    untouched = _answering(_untouched(vocabulary), ids, settings)
+    untouched = _answering(_untouched(model), ids, settings)
     contestants = _with_references(untouched, contestants, *REFERENCES)
     rounds = [range(task["warm_up"]), range(task["rounds"])]
     return {name: found[1:] for name, found in interleaved(contestants, rounds).items()}
 
 
-def _generations(library: str, vocabulary: int) -> dict[str, Callable[..., torch.Tensor]]:
+def _generations(library: str, model: LlamaForCausalLM) -> dict[str, Callable[..., torch.Tensor]]:
     if library != "csreft":
-        return peer_methods.GENERATIONS[library](vocabulary)
+        return peer_methods.GENERATIONS[library](model.config.vocab_size)
     from benchmarks.our_methods import ON_PROMPT
     from benchmarks.our_methods import generation as ours
 
     return {
-        "CS-ReFT, prompt only": ours(vocabulary, ON_PROMPT),
-        "CS-ReFT, every token": ours(vocabulary, "all"),
+        "CS-ReFT, prompt only": ours(model, ON_PROMPT),
+        "CS-ReFT, every token": ours(model, "all"),
     }
 
 
-def _untouched(vocabulary: int) -> Callable[..., torch.Tensor]:
-    model = llama(vocabulary)
+def _untouched(model: LlamaForCausalLM) -> Callable[..., torch.Tensor]:
     assert model.generation_config is not None
     model.generation_config.eos_token_id = None
 
@@ -120,7 +123,7 @@ def _answering(
 
 
 def _with_references(
-    reference: Callable[..., object], others: dict[str, Callable[..., object]], *names: str
+    reference: Callable[..., object], others: Mapping[str, Callable[..., object]], *names: str
 ) -> dict[str, Callable[..., object]]:
     """The reference first, and once more in the middle of the others."""
     middle = len(others) // 2

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from benchmarks.random_models import three_tokens
-from benchmarks.workload import BATCH, LAYERS, PREFIX, RANK, SUFFIX, Sample, llama
+from benchmarks.workload import BATCH, LAYERS, PREFIX, RANK, SUFFIX, Sample
 from csreft_core.adapter import CSReFT, build_adapter
 from csreft_core.base_models import Base, freeze
 from csreft_core.config import PRESETS, Config, with_overrides
@@ -90,7 +90,7 @@ def training_of(
 
 
 def training_step(
-    vocabulary: int,
+    model: LlamaForCausalLM,
     data: Sequence[Sample],
     folder: Path,
     *,
@@ -100,24 +100,40 @@ def training_step(
 ) -> Callable[[object], None]:
     """The step of `csreft_core.training`, records of losses and gates included.
 
-    The rows that it takes are those of its own seed, `workload.epochs` gives the same.
+    It leaves the model untouched, so that others can use it in between. The rows that it takes are
+    those of its own seed, `workload.epochs` gives the same.
     """
     changes = [f"train.keep_states={'true' if keep else 'false'}"]
     config = with_overrides(config_of(k, preset=preset), changes)
-    attachment = attach(frozen(llama(vocabulary)))
-    training, window = training_of(attachment, config, data, k, folder), Window()
-    return lambda _rows: one_step(training, window)
+    base, window = frozen(model), Window()
+    with attach(base) as attachment:
+        training = training_of(attachment, config, data, k, folder)
+
+    def step(_rows: object) -> None:
+        with attach(base) as attachment:
+            use_attachment(training, attachment)
+            one_step(training, window)
+
+    return step
 
 
-def generation(vocabulary: int, positions: str, k: int = 4) -> Callable[..., Tensor]:
-    """`generate` of a base with an attached adapter, gates by its router."""
-    base = frozen(llama(vocabulary))
+def use_attachment(training: TrainingState, attachment: Attachment) -> None:
+    """Go on with another attachment to the same base."""
+    training.attachment = attachment
+    if training.kept is not None:
+        training.kept.attachment = attachment
+
+
+def generation(model: LlamaForCausalLM, positions: str, k: int = 4) -> Callable[..., Tensor]:
+    """`generate` of a base with an attached adapter, gates by its router; attaching included."""
+    base = frozen(model)
     assert base.model.generation_config is not None
     base.model.generation_config.eos_token_id = None
-    attach(base, adapter_of(config_of(k, positions=positions), base, k).eval())
+    adapter = adapter_of(config_of(k, positions=positions), base, k).eval()
 
     def generate(input_ids: Tensor, **settings: Any) -> Tensor:
         mask = torch.ones_like(input_ids)
-        return base.model.generate(input_ids=input_ids, attention_mask=mask, **settings)  # type: ignore[operator]
+        with attach(base, adapter):
+            return model.generate(input_ids=input_ids, attention_mask=mask, **settings)  # type: ignore[operator]
 
     return generate

@@ -33,6 +33,7 @@ from csreft_core.passes import (
     request,
 )
 from csreft_core.positions import token_index
+from csreft_core.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.wrapped_forwards import Forward, Wrapped, recomputed, replaced
 
 EMBEDDING = -1
@@ -102,6 +103,10 @@ class Attachment:
         self._wrapped = [
             self._wrapped_model,
             *self._wrapped_blocks,
+            *(
+                Wrapped(part, partial(self._around_part, part))
+                for part in candidates(base.blocks[-1])
+            ),
             Wrapped(model.get_input_embeddings(), self._around_embedding),
         ]
         head = model.get_output_embeddings()
@@ -202,7 +207,8 @@ class Attachment:
     ) -> tuple[Float[Tensor, "site vocab"], Pass]:
         """Logits of these tokens in the base's number format, and the pass.
 
-        The head multiplies no other token, where the base has one head as a module of its own.
+        The head sees no other token, where the base has one head as a module of its own. Nor does
+        the feed-forward part of the last block, where it is a module and takes tokens one by one.
 
         Args:
             sites: Rows of the batch, and columns counted from the end: -1 is the last.
@@ -345,6 +351,27 @@ class Attachment:
         this.head_picked = True
         rows, columns = (at.to(args[0].device) for at in this.logits_at)
         return inner(args[0][rows, columns].unsqueeze(0), *args[1:], **kwargs)
+
+    def _around_part(
+        self, part: nn.Module, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A part of the last block, whose output only the wanted tokens need."""
+        this = self._pass.get(None)
+        if this is None and torch._C._current_graph_task_id() != -1:
+            this = self._recompute
+        alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim == 3
+        if this is None or this.logits_at is None or not alone or self._reads_last_block(this):
+            return inner(*args, **kwargs)
+        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        if not is_token_wise(part, inner, args[0], (rows, columns)):
+            return inner(*args)
+        return at_sites(inner, args[0], (rows, columns))
+
+    def _reads_last_block(self, this: Pass) -> bool:
+        last, adapter = self.base.n_layers - 1, this.request.adapter
+        return last in this.request.capture or (
+            adapter is not None and adapter.spec.router.layer == last
+        )
 
     def _around_block(
         self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -56,7 +56,7 @@ def test_batches_are_of_unequal_lengths_and_shuffled_anew():
 
 def test_the_limit_trains_its_vector_and_nothing_else():
     data = workload.samples(4, 1000)
-    step = workload.frozen_limit(1000, data)
+    step = workload.frozen_limit(workload.llama(1000), data)
     batch = workload.padded(data)
     assert (batch.labels[0] != -100).sum() == len(data[0].answer)
     assert batch.input_ids[0, batch.labels[0] != -100].tolist() == list(data[0].answer)
@@ -85,7 +85,9 @@ def test_our_step_keeps_states_in_the_first_epoch_and_takes_the_same_rows(tmp_pa
     monkeypatch.setattr(our_methods.TrainingState, "known_states", known_states)
     data = workload.samples(32, 1000)
     for keep in (True, False):
-        step = our_methods.training_step(1000, data, tmp_path / f"{keep}", keep=keep)
+        step = our_methods.training_step(
+            workload.llama(1000), data, tmp_path / f"{keep}", keep=keep
+        )
         step(None)
         step(None)
     expected = [sorted(batch) for batch in workload.epochs(2, 1)[0]]
