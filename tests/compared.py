@@ -1,8 +1,12 @@
 """A comparison made up for tests: tables with the columns of a real one and planted differences."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from csreft_core.analysis.methods import MethodTables
+from csreft_core.comparison import Asked, Comparison, Variant, begin
+from csreft_core.method_presets import named_config
 
 SKILLS = ("french", "category", "plural", "spelling")
 METHODS = ("csreft", "loreft", "lora", "olora")
@@ -65,3 +69,42 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
         "forgetting": FORGETTING[method] + noise if known else None,
         "conflict": 0.1 - INDEX[method] if known else None,
     }  # fmt: skip
+
+
+def made_up_comparison(folder: Path, failed: tuple[tuple[str, int], ...] = ()) -> Comparison:
+    """The same numbers as a comparison's folder on the disk."""
+    tables = made_up_tables(failed)
+    asked = Asked(
+        name="main",
+        variants={method: Variant(config=named_config(method)) for method in METHODS},
+        seeds=SEEDS,
+        single_steps=50,
+        sequential_steps=100,
+        per_skill=None,
+        budget=6000,
+        base_fingerprint="made up",
+        command="python -m csreft_core compare --out made-up",
+        machine="Linux x86_64, 2 CPU threads",
+        date="2026-11-21",
+        versions={"torch": "2.13.0"},
+    )
+    comparison = begin(folder, asked)
+    for cell in tables.cells.to_dict("records"):
+        method, seed = str(cell["method"]), int(cell["seed"])
+        if cell["state"] == "failed":
+            comparison.write_result(method, seed, {"state": "failed", "message": cell["message"]})
+            continue
+        known = {name: cell[name] for name in ("steps", "train_s", "peak_bytes", "tokens_per_s")}
+        parts = {name: int(cell[name]) for name in ("subspaces", "router", "total")}
+        numbers = {
+            part: _rows(getattr(tables, part), method, seed)
+            for part in ("scores", "interference", "sequential", "conflict")
+        }
+        result = {"state": "finished", "parameters": parts, "base_parameters": 1_200_000}
+        comparison.write_result(method, seed, result | known | numbers)
+    return comparison
+
+
+def _rows(table: pd.DataFrame, method: str, seed: int) -> list[dict]:
+    own = table[(table["method"] == method) & (table["seed"] == seed)]
+    return own.drop(columns=["method", "seed"]).to_dict("records")

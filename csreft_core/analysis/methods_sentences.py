@@ -141,7 +141,7 @@ def sentence_problems(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
     names = ", ".join(f"{name} ({n})" for name, n in table["name"].value_counts(sort=False).items())
-    return f"{len(table)} cells are not finished and are left out of the means: {names}."
+    return f"Cells that are not finished, left out of the means: {names}."
 
 
 def _value(row: pd.Series, measure: str) -> str:

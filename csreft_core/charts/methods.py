@@ -137,7 +137,7 @@ def quality_scatter(
             "the base<br>%{customdata[1]} seeds, n = %{customdata[2]}"
             f"<extra>{name}</extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="trained parameters (logarithmic)", type="log", dtick=1)
+    figure.update_xaxes(title="trained parameters (logarithmic)", type="log")
     figure.update_yaxes(title=shown.title, tickformat=shown.form)
     alt = f"Points: {shown.title} against trained parameters of {len(part)} methods."
     finish(figure, question=question, alt=alt, palette=palette, height=520)

@@ -60,8 +60,7 @@ def share_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     rows = table.iloc[2:]
     inside = rows["share"].between(low, high)
     figure = go.Figure()
-    figure.add_vline(x=(low + high) / 2, line={"color": palette.muted, "width": 2, "dash": "dash"},
-                     annotation_text="prints 0.0098", annotation_position="top")  # fmt: skip
+    figure.add_vline(x=(low + high) / 2, line={"color": palette.muted, "width": 2, "dash": "dash"})
     for fits, label, place in ((True, "prints 0.0098", 2), (False, "does not", 1)):
         part = rows[inside == fits]
         figure.add_scatter(

@@ -29,6 +29,8 @@ _PAGES = (
     ("", "pages/States.py", "States", ":material/scatter_plot:", "What an edit moves"),
     ("", "pages/Interference.py", "Interference", ":material/grid_on:", "Who helps or hurts whom"),
     ("", "pages/Compare.py", "Compare", ":material/compare:", "Answers side by side"),
+    ("Judge", "pages/Methods.py", "Methods", ":material/balance:", "All methods on the same work"),
+    ("", "pages/Claims.py", "Claims", ":material/gavel:", "What the papers claim, and what holds"),
     ("Keep", "pages/Runs.py", "Runs", ":material/folder_open:", "All runs, and what differs"),
 )
 
