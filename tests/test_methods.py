@@ -165,6 +165,18 @@ def test_generation_is_the_same_with_cache_without_and_alone(gpt2, label):
         assert torch.equal(answers(padded([row]))[0], together[i])
 
 
+@pytest.mark.parametrize("label", METHODS)
+def test_wanted_logits_are_those_of_all(gpt2, label):
+    """As in training, where parts of the last block see the wanted tokens alone."""
+    method, inputs = moved(label, gpt2), batch()
+    rows, columns = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([-3, -1, -2, -2, -1])
+    whole = logits_of(gpt2, method, inputs)
+    with attach(gpt2) as attachment, method.applied(attachment.current_pass):
+        for _ in range(2):  # whether a part takes tokens one by one is tried out at first
+            wanted, _ = attachment.logits(request(method), (rows, columns), **inputs)
+            assert (wanted - whole[rows, columns]).abs().max() < CLOSE
+
+
 def peft_config(name: str) -> Any:
     """As the user of peft writes it for a Llama."""
     import peft
@@ -343,9 +355,11 @@ def test_parameter_counts_are_the_formulas(llama, label):
     assert build_method(config_of(label), llama, SKILLS).counts()["total"] == COUNTS[label]
 
 
-def test_full_fine_tuning_counts_shared_weights_once(llama):
-    method = build_method(config_of("full"), llama, SKILLS)
-    assert method.counts() == {"total": llama.n_parameters}
+def test_full_fine_tuning_counts_shared_weights_once(tiny_llama):
+    """This one's head is its embedding."""
+    base = tiny_base(tiny_llama)
+    method = build_method(config_of("full"), base, SKILLS)
+    assert method.counts() == {"total": base.n_parameters}
 
 
 def test_chosen_blocks_only(llama):

@@ -155,10 +155,10 @@ def _state(seen: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def _parameters(start: dict[str, Any]) -> str:
     counts, base = start["parameters"], start["base_parameters"]
-    return (
-        f"parameters: {counts['subspaces']:,} subspaces + {counts['router']:,} router = "
-        f"{counts['total']:,}, {counts['total'] / base:.4%} of the base's {base:,}"
-    )
+    named = [f"{counts[part]:,} {part}" for part in ("subspaces", "router") if part in counts]
+    parts = f"{' + '.join(named)} = " if "subspaces" in counts else ""
+    total = counts["total"]
+    return f"parameters: {parts}{total:,}, {total / base:.4%} of the base's {base:,}"
 
 
 def _cut(start: dict[str, Any], max_length: int) -> str:

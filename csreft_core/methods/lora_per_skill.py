@@ -18,7 +18,7 @@ from csreft_core.methods.changed_base import (
     linear_layers,
     removing,
 )
-from csreft_core.passes import in_float32
+from csreft_core.passes import Pass, in_float32
 from csreft_core.router import Router
 
 
@@ -80,7 +80,7 @@ class LoRAPerSkill(ChangedBase):
 
     def _hook(self, name: str, current_pass: Callable[[], Any]) -> Callable[..., Tensor]:
         def on_linear(_linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            gates = current_pass().token_gates()
+            gates = _gates_of(current_pass(), args[0])
             x = args[0].view(*gates.shape[:2], -1)  # some blocks flatten rows and tokens
             with in_float32(x.device):
                 added = self.added(name, x.float(), gates)
@@ -110,3 +110,15 @@ class LoRAPerSkill(ChangedBase):
         """See `Tuning.counts`."""
         router = 0 if self.router is None else sum(p.numel() for p in self.router.parameters())
         return {"router": router, **super().counts()}
+
+
+def _gates_of(this: Pass, x: Tensor) -> Float[Tensor, "batch seq k"]:
+    """The gates of the tokens in x: of all, or of those alone whose logits are wanted.
+
+    The last block's feed-forward part may see the wanted tokens only, as one row.
+    """
+    gates = this.token_gates()
+    if this.logits_at is None or x.shape[:-1].numel() == gates.shape[:2].numel():
+        return gates
+    rows, columns = (at.to(gates.device) for at in this.logits_at)
+    return gates[rows, columns].unsqueeze(0)
