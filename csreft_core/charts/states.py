@@ -175,7 +175,7 @@ def separation_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figu
     words = {"gates": "gates", "R h": "R h", "random h": "random directions of h",
              "h": "base state h", "h'": "edited state h'"}  # fmt: skip
     features = ordered(words, table["features"])
-    titles = ("silhouette (no unit, 1 is best)", "linear probe: share of prompts right")
+    titles = ("silhouette, no unit<br>(1 is best)", "linear probe<br>(prompts right)")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     kinds = {
         "true labels": {"symbol": "circle", "size": 11, "color": palette.colours[0]},
