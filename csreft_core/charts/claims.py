@@ -40,7 +40,8 @@ def _add_interval(figure: go.Figure, row: dict, place: int, palette: Palette) ->
     ends = [row["low"], row["high"], row["value"], bound]
     room = 0.15 * (max(ends) - min(ends)) or 0.1 * abs(bound) or 0.1
     left, right = min(ends) - room, max(ends) + room
-    axes = {"xref": f"x{place}", "yref": f"y{place} domain", "y0": 0, "y1": 1}
+    number = "" if place == 1 else str(place)
+    axes = {"xref": f"x{number}", "yref": f"y{number} domain", "y0": 0, "y1": 1}
     figure.add_shape(
         type="rect",
         x0=bound if above else left,

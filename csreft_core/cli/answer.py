@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from csreft_core.analysis.composition import best_patterns, pattern_scores, patt
 from csreft_core.analysis.gates import gate_skill_nmi, gates_table
 from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import Base, load_base
+from csreft_core.cli.model_outputs import REFT_DECODING, read_instructions, write_outputs
 from csreft_core.cli.output import quiet_libraries, rows_text
 from csreft_core.config import PLAIN_TEMPLATE, Config
 from csreft_core.engine import Engine
+from csreft_core.errors import ConfigError
 from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.hooking import attach
@@ -21,6 +24,7 @@ from csreft_core.sampling import check_sampling
 from csreft_core.skills import Row, SkillSet, read_skills
 
 BEST = "best"
+_PROMPT_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,17 @@ def _columns(row: dict) -> dict:
 
 
 def generate_command(args: argparse.Namespace) -> int:
-    """Answer one prompt under a gate setting."""
+    """Answer one prompt, or a file of instructions, under a gate setting."""
     quiet_libraries()
-    names = ("temperature", "top_p", "seed", "max_new_tokens")
+    if args.file is not None:
+        return _generate_file(args)
+    names = ("temperature", "top_p", "seed")
     sampling = {name: getattr(args, name) for name in names}
+    sampling["max_new_tokens"] = _PROMPT_TOKENS if args.max_new_tokens is None else (
+        args.max_new_tokens
+    )  # fmt: skip
+    if args.format or args.out or args.generator:
+        raise ConfigError("--format, --out and --generator belong to --file, not to --prompt")
     check_sampling(**sampling)
     trained = _open(args.run)
     parse_gate_setting(args.gates, trained.adapter.names)
@@ -115,4 +126,32 @@ def generate_command(args: argparse.Namespace) -> int:
     print(answer.text)
     gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
     print("gates: " + "  ".join(gates))
+    return 0
+
+
+def _generate_file(args: argparse.Namespace) -> int:
+    """Answer a file of instructions with ReFT's decoding, in alpaca_eval's form."""
+    if args.format is None or args.out is None:
+        raise ConfigError("--file needs --format alpaca_eval and --out FILE.json")
+    if (args.temperature, args.top_p, args.seed) != (0.0, 1.0, 0):
+        raise ConfigError("--file decodes greedily; leave --temperature, --top-p and --seed out")
+    longest = REFT_DECODING["max_new_tokens"] if args.max_new_tokens is None else (
+        args.max_new_tokens
+    )  # fmt: skip
+    check_sampling(max_new_tokens=longest)
+    instructions, trained = read_instructions(Path(args.file)), _open(args.run)
+    parse_gate_setting(args.gates, trained.adapter.names)
+    if args.gates == "oracle":
+        raise ConfigError("gate setting 'oracle' needs skill labels, which --file has not")
+    out, n = Path(args.out), 0
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}; make it first")
+    for n in write_outputs(
+        Engine(trained.base()), trained.adapter, instructions, out, gates=args.gates,
+        template=trained.template, generator=args.generator or trained.run.name,
+        max_new_tokens=longest,
+    ):  # fmt: skip
+        print(f"{n} of {len(instructions)} answered", file=sys.stderr, flush=True)
+    found = {"file": str(out), "answers": n}
+    print(json.dumps(found) if args.json else f"{out}: {n} answers")
     return 0

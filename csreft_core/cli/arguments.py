@@ -88,9 +88,24 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    generate = _add(commands, "generate", _generate, "Answer one prompt.")
+    generate = _add(commands, "generate", _generate, "Answer one prompt, or a file of them.")
     generate.add_argument("run", metavar="RUN", help="the run folder")
-    generate.add_argument("--prompt", required=True, metavar="TEXT", help="the question")
+    asked = generate.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--prompt", metavar="TEXT", help="the question")
+    asked.add_argument(
+        "--file", metavar="FILE.json",
+        help="a list of objects with 'instruction'; decoded as ReFT did for AlpacaEval: greedy, "
+        "repetition penalty 1.1, no 5 tokens twice, up to 2048 tokens",
+    )  # fmt: skip
+    generate.add_argument(
+        "--format", choices=("alpaca_eval",), help="of the file that is written for --file"
+    )
+    generate.add_argument(
+        "--out", metavar="FILE.json", help="the answers to --file; the same command goes on"
+    )
+    generate.add_argument(
+        "--generator", metavar="NAME", help="the model's name in it; default: the run's"
+    )
     _add_gates(generate)
     generate.add_argument(
         "--temperature", type=float, default=0.0, metavar="T",
@@ -102,7 +117,10 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     generate.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     generate.add_argument(
-        "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer; default: 32"
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="longest answer; default: 32, with --file 2048",
     )
     _add_json(generate, "print prompt, answer and gates as JSON")
 

@@ -1,0 +1,168 @@
+"""Figures of the Judge pages: the numbers of the table, its order, its bounds."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from csreft_core.analysis import claim_rules, parameters
+from csreft_core.analysis import methods as tables
+from csreft_core.analysis import methods_sentences as sentences
+from csreft_core.analysis.claim_comparison import comparison_measurements
+from csreft_core.charts import claims, methods
+from csreft_core.charts import parameters as parameter_charts
+from csreft_core.errors import ConfigError
+from tests.compared import FORGETTING, INDEX, METHODS, SKILLS, TOTAL, made_up_tables
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    return made_up_tables()
+
+
+def test_the_main_table_by_hand(made_up):
+    table = tables.summary(made_up).set_index("method")
+    assert list(table.index) == list(METHODS)
+    row = table.loc["lora"]
+    assert row["name"] == "LoRA"
+    assert row["exact_match"] == pytest.approx(0.95 - 0.25 + 0.002)
+    assert row["loss"] == pytest.approx(0.2 + 0.5 + 0.002)
+    assert row["interference_index"] == pytest.approx(0.502)
+    # s of 0 to 4 thousandths is sqrt(2.5) thousandths; t(0.975, 4) = 2.776445.
+    half = 2.776445 * math.sqrt(2.5 / 5) / 1000
+    assert row["exact_match_high"] - row["exact_match"] == pytest.approx(half, rel=1e-5)
+    assert (row["seeds"], row["failed"], row["n"]) == (5, 0, 3 * 4 * 30)
+    assert row["total"] == TOTAL["lora"]
+    assert row["two_skills"] == 0
+
+
+def test_failed_cells_are_counted_and_left_out():
+    table = tables.summary(made_up_tables(failed=(("lora", 4), ("lora", 3)))).set_index("method")
+    assert table.loc["lora", ["seeds", "failed"]].tolist() == [3, 2]
+    assert table.loc["lora", "exact_match"] == pytest.approx(0.95 - 0.25 + 0.001)
+    nothing = made_up_tables(failed=tuple(("lora", seed) for seed in range(5)))
+    row = tables.summary(nothing).set_index("method").loc["lora"]
+    assert row["failed"] == 5
+    assert math.isnan(row["exact_match"])
+    assert "lora" not in tables.quality(nothing)["method"].tolist()
+
+
+def test_interference_and_forgetting_tables_by_hand(made_up):
+    found = tables.interference(made_up).set_index(["method", "trained", "evaluated"])
+    assert found.loc[("lora", "french", "plural"), "change"] == pytest.approx(0.498)
+    assert found.loc[("lora", "french", "french"), "change"] == -1
+    assert found.loc[("lora", "french", "french"), "own"]
+    curve = tables.sequential(made_up).set_index(["method", "stage", "evaluated"])["loss"]
+    first = SKILLS[0]
+    assert curve["lora", 3, first] - curve["lora", 0, first] == pytest.approx(
+        3 * FORGETTING["lora"]
+    )
+    assert curve["lora", 3, SKILLS[3]] == pytest.approx(0.102)
+
+
+def test_an_unknown_split_is_refused(made_up):
+    with pytest.raises(ConfigError, match="this comparison has test, test_items"):
+        tables.quality(made_up, "training")
+
+
+@pytest.mark.parametrize("measure", methods.MEASURES)
+def test_dots_are_sorted_with_the_best_on_top(made_up, measure):
+    table = tables.summary(made_up)
+    figure = methods.method_dots(table, measure)
+    order = list(figure.layout.yaxis.categoryarray)
+    values = table.set_index("name")[measure].loc[order].tolist()
+    assert values == sorted(values, reverse=methods.MEASURES[measure].more_is_better is True)
+    drawn = {y: x for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)}
+    factor = methods.MEASURES[measure].factor
+    expected = dict(zip(table["name"], table[measure] * factor, strict=True))
+    assert drawn == pytest.approx(expected)
+
+
+def test_charts_and_sentences_agree_on_which_end_is_good():
+    ends = {name: measure.more_is_better for name, measure in methods.MEASURES.items()}
+    assert ends == sentences.MORE_IS_BETTER
+
+
+def test_the_scatter_has_a_point_a_method_with_its_interval(made_up):
+    table = tables.quality(made_up)
+    figure = methods.quality_scatter(table)
+    assert [trace.name for trace in figure.data] == table["name"].tolist()
+    assert [trace.x[0] for trace in figure.data] == [TOTAL[m] for m in METHODS]
+    assert all(trace.error_y.array[0] > 0 for trace in figure.data)
+    assert len({(t.marker.color, t.marker.symbol) for t in figure.data}) == len(METHODS)
+
+
+def test_matrices_share_one_scale_and_follow_the_choice(made_up):
+    table = tables.interference(made_up)
+    figure = methods.interference_matrices(table, SKILLS, methods=("csreft", "lora"))
+    assert [a.text for a in figure.layout.annotations[:2]] == ["CS-ReFT", "LoRA"]
+    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
+    assert figure.layout.coloraxis.cmax == 1
+    own = [trace.z[0][1] for trace in figure.data]
+    assert own == pytest.approx([INDEX["csreft"] - 0.002, INDEX["lora"] - 0.002])
+    assert (
+        "None of these" in methods.interference_matrices(table, methods=("red",)).layout.meta["alt"]
+    )
+
+
+def test_curves_have_a_line_for_each_skill_and_method(made_up):
+    table = tables.sequential(made_up)
+    figure = methods.sequential_curves(table, SKILLS, methods=("csreft", "lora", "olora"))
+    assert len(figure.data) == 3 * len(SKILLS)
+    assert sum(trace.showlegend for trace in figure.data) == len(SKILLS)
+    rising = next(t for t in figure.data if t.xaxis == "x2" and t.name == SKILLS[0])
+    assert list(rising.y) == pytest.approx([0.102 + i * FORGETTING["lora"] for i in range(4)])
+
+
+def test_nothing_measured_gives_a_figure_that_says_so():
+    empty = pd.DataFrame(columns=["method", "name", "exact_match", "total", "loss"])
+    for figure in (methods.method_dots(empty), methods.quality_scatter(empty),
+                   claims.condition_intervals(pd.DataFrame())):  # fmt: skip
+        assert len(figure.data) == 0
+        assert figure.layout.annotations[0].text
+
+
+def test_the_bars_of_the_calculator_are_its_parts():
+    table = parameters.calculator_table()
+    figure = parameter_charts.parameter_bars(table)
+    bars = {(y, t.name): x for t in figure.data[:3] for x, y in zip(t.x, t.y, strict=True)}
+    assert bars["CS-ReFT", "router"] == 8_398_852
+    assert bars["CS-ReFT", "subspaces"] == 524_352
+    assert "0.1324 %" in figure.data[3].text[0]
+
+
+def test_the_dots_of_the_inversion_say_what_is_printed():
+    figure = parameter_charts.share_dots(parameters.inversion_table())
+    inside, outside = figure.data
+    assert [text.strip() for text in inside.text] == ["0.0098 %", "0.0098 %"]
+    assert [text.strip() for text in outside.text] == ["0.0097 %", "0.1246 %", "0.1344 %"]
+
+
+def test_intervals_of_a_claim_stand_beside_their_bound(made_up):
+    rows = comparison_measurements([made_up])
+    conditions = claim_rules.judge_conditions(pd.DataFrame(rows))
+    figure = claims.condition_intervals(conditions, "C7")
+    kept, against = figure.data
+    assert kept.x[0] == pytest.approx(0.012)
+    bounds = [shape.x0 for shape in figure.layout.shapes if shape.type == "line"]
+    assert bounds == [claim_rules.LITTLE, 0.0]
+    shaded = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    # Both must lie below: the shaded side ends at the bound and holds the interval.
+    assert [shape.x1 for shape in shaded] == bounds
+    assert shaded[0].x0 < kept.x[0] < shaded[0].x1
+    assert shaded[1].x0 < against.x[0] < shaded[1].x1
+
+
+def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
+    text = sentences.sentence_place(tables.summary(made_up), "exact_match")
+    assert "CS-ReFT is number 1 of 4 with 90.2%" in text
+    assert "no other interval overlaps its own (5 seeds each" in text
+    worst = sentences.sentence_place(tables.summary(made_up), "loss")
+    assert worst.startswith("Best: CS-ReFT with 0.302")
+    assert "LoRA +0.498 (12 of 12 surely harmed)" in sentences.sentence_interference(
+        tables.interference(made_up)
+    )
+    assert "LoRA 2.700" in sentences.sentence_sequential(tables.sequential(made_up))
+    assert "O-LoRA most (12,000, 85.2%)" in sentences.sentence_quality(
+        tables.quality(made_up), "exact_match"
+    )
