@@ -72,15 +72,15 @@ def sentence_quality(table: pd.DataFrame, measure: str) -> str:
     there = table[table["total"].notna() & table[measure].notna()]
     if len(there) < 3:
         return "Too few methods are finished to compare quality with parameters."
-    rho = there["total"].corr(there[measure], method="spearman")
     few, many = there.nsmallest(1, "total").iloc[0], there.nlargest(1, "total").iloc[0]
     form = _UNITS[measure]
     text = (
         f"{few['name']} trains fewest parameters ({few['total']:,.0f}, {few[measure]:{form}}), "
         f"{many['name']} most ({many['total']:,.0f}, {many[measure]:{form}})."
     )
-    if pd.isna(rho):
+    if min(there["total"].nunique(), there[measure].nunique()) < 2:
         return f"{text} All are alike in one of the two, so there is nothing to rank."
+    rho = there["total"].corr(there[measure], method="spearman")
     return (
         f"{text} Rank correlation of parameters and {measure.replace('_', ' ')}: {rho:+.2f} over "
         f"{len(there)} methods."

@@ -1,8 +1,12 @@
 """The Methods page: nothing there yet, a comparison of one's own, every tab, the address."""
 
+import io
 import shlex
 
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
+from pandas.testing import assert_frame_equal
 
 from csreft_core import comparison as comparison_module
 from csreft_core.__main__ import main
@@ -55,6 +59,38 @@ def test_every_part_draws_its_figures_and_says_what_they_show(open_app):
     assert table["name"].tolist() == ["CS-ReFT", "LoReFT (shared)", "LoRA", "O-LoRA"]
     assert table["seeds"].tolist() == [5, 5, 5, 4]
     assert table["failed"].tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        (methods.QUALITY, ("methodquality", "methodparameters")),
+        (methods.INTERFERENCE, ("methodmatrices", "methodharm")),
+        (methods.SEQUENCE, ("methodsequence", "methodforgetting")),
+    ],
+)
+def test_the_shown_code_and_command_make_the_shown_table(
+    open_app, part, names, capsys, monkeypatch
+):
+    monkeypatch.setattr(go.Figure, "show", lambda figure: figure)
+    app = open_app(PAGE, folded=[f"data-{name}" for name in names], **{"m-part": part})
+    codes = [code.value for code in app.code if code.language == "python"]
+    commands = [code.value for code in app.code if " judge " in code.value]
+    assert len(codes) == len(commands) == len(names)
+    for code, command in zip(codes, commands, strict=True):
+        namespace: dict = {}
+        exec(code, namespace)  # the code as it is printed
+        capsys.readouterr()
+        assert main(shlex.split(command)[3:]) == 0
+        printed = pd.read_csv(io.StringIO(capsys.readouterr().out))
+        made = pd.read_csv(io.StringIO(namespace["table"].to_csv(index=False)))
+        assert_frame_equal(printed, made, check_dtype=False)
+        assert any(same(shown.value, namespace["table"]) for shown in app.dataframe)
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    return list(one) == list(other) and len(one) == len(other)
 
 
 @pytest.mark.usefixtures("made_up")
