@@ -185,6 +185,7 @@ def interference_matrices(
         first = place[1] == 1
         cell_axes(figure, ("trained on" if first else "", rows if first else [""] * len(rows)),
                   ("measured on" if place[0] == lines else "", columns), place=place)  # fmt: skip
+    figure.update_traces(textfont={"size": 11})  # two columns on a narrow screen
     alt = f"Heat-maps on one scale: I_train of {', '.join(titles)}, mean over seeds."
     n_skills = part["trained"].nunique()
     return finish_cells(figure, part["change"], "change of loss (nats per answer token)",

@@ -73,7 +73,7 @@ def share_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             "together %{customdata[2]:,}<br>%{x:.5f} %<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title="share of Llama-2-7B (%, logarithmic)", type="log",
-                        range=[-2.15, -0.6], dtick=1)  # fmt: skip
+                        range=[-2.15, -0.1], dtick=1)  # fmt: skip
     labels = rows["reading"].tolist()
     figure.update_yaxes(
         categoryorder="array", categoryarray=labels, autorange="reversed", tickvals=labels,
