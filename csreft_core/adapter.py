@@ -239,7 +239,7 @@ def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
         method = json.loads(metadata[METHOD_METADATA]).get("method", {}).get("name", "another")
         raise AdapterError(
             f"{path}: holds the method {method!r}, which has no subspaces to look at; the page "
-            "Methods and the commands compare and evaluate show what it does"
+            "Methods and the command compare show what it does"
         )
     if "csreft" not in metadata:
         raise AdapterError(

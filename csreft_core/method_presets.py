@@ -81,7 +81,7 @@ METHODS: dict[str, Method] = {
     "parallel_adapter": Method(
         "Parallel adapter", _other("parallel_adapter", 5e-3), "A bottleneck beside every block."
     ),
-    "full": Method("Full fine-tuning", _other("full", 1e-3), "Trains every weight of the base."),
+    "full": Method("Full fine-tuning", _other("full", 3e-4), "Trains every weight of the base."),
 }  # fmt: skip
 """Label -> method, in the order in which tables show them."""
 

@@ -16,13 +16,14 @@ import pytest
 
 from csreft_core.analysis import comparison as tables
 from csreft_core.analysis.single_skill import first_and_last
+from csreft_core.analysis.subject import open_subject
 from csreft_core.base_models import Base, load_base
 from csreft_core.cell_measures import gradient_conflict
 from csreft_core.cli import main
 from csreft_core.comparison import Comparison, Variant, begin, list_comparisons, open_comparison
 from csreft_core.comparison_presets import COMPARISONS, compared
 from csreft_core.config import BaseConfig, Config
-from csreft_core.errors import ConfigError, RunError
+from csreft_core.errors import AdapterError, ConfigError, RunError
 from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.hooking import attach
 from csreft_core.method_presets import METHODS
@@ -164,6 +165,16 @@ def test_gradients_of_separate_parts_do_not_conflict_and_of_one_skill_agree(made
         one = build_method(shared, base, skill_set.names)
         (same,) = gradient_conflict(attachment, one, shared, twice)
         assert same["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_run_of_another_method_says_so_where_subspaces_are_needed(whole, capsys):
+    path = whole.cell_path("lora_per_skill", 3)
+    with pytest.raises(AdapterError, match="the page Methods"):
+        open_subject(str(path))
+    assert main(["evaluate", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "holds the method 'lora_per_skill'" in error
+    assert "\n" not in error
 
 
 def wait_for(path: Path) -> None:

@@ -38,7 +38,7 @@ def compare_command(args: argparse.Namespace) -> int:
     if args.budget is not None:
         variants = _within(variants, base, args.budget, show=not _is_helper())
     comparison = begin(Path(args.out), _asked(args, variants, base))
-    helpers = [] if _is_helper() else _helpers(args.jobs)
+    helpers = [] if _is_helper() else _helpers(args)
     try:
         _work(comparison, base, helpers)
     except KeyboardInterrupt:
@@ -149,12 +149,12 @@ def _is_helper() -> bool:
     return os.environ.get(_HELPER) == "1"
 
 
-def _helpers(jobs: int) -> list[subprocess.Popen[bytes]]:
+def _helpers(args: argparse.Namespace) -> list[subprocess.Popen[bytes]]:
     """More processes on the same folder, by the same command; each takes cells that are free."""
-    command = [sys.executable, *sys.orig_argv[1:]]
+    command = [sys.executable, "-m", "csreft_core", *args.given]
     return [
         subprocess.Popen(command, env={**os.environ, _HELPER: "1"}, stdout=subprocess.DEVNULL)
-        for _ in range(jobs - 1)
+        for _ in range(args.jobs - 1)
     ]
 
 
