@@ -29,6 +29,8 @@ def judge_command(args: argparse.Namespace) -> int:
                                       if n not in _OURS])  # fmt: skip
     if args.comparison is not None:
         arguments = {"comparison": args.comparison} | arguments
+    elif args.view == "methods" and "comparison" not in arguments:
+        raise ConfigError("give the folder of a comparison: judge methods FOLDER")
     try:
         table = validate_call(config=_ANY_TYPE)(make)(**arguments)
     except ValidationError as error:
