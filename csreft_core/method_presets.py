@@ -60,12 +60,12 @@ METHODS: dict[str, Method] = {
         "LobiReFT", _edit(form="lobireft"), "Adds a constant from a subspace of low rank."
     ),
     "red": Method(
-        "RED", _other("red", 2e-2), "Scales and shifts the output of every block, at all tokens."
+        "RED", _other("red", 5e-2), "Scales and shifts the output of every block, at all tokens."
     ),
     "bitfit": Method("BitFit", _other("bitfit", 1e-2), "Trains the biases of the base."),
     "lora": Method("LoRA", _other("lora", 5e-3), "Low-rank changes of every linear layer."),
     "dora": Method("DoRA", _other("dora", 5e-3), "LoRA with the length of each row apart."),
-    "prefix": Method("Prefix tuning", _other("prefix", 2e-2), "Keys and values before the text."),
+    "prefix": Method("Prefix tuning", _other("prefix", 5e-2), "Keys and values before the text."),
     "ia3": Method("IA³", _other("ia3", 2e-2), "Scales keys, values and the feed-forward state."),
     "lora_per_skill": Method(
         "LoRA per skill", _other("lora_per_skill", 5e-3, router=True, size=1),
