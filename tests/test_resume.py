@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csreft_core import adapter, training
+from csreft_core import training
 from csreft_core.cli import main
 from csreft_core.run_folder import Run
 from csreft_core.runs import open_run
