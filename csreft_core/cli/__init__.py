@@ -4,6 +4,7 @@ Exit code 0; 2 with one line on stderr for a user's mistake; 1 when `doctor` fin
 mend. Torch and transformers are imported only by the commands that need them.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Only a bug raises.
     """
+    # On import it warns of a faster kernel that could be had from the Hub, on stderr.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         args = parser().parse_args(argv)
         args.given = sys.argv[1:] if argv is None else [*argv]
