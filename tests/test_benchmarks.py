@@ -57,7 +57,9 @@ def test_batches_are_of_unequal_lengths_and_shuffled_anew():
 def test_the_limit_trains_its_vector_and_nothing_else(monkeypatch):
     data = workload.samples(4, 1000)
     model, made = workload.llama(1000), []
-    monkeypatch.setattr(torch.optim, "AdamW", lambda given, **_: made.extend(given) or torch.optim.SGD(given))
+    monkeypatch.setattr(
+        torch.optim, "AdamW", lambda given, **_: made.extend(given) or torch.optim.SGD(given)
+    )
     step = workload.frozen_limit(model, data)
     batch = workload.padded(data)
     assert (batch.labels[0] != -100).sum() == len(data[0].answer)
