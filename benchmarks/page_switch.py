@@ -24,8 +24,8 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
-    "Model", "Skills", "Train", "Router", "Geometry", "States", "Interference", "Compare", "Runs",
-    "Start",
+    "Model", "Skills", "Train", "Router", "Geometry", "States", "Interference", "Compare",
+    "Methods", "Claims", "Runs", "Start",
 )  # fmt: skip
 # textContent, unlike innerText, makes the browser lay nothing out: to look must cost nothing.
 _DONE = """([before]) => {

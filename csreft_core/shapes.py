@@ -118,7 +118,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
         UnsupportedModelError: blocks that cannot be found.
     """
     with FakeTensorMode():
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(about))
+        model = _built(about)
     text = about.get_text_config()
     blocks, head = find_blocks(model), model.get_output_embeddings()
     linear = [
@@ -150,6 +150,21 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     )
 
 
+def _built(about: PreTrainedConfig) -> PreTrainedModel:
+    """The model in 32 bits: for another format transformers changes torch's default meanwhile.
+
+    That default belongs to the process, so another thread that loads a base would take it up.
+    """
+    return AutoModelForCausalLM.from_config(copy.deepcopy(about), dtype=torch.float32)
+
+
+def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Frozen parameters in another format; `model.to` cannot exchange those of fake tensors."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            module.register_parameter(name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+
+
 def _outputs(linear: nn.Module) -> int:
     """Width of a linear layer's output; GPT-2 stores the matrix the other way round."""
     assert isinstance(linear.weight, Tensor)
@@ -175,8 +190,8 @@ def _kept_by_a_block(
 ) -> BlockBytes:
     """Run the first block on fake tensors of three lengths; the three numbers follow."""
     with FakeTensorMode():
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(about), dtype=dtype)
-        model.eval().requires_grad_(False)
+        model = _built(about)
+        _convert(model.eval(), dtype)
         blocks = find_blocks(model)
         del blocks[1:]
         with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():

@@ -164,6 +164,18 @@ def test_a_shared_tensor_is_counted_once():
     )
 
 
+def test_a_shape_leaves_the_number_format_of_other_threads_alone(monkeypatch):
+    """Torch's default belongs to the process; a load in another thread would take it up."""
+    about, chosen, choose = replace_config(SMALL, dtype=torch.bfloat16), [], torch.set_default_dtype
+    monkeypatch.setattr(
+        torch, "set_default_dtype", lambda dtype: chosen.append(dtype) or choose(dtype)
+    )
+    shape_of_description(about)
+    assert set(chosen) <= {torch.float32}
+    AutoModelForCausalLM.from_config(about)
+    assert torch.bfloat16 in chosen
+
+
 def replace_config(config, **changes):
     return LlamaConfig(**{**config.to_dict(), **changes})
 
