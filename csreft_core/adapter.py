@@ -52,6 +52,24 @@ class AdapterSpec:
 _SPEC = TypeAdapter(AdapterSpec)
 
 
+def router_of(
+    settings: RouterConfig, *, d_model: int, n_subspaces: int, generator: torch.Generator
+) -> Router:
+    """A fresh router as the config says."""
+    return Router(
+        d_model=d_model,
+        n_subspaces=n_subspaces,
+        input=settings.input,
+        hidden=settings.hidden,
+        gate=settings.gate,
+        top_k=settings.top_k,
+        threshold=settings.threshold,
+        temperature=settings.temperature,
+        per_token=settings.granularity == "per_token",
+        generator=generator,
+    )
+
+
 class CSReFT(Tuning):
     """The trainable part: `subspaces[str(layer)]` for each edited layer and a shared `router`.
 
@@ -89,17 +107,8 @@ class CSReFT(Tuning):
         )
         self.router: Router | None = None
         if spec.has_router:
-            self.router = Router(
-                d_model=spec.d_model,
-                n_subspaces=self.n_subspaces,
-                input=r.input,
-                hidden=r.hidden,
-                gate=r.gate,
-                top_k=r.top_k,
-                threshold=r.threshold,
-                temperature=r.temperature,
-                per_token=r.granularity == "per_token",
-                generator=generator,
+            self.router = router_of(
+                r, d_model=spec.d_model, n_subspaces=self.n_subspaces, generator=generator
             )
 
     def at(self, layer: int) -> Subspaces:
@@ -201,22 +210,31 @@ def save_adapter(adapter: CSReFT, path: Path) -> None:
     temporary.replace(path)
 
 
-def load_adapter(path: Path) -> CSReFT:
-    """Read an adapter file; the adapter is in evaluation mode, on the CPU.
+def read_adapter_file(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a safetensors file.
 
     Raises:
-        AdapterError: no such file, damaged, not an adapter, or of a newer schema.
+        AdapterError: no such file, or damaged.
     """
     if not path.is_file():
         raise AdapterError(f"{path}: no such adapter file; train the run to its end, or again")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterError(
             f"{path}: is damaged or not a safetensors file ({error}); copy it again or train again"
         ) from None
+
+
+def load_adapter(path: Path) -> CSReFT:
+    """Read an adapter file; the adapter is in evaluation mode, on the CPU.
+
+    Raises:
+        AdapterError: no such file, damaged, not an adapter, or of a newer schema.
+    """
+    metadata, tensors = read_adapter_file(path)
     spec = _read_spec(path, metadata)
     try:
         adapter = CSReFT(spec, torch.Generator().manual_seed(0))

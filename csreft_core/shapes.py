@@ -118,7 +118,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
         UnsupportedModelError: blocks that cannot be found.
     """
     with FakeTensorMode():
-        model = _built(about)
+        model: Any = _built(about)
     text = about.get_text_config()
     blocks, head = find_blocks(model), model.get_output_embeddings()
     linear = [

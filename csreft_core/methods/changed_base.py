@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
+from csreft_core.adapter import read_adapter_file
 from csreft_core.base_models import Base
 from csreft_core.config import SCHEMA_VERSION, MethodConfig, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
@@ -139,16 +139,7 @@ def read_method_file(path: Path) -> tuple[MethodSpec, dict[str, Tensor]] | None:
     Raises:
         AdapterError: no such file, damaged, or of a newer schema.
     """
-    if not path.is_file():
-        raise AdapterError(f"{path}: no such file; train the run to its end, or again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(
-            f"{path}: is damaged or not a safetensors file ({error}); copy it again or train again"
-        ) from None
+    metadata, tensors = read_adapter_file(path)
     if METHOD_METADATA not in metadata:
         return None
     try:

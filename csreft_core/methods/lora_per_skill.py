@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from csreft_core.adapter import router_of
 from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
 from csreft_core.methods.changed_base import (
@@ -19,7 +20,6 @@ from csreft_core.methods.changed_base import (
     removing,
 )
 from csreft_core.passes import Pass, in_float32
-from csreft_core.router import Router
 
 
 class LoRAPerSkill(ChangedBase):
@@ -55,17 +55,8 @@ class LoRAPerSkill(ChangedBase):
             self.trained[f"{key(name)}/A"] = nn.Parameter(A)
             self.trained[f"{key(name)}/B"] = nn.Parameter(torch.zeros(k, r, n_out))
         if router.gates == "learned" or router.supervision > 0:
-            self.router = Router(
-                d_model=spec.d_model,
-                n_subspaces=k,
-                input=router.input,
-                hidden=router.hidden,
-                gate=router.gate,
-                top_k=router.top_k,
-                threshold=router.threshold,
-                temperature=router.temperature,
-                per_token=router.granularity == "per_token",
-                generator=generator,
+            self.router = router_of(
+                router, d_model=spec.d_model, n_subspaces=k, generator=generator
             )
         self.to(base.device)
 
