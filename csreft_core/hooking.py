@@ -1,10 +1,10 @@
 """Attachments: the only place where a base model is edited or read.
 
 `attach` wraps the `forward` of the base, its embedding, its blocks and its head once. What happens
-there is decided for each call: by the attachment's own
-adapter, or by a `Request` that lives in a context variable, so that many threads can use one base,
-each with its own adapter and gates. Sites are absolute token positions, taken from the attention
-mask and the prompt's length: padding and the key-value cache change nothing.
+there is decided for each call: by the attachment's own adapter, or by a `Request` that lives in a
+context variable, so that many threads can use one base, each with its own adapter and gates.
+Sites are absolute token positions, taken from the attention mask and the prompt's length: padding
+and the key-value cache change nothing.
 """
 
 import inspect
@@ -95,13 +95,12 @@ class Attachment:
         model = base.model
         self._signature = inspect.signature(type(model).forward)
         self._takes_position_ids = "position_ids" in self._signature.parameters
-        self._wrapped_model = Wrapped(model, self._around_model)
         self._wrapped_blocks = [
             Wrapped(block, partial(self._around_block, layer))
             for layer, block in enumerate(base.blocks)
         ]
         self._wrapped = [
-            self._wrapped_model,
+            Wrapped(model, self._around_model),
             *self._wrapped_blocks,
             *(
                 Wrapped(part, partial(self._around_part, part))

@@ -35,10 +35,12 @@ def is_token_wise(
     """Whether the outputs at these sites stay when all other tokens are set to zero.
 
     Args:
-        module: Is tried out once, on the first states that it is asked for.
+        module: Is tried out once, on the first states that can tell.
         part: Its `forward`.
     """
     if module not in _KNOWN:
+        if not 0 < len(sites[0]) < states[..., 0].numel():
+            return False  # with no such token, or no other, every part would pass
         _KNOWN[module] = _tried(part, states, sites)
     return _KNOWN[module]
 
@@ -53,7 +55,7 @@ def _tried(
     if not (isinstance(whole, Tensor) and isinstance(alone, Tensor)) or whole.shape != states.shape:
         return False
     tolerance = _TOLERANCE.get(whole.dtype, 0.0)
-    scale = float(whole[sites].abs().max()) if len(sites[0]) else 0.0
+    scale = float(whole[sites].abs().max())
     return torch.allclose(whole[sites], alone[sites], rtol=0, atol=tolerance * scale)
 
 

@@ -39,6 +39,16 @@ def test_a_linear_layer_takes_tokens_alone_and_a_mixing_one_does_not():
     assert candidates(nn.ModuleList([alone, norm, mixing])) == [alone, mixing]
 
 
+def test_states_that_cannot_tell_decide_nothing():
+    states, mixing = torch.randn(1, 2, 8), Mixes()
+    none, every = (torch.zeros(0, dtype=torch.long),) * 2, (torch.tensor([0, 0]), torch.arange(2))
+    for sites in (none, every):
+        assert not is_token_wise(mixing, mixing, states, sites)
+    alone = nn.Linear(8, 8)
+    assert not is_token_wise(alone, alone, states, every)
+    assert is_token_wise(alone, alone, torch.randn(2, 4, 8), SITES)
+
+
 def test_output_and_gradient_at_the_sites_are_those_of_the_whole():
     part, states = nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.randn(2, 4, 8)
     x, y = states.clone().requires_grad_(), states.clone().requires_grad_()
