@@ -146,9 +146,7 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
         "--set", action="append", default=[], metavar="name=value",
         help="another argument of the table, such as layer=1; may be repeated",
     )  # fmt: skip
-    form = inspect.add_mutually_exclusive_group()
-    _add_json(form, "print rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+    _add_form(inspect)
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
@@ -194,9 +192,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         choices=("cells", "scores", "interference", "sequential", "conflict"),
         help="cells (default), scores, interference, sequential or conflict",
     )  # fmt: skip
-    form = compare.add_mutually_exclusive_group()
-    _add_json(form, "print rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+    _add_form(compare)
 
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
@@ -210,9 +206,7 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
         "--set", action="append", default=[], metavar="name=value",
         help="an argument of the table, such as rank=2; may be repeated",
     )  # fmt: skip
-    form = judge.add_mutually_exclusive_group()
-    _add_json(form, "print rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+    _add_form(judge)
 
 
 def _add_memory(commands: argparse._SubParsersAction) -> None:
@@ -233,9 +227,7 @@ def _add_skills(commands: argparse._SubParsersAction) -> None:
         "--set", action="append", default=[], metavar="path=value",
         help="one setting of the training, such as base.path=my_base; may be repeated",
     )  # fmt: skip
-    form = check.add_mutually_exclusive_group()
-    _add_json(form, "print rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print rows as CSV")
+    _add_form(check)
     published = _add(
         commands, "skills-from-preset", _skills_from_preset,
         "Write a data set of the papers as a skill set; needs the library datasets.",
@@ -291,6 +283,12 @@ def _add_rows(command: _Parser) -> None:
         help="train, validation, test_items, test_paraphrases, test_both, test_two_skills, "
         "test (the first three tests) or all; default: test",
     )
+
+
+def _add_form(command: argparse.ArgumentParser) -> None:
+    form = command.add_mutually_exclusive_group()
+    _add_json(form, "print rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print rows as CSV")
 
 
 def _add_json(command: argparse._ActionsContainer, text: str) -> None:

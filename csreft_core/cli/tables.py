@@ -1,0 +1,56 @@
+"""Tables of `csreft_core.analysis`, called with what was written on the command line."""
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pandas as pd
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from csreft_core.errors import ConfigError
+
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # a subject is no plain value
+
+
+def table_function(view: str, table: str | None) -> Callable[..., pd.DataFrame]:
+    """The function that makes a view's table; its first one if none is named.
+
+    Raises:
+        ConfigError: the view has no such table.
+    """
+    module = import_module(f"csreft_core.analysis.{view}")
+    name = table or module.TABLES[0]
+    if name not in module.TABLES:
+        raise ConfigError(
+            f"view {view!r} has no table {name!r}; choose one of {', '.join(module.TABLES)}"
+        )
+    return getattr(module, f"{name}_table")
+
+
+def assigned(text: str) -> tuple[str, Any]:
+    """Name and value of `name=value`; a value that is no JSON is a text.
+
+    Raises:
+        ConfigError: no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set expects name=value, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def made(make: Callable[..., pd.DataFrame], *positional: Any, **arguments: Any) -> pd.DataFrame:
+    """The table, if its arguments have the types that it asks for.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    try:
+        return validate_call(config=_ANY_TYPE)(make)(*positional, **arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
