@@ -1,18 +1,20 @@
 """Attachments: the only place where a base model is edited or read.
 
-`attach` wraps the `forward` of the base, its embedding, its blocks and its head once. What happens
-there is decided for each call: by the attachment's own adapter, or by a `Request` that lives in a
-context variable, so that many threads can use one base, each with its own adapter and gates.
+`attach` wraps the `forward` of the base; a block, the embedding or the head is wrapped when a call
+first needs it. What happens there is decided for each call: by the attachment's own adapter, or by
+a `Request` that lives in a context variable, so that many threads can use one base, each with its
+own adapter and gates.
 Sites are absolute token positions, taken from the attention mask and the prompt's length: padding
 and the key-value cache change nothing.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -34,7 +36,7 @@ from csreft_core.passes import (
 )
 from csreft_core.positions import token_index
 from csreft_core.token_wise import at_sites, candidates, is_token_wise
-from csreft_core.wrapped_forwards import Forward, Wrapped, recomputed, replaced
+from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced
 
 EMBEDDING = -1
 
@@ -91,29 +93,42 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._blocks_give_tuples = False
-        model = base.model
-        self._signature = inspect.signature(type(model).forward)
-        self._takes_position_ids = "position_ids" in self._signature.parameters
-        self._wrapped_blocks = [
-            Wrapped(block, partial(self._around_block, layer))
-            for layer, block in enumerate(base.blocks)
-        ]
-        self._wrapped = [
-            Wrapped(model, self._around_model),
-            *self._wrapped_blocks,
-            *(
-                Wrapped(part, partial(self._around_part, part))
-                for part in candidates(base.blocks[-1])
-            ),
-            Wrapped(model.get_input_embeddings(), self._around_embedding),
-        ]
+        self._blocks_give_tuples: bool | None = None
+        self._takes_position_ids = "position_ids" in _signature(type(base.model)).parameters
+        self._wrapped: dict[nn.Module, Wrapped] = {}
+        self._wrapping = Lock()
+        self._wrap(base.model, self._around_model)
+        self._shadow_methods(adapter)
+
+    def _wrap(self, module: nn.Module, around: Around) -> Wrapped:
+        with self._wrapping:
+            if module not in self._wrapped:
+                self._wrapped[module] = Wrapped(module, around)
+            return self._wrapped[module]
+
+    def _block(self, layer: int) -> Wrapped:
+        return self._wrap(self.base.blocks[layer], partial(self._around_block, layer))
+
+    def _wrap_what_is_needed(self, this: Pass) -> None:
+        """An answer of a small model is 1 % slower with six blocks wrapped for nothing."""
+        model, adapter = self.base.model, this.request.adapter
+        layers = set(this.request.capture)
+        if adapter is not None:
+            layers |= {*adapter.layers, adapter.spec.router.layer}
+        for layer in layers:
+            if layer == EMBEDDING:
+                self._wrap(model.get_input_embeddings(), self._around_embedding)
+            else:
+                self._block(layer)
+        if this.logits_at is None:
+            return
+        for part in candidates(self.base.blocks[-1]):
+            self._wrap(part, partial(self._around_part, part))
         head = model.get_output_embeddings()
         if head is not None:
-            self._wrapped.append(Wrapped(head, self._around_head))
-        self._wrap(adapter)
+            self._wrap(head, self._around_head)
 
-    def _wrap(self, adapter: CSReFT | None) -> None:
+    def _shadow_methods(self, adapter: CSReFT | None) -> None:
         """Note where the prompt of `generate` ends; let `.eval()` and `.train()` reach the adapter.
 
         Instance attributes shadow the class's methods until `detach`.
@@ -140,9 +155,10 @@ class Attachment:
 
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
-        for wrapped in reversed(self._wrapped):
-            wrapped.restore()
-        self._wrapped = []
+        with self._wrapping:
+            for wrapped in self._wrapped.values():
+                wrapped.restore()
+            self._wrapped = {}
         self.base.model.__dict__.pop("generate", None)
         self.base.model.__dict__.pop("train", None)
         self._recompute = None
@@ -167,29 +183,41 @@ class Attachment:
 
         For everyone who uses the base meanwhile; so it is for training only.
         """
-        lower = range(max(states) + 1)
-        stand_ins = {layer: self._stand_in(states.get(layer)) for layer in lower}
-        return replaced(self._wrapped_blocks, stand_ins)
+        return self._stand_in({layer: states.get(layer) for layer in range(max(states) + 1)})
 
     def up_to(self, layer: int) -> AbstractContextManager[None]:
         """The base skips its blocks above a layer; its logits mean nothing."""
-        upper = range(layer + 1, self.base.n_layers)
-        return replaced(self._wrapped_blocks, dict.fromkeys(upper, self._stand_in(None)))
+        return self._stand_in(dict.fromkeys(range(layer + 1, self.base.n_layers)))
 
     def checkpointing(self, above: int) -> AbstractContextManager[None]:
         """Blocks above a layer run again in the backward pass; only their input is stored.
 
         Our edits stand around what is repeated, so gates and positions are decided once.
         """
-        return recomputed(self._wrapped_blocks, above)
+        return recomputed([self._block(layer) for layer in range(above + 1, self.base.n_layers)])
 
-    def _stand_in(self, output: Tensor | None) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            given = args[0] if args else kwargs["hidden_states"]
-            hidden = given if output is None else output
-            return (hidden,) if self._blocks_give_tuples else hidden
+    def _stand_in(self, outputs: dict[int, Tensor | None]) -> AbstractContextManager[None]:
+        """These blocks do not run; each gives its output, or what it gets if that is None."""
 
-        return forward
+        def stand_in(block: Wrapped, output: Tensor | None) -> Forward:
+            inner = block.inner
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                given = args[0] if args else kwargs["hidden_states"]
+                hidden = given if output is None else output
+                return (hidden,) if self._gives_tuples(inner, args, kwargs) else hidden
+
+            return forward
+
+        blocks = {self._block(layer): output for layer, output in outputs.items()}
+        return replaced({block: stand_in(block, output) for block, output in blocks.items()})
+
+    def _gives_tuples(self, block: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the base's blocks do, from what was seen of them or else from one trial."""
+        if self._blocks_give_tuples is None:
+            with torch.no_grad():
+                self._blocks_give_tuples = isinstance(block(*args, **kwargs), tuple)
+        return self._blocks_give_tuples
 
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
@@ -263,6 +291,7 @@ class Attachment:
         if self._lacks_places(inputs):
             kwargs["position_ids"] = this.index.clamp(min=0)
         this.logits_at = logits_at
+        self._wrap_what_is_needed(this)
         self._pass.set(this)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
             # A checkpointed block is recomputed in autograd's thread, where the context is empty.
@@ -279,7 +308,7 @@ class Attachment:
         """The arguments of a forward by name."""
         if not args:
             return kwargs
-        inputs = self._signature.bind_partial(None, *args, **kwargs).arguments
+        inputs = _signature(type(self.base.model)).bind_partial(None, *args, **kwargs).arguments
         return {**inputs, **inputs.pop("kwargs", {})}
 
     def _new_pass(
@@ -428,6 +457,11 @@ def attach(
     `.detach()`, the base is as before.
     """
     return Attachment(base, adapter, gates, autocast=autocast)
+
+
+@lru_cache
+def _signature(model: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(model.forward)
 
 
 def _prompt_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

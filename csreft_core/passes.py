@@ -54,18 +54,16 @@ class Pass:
     head_picked: bool = False
     repeats: bool = False
     prepared: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    _sites: list[tuple[Tensor, Tensor]] | None = None
+    _sites: list[Tensor] | None = None
 
-    def sites(self) -> list[tuple[Tensor, Tensor]]:
-        """Rows and columns of the edited tokens, for each group of an untied edit."""
+    def sites(self) -> list[Int[Tensor, " site"]]:
+        """The edited tokens, row by row counted, for each group of an untied edit."""
         if self._sites is None:
             assert self.request.adapter is not None
             positions = self.request.adapter.positions
-            groups = positions.groups(self.index, self.prompt_length)
+            groups = positions.groups(self.index, self.prompt_length).flatten()
             self._sites = [
-                (rows, columns)
-                for group in range(positions.n_groups)
-                for rows, columns in [torch.nonzero(groups == group, as_tuple=True)]
+                torch.nonzero(groups == group).squeeze(1) for group in range(positions.n_groups)
             ]
         return self._sites
 
@@ -134,21 +132,22 @@ def _edit_sites(this: Pass, layer: int, subspaces: Subspaces, hidden: Tensor) ->
     """States of the sites go to the adapter's device and back; blocks may lie on several GPUs."""
     home = subspaces.raw.device
     assert this.gates is not None, "the router reads above the first edited layer"
-    for group, (rows, columns) in enumerate(this.sites()):
-        if len(rows) == 0:
+    if not any(map(len, this.sites())):
+        return hidden
+    shape, gates_of_tokens = hidden.shape, this.token_gates().flatten(0, 1)
+    hidden = hidden.flatten(0, 1)
+    for group, sites in enumerate(this.sites()):
+        if len(sites) == 0:
             continue
-        if len(rows) == this.index.numel():  # all, and in their order: nothing is picked
-            h, gates = hidden.flatten(0, 1), this.token_gates().flatten(0, 1)
+        if len(sites) == len(hidden):  # all, and in their order: nothing is picked
             if this.repeats and hidden.device == home:
-                this.prepared[layer] = _every_token(subspaces.at_gates(gates, group))
-            return (h + subspaces(h.to(home), gates, group).to(h)).view_as(hidden)
-        at_home = rows.to(home), columns.to(home)
-        gates = this.gates[at_home[0]] if this.gates.ndim == 2 else this.gates[at_home]
-        sites = rows.to(hidden.device), columns.to(hidden.device)
-        h = hidden[sites]
-        edited = h + subspaces(h.to(home), gates, group).to(h)
-        hidden = hidden.index_put(sites, edited)
-    return hidden
+                this.prepared[layer] = _every_token(subspaces.at_gates(gates_of_tokens, group))
+            hidden = hidden + subspaces(hidden.to(home), gates_of_tokens, group).to(hidden)
+            continue
+        here, at_home = sites.to(hidden.device), sites.to(home)
+        h, gates = hidden.index_select(0, here), gates_of_tokens.index_select(0, at_home)
+        hidden = hidden.index_add(0, here, subspaces(h.to(home), gates, group).to(h))
+    return hidden.view(shape)
 
 
 def _every_token(delta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -56,28 +56,24 @@ class Wrapped:
 
 
 @contextmanager
-def replaced(blocks: Sequence[Wrapped], forwards: Mapping[int, Forward]) -> Iterator[None]:
-    """Inside the `with`, these functions stand for the `forward` of these blocks."""
-    before = {layer: blocks[layer].inner for layer in forwards}
+def replaced(forwards: Mapping[Wrapped, Forward]) -> Iterator[None]:
+    """Inside the `with`, these functions stand for the `forward` of these modules."""
+    before = {wrapped: wrapped.inner for wrapped in forwards}
     try:
-        for layer, forward in forwards.items():
-            blocks[layer].inner = forward
+        for wrapped, forward in forwards.items():
+            wrapped.inner = forward
         yield
     finally:
-        for layer, forward in before.items():
-            blocks[layer].inner = forward
+        for wrapped, forward in before.items():
+            wrapped.inner = forward
 
 
-def recomputed(blocks: Sequence[Wrapped], above: int) -> AbstractContextManager[None]:
-    """Inside the `with`, blocks above a layer keep their input alone for the backward pass.
+def recomputed(blocks: Sequence[Wrapped]) -> AbstractContextManager[None]:
+    """Inside the `with`, these blocks keep their input alone for the backward pass.
 
     There they run a second time (Chen et al. 2016, arXiv 1604.06174). Only the block itself does,
     not what is wrapped around it. The backward pass may come after the `with`.
     """
     return replaced(
-        blocks,
-        {
-            layer: partial(checkpoint, blocks[layer].inner, use_reentrant=False)
-            for layer in range(above + 1, len(blocks))
-        },
+        {block: partial(checkpoint, block.inner, use_reentrant=False) for block in blocks}
     )

@@ -1,6 +1,8 @@
 """Attaching and detaching, other people's hooks, and threads."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import (
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import attach, request
+from csreft_core.wrapped_forwards import Wrapped
 from tests.families import (
     build,
     edited,
@@ -48,6 +51,23 @@ def test_detach_restores_the_base(base):
     assert forwards_of(base.model) == forwards
     assert set(vars(base.model)) == attributes
     assert torch.equal(logits(base, inputs), bare)
+
+
+def test_only_what_a_request_needs_is_wrapped(base):
+    inputs, adapter = padded(tokens(6, 4)), make_adapter(base, layers=(1,))
+    embedding, last = "model.embed_tokens", f"model.layers.{base.n_layers - 1}"
+    before = set(forwards_of(base.model))
+    with attach(base) as attachment:
+        wrapped = lambda: set(forwards_of(base.model)) - before  # noqa: E731
+        assert wrapped() == {""}
+        attachment.forward(request(adapter), **inputs)
+        assert wrapped() == {"", embedding, "model.layers.1"}
+        attachment.forward(request(adapter, capture=(0,)), **inputs)
+        assert wrapped() == {"", embedding, "model.layers.1", "model.layers.0"}
+        attachment.logits(request(adapter), (torch.tensor([0]), torch.tensor([-1])), **inputs)
+        parts = {f"{last}.self_attn", f"{last}.mlp", "lm_head"}
+        assert wrapped() == {"", embedding, "model.layers.1", "model.layers.0", *parts}
+    assert set(forwards_of(base.model)) == before
 
 
 def test_detach_after_an_exception(base):
@@ -161,6 +181,21 @@ def test_a_thread_without_context_raises_instead_of_giving_the_base(base):
             in_thread(lambda: logits(base, inputs))
         context = copy_context()
         assert torch.equal(in_thread(lambda: context.run(logits, base, inputs)), expected)
+
+
+def test_threads_that_need_a_block_first_wrap_it_once(base, monkeypatch):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    expected = edited(base, adapter, inputs)
+
+    class Slow(Wrapped):
+        def __init__(self, *args):
+            time.sleep(0.05)
+            super().__init__(*args)
+
+    monkeypatch.setattr("csreft_core.hooking.Wrapped", Slow)
+    with attach(base, adapter), ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: logits(base, inputs), range(4)))
+    assert all(torch.equal(one, expected) for one in found)
 
 
 def test_streaming_in_a_plain_thread(base):

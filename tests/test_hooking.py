@@ -1,5 +1,7 @@
 """Hooks: the edit is at the right tokens of every family, and nothing else changes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -120,23 +122,41 @@ class _Unpacked(nn.Module):
             return getattr(super().__getattr__("inner").block, name)
 
     def forward(self, *args, **kwargs):
-        hidden, kept = self.inner(*args, **kwargs)
-        assert kept == "kept"
+        hidden, *kept = self.inner(*args, **kwargs)
+        assert kept in (["kept"], [])
         return hidden
+
+
+def of_tuples(base):
+    """The same base, whose blocks give tuples."""
+    tuples = nn.ModuleList([_TupleBlock(block) for block in base.model.model.layers])
+    base.model.model.layers = nn.ModuleList([_Unpacked(block) for block in tuples])
+    return replace(base, blocks=tuples)
 
 
 def test_blocks_that_return_tuples_are_edited_alike(base):
     inputs, adapter = padded(tokens(6, 3)), make_adapter(base, layers=(0, 2))
     expected = edited(base, adapter, inputs)
-    model = base.model
-    tuples = nn.ModuleList([_TupleBlock(block) for block in model.model.layers])
-    wrapped = nn.ModuleList([_Unpacked(block) for block in tuples])
-    model.model.layers = wrapped
-    from dataclasses import replace
-
-    ours = replace(base, blocks=tuples)
+    ours = of_tuples(base)
     assert torch.equal(edited(ours, adapter, inputs), expected)
     assert not torch.equal(logits(ours, inputs), expected)
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_known_states_stand_for_blocks_before_any_block_has_run(base, tuples):
+    inputs = padded(tokens(6, 3))
+    ours = of_tuples(base) if tuples else base
+    with attach(ours) as attachment:
+        expected, this = attachment.forward(Request(None, capture=(1,)), **inputs)
+    states, other = this.states[1][0], torch.zeros(this.states[1][0].shape)
+    for given, same in ((states, True), (other, False)):
+        with attach(ours) as attachment, attachment.from_states({1: given}):
+            output, _ = attachment.forward(Request(None), **inputs)
+        assert torch.equal(output.logits, expected.logits) == same
+    with attach(ours) as attachment, attachment.up_to(-1):
+        output, _ = attachment.forward(Request(None), **inputs)
+    embedded = base.model.model.embed_tokens(inputs["input_ids"])
+    assert torch.equal(output.logits, base.model.lm_head(base.model.model.norm(embedded)))
 
 
 @pytest.mark.parametrize("positions", ["all", "all_prompt", "f2", "l1", "f2+l2"])
