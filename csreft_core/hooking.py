@@ -8,12 +8,10 @@ Sites are absolute token positions, taken from the attention mask and the prompt
 and the key-value cache change nothing.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -23,44 +21,12 @@ from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
-from csreft_core.errors import ConfigError
-from csreft_core.passes import (
-    Pass,
-    Request,
-    edit,
-    for_rows,
-    in_float32,
-    plain_pass,
-    real_tokens,
-    request,
-)
-from csreft_core.positions import token_index
+from csreft_core.calls import Generation, lacks_places, named_inputs, new_pass, prompt_width
+from csreft_core.passes import Pass, Request, decide_gates, edit, request
 from csreft_core.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced
 
 EMBEDDING = -1
-
-
-@dataclass
-class _Generation:
-    """One call of `generate`: its prompt is what the first forward sees.
-
-    Steps on the key-value cache are alike: they edit every token that they see, or none. So the
-    `step` of the first is used again.
-    """
-
-    width: int
-    pass_to: list[Pass] | None = None
-    prompt_length: Tensor | None = None
-    gates: Tensor | None = None
-    step: Pass | None = None
-
-    def same_step(self, current: Request, inputs: dict[str, Any]) -> Pass | None:
-        """The pass of an earlier step on the cache that asks for the same, or None."""
-        step, tokens = self.step, inputs.get("input_ids")
-        if step is None or tokens is None or step.request is not current:
-            return None
-        return step if tokens.shape == step.index.shape else None
 
 
 class Attachment:
@@ -89,12 +55,11 @@ class Attachment:
         # Instance-level, so that two bases in one thread do not see each other's calls.
         self._request: ContextVar[Request] = ContextVar("csreft_request")
         self._pass: ContextVar[Pass | None] = ContextVar("csreft_pass", default=None)
-        self._generation: ContextVar[_Generation | None] = ContextVar(
+        self._generation: ContextVar[Generation | None] = ContextVar(
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
         self._blocks_give_tuples: bool | None = None
-        self._takes_position_ids = "position_ids" in _signature(type(base.model)).parameters
         self._wrapped: dict[nn.Module, Wrapped] = {}
         self._wrapping = Lock()
         self._wrap(base.model, self._around_model)
@@ -139,7 +104,7 @@ class Attachment:
 
         def generate_and_note(*args: Any, **kwargs: Any) -> Any:
             kept = kwargs.pop("pass_to", None)
-            token = self._generation.set(_Generation(_prompt_width(args, kwargs), kept))
+            token = self._generation.set(Generation(prompt_width(args, kwargs), kept))
             try:
                 return generate(*args, **kwargs)  # pyright: ignore[reportCallIssue]
             finally:
@@ -274,7 +239,7 @@ class Attachment:
         current = self._request.get(self.default)
         if generation is not None and current is not None:
             step = generation.same_step(current, kwargs)
-            if step is not None and not self._lacks_places(kwargs):
+            if step is not None and not lacks_places(self.base.model, kwargs):
                 self._pass.set(step)
                 return
         kept = kwargs.pop("pass_to", None)
@@ -286,9 +251,11 @@ class Attachment:
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
                 "threads through contextvars.copy_context().run"
             )
-        inputs = self._named(args, kwargs)
-        this = self._new_pass(current, inputs, prompt_mask)
-        if self._lacks_places(inputs):
+        inputs = named_inputs(self.base.model, args, kwargs)
+        this = new_pass(current, inputs, prompt_mask, generation)
+        if self._autocasts():  # which would take the products of a prepared edit out of float32
+            this.repeats = False
+        if lacks_places(self.base.model, inputs):
             kwargs["position_ids"] = this.index.clamp(min=0)
         this.logits_at = logits_at
         self._wrap_what_is_needed(this)
@@ -300,53 +267,6 @@ class Attachment:
             kept.append(this)
         if isinstance(inputs.get("inputs_embeds"), Tensor):
             self._route(this, EMBEDDING, inputs["inputs_embeds"])
-
-    def _lacks_places(self, inputs: dict[str, Any]) -> bool:
-        return self._takes_position_ids and inputs.get("position_ids") is None
-
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a forward by name."""
-        if not args:
-            return kwargs
-        inputs = _signature(type(self.base.model)).bind_partial(None, *args, **kwargs).arguments
-        return {**inputs, **inputs.pop("kwargs", {})}
-
-    def _new_pass(
-        self, current: Request, inputs: dict[str, Any], prompt_mask: Tensor | None
-    ) -> Pass:
-        tokens = inputs.get("input_ids")
-        tokens = inputs.get("inputs_embeds") if tokens is None else tokens
-        assert isinstance(tokens, Tensor), "the base was called without input_ids or inputs_embeds"
-        rows, width = tokens.shape[:2]
-        mask = real_tokens(inputs, rows, width, tokens.device)
-        index = token_index(mask)[:, -width:]
-        generation = self._generation.get()
-        if generation is None:
-            return plain_pass(current, mask, index, prompt_mask)
-        if generation.prompt_length is None:
-            if width != generation.width:
-                raise ConfigError(
-                    f"generate sent {width} of {generation.width} prompt tokens at once; prefill "
-                    "in chunks is not supported, leave prefill_chunk_size unset"
-                )
-            generation.prompt_length = mask.sum(1)
-        length = generation.prompt_length
-        this = Pass(
-            request=current,
-            index=index,
-            prompt_mask=(index >= 0) & (index < length.unsqueeze(1)),
-            prompt_length=length,
-        )
-        adapter = current.adapter
-        if generation.gates is not None and adapter is not None:
-            whole = mask.shape[1] == width
-            if not (whole and adapter.spec.router.granularity == "per_token"):
-                this.gates = generation.gates
-            this.skip = not (whole or adapter.positions.generated)
-            generation.step = None if whole else this
-            # Autocast would take the products of a prepared edit out of float32.
-            this.repeats = not (whole or torch.is_grad_enabled() or self._autocasts())
-        return this
 
     def current_pass(self) -> Pass:
         """The pass that runs now in this context, for what else is put into the base.
@@ -418,29 +338,8 @@ class Attachment:
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
-        """Decide the gates of this pass, at the place where the router reads."""
-        adapter = this.request.adapter
-        if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
-            return
-        given = this.request.setting.given(len(hidden), this.request.labels)
-        router, home = adapter.router, next(adapter.parameters()).device
-        if given is not None:
-            this.gates = for_rows(given.to(home, torch.float32), len(hidden))
-        elif router is None:
-            raise ConfigError(
-                "this adapter has no router, so its gates cannot be learned; use the gate setting "
-                "'uniform', 'oracle', 'only:<skill>' or a vector"
-            )
-        if router is not None:
-            with in_float32(hidden.device):
-                logits = router(router.features(hidden.to(home), this.prompt_mask.to(home)))
-                this.logits = logits
-                if given is None:
-                    this.gates = router.gates(logits)
-                    if this.request.setting.kind == "hard":
-                        this.gates = router.binary(this.gates)
         generation = self._generation.get()
-        if generation is not None:
+        if decide_gates(this, layer, hidden) and generation is not None:
             generation.gates = this.prompt_gates()
 
 
@@ -457,16 +356,3 @@ def attach(
     `.detach()`, the base is as before.
     """
     return Attachment(base, adapter, gates, autocast=autocast)
-
-
-@lru_cache
-def _signature(model: type[nn.Module]) -> inspect.Signature:
-    return inspect.signature(model.forward)
-
-
-def _prompt_width(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    named = [kwargs.get(name) for name in ("inputs_embeds", "inputs", "input_ids")]
-    for value in (*args[:1], *named):
-        if isinstance(value, Tensor):
-            return value.shape[1]
-    return 1

@@ -115,6 +115,35 @@ def request(
     return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)
 
 
+def decide_gates(this: Pass, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> bool:
+    """Decide the gates at the place where the router reads; False elsewhere, and if they are known.
+
+    Raises:
+        ConfigError: learned gates without a router, or gates for another number of prompts.
+    """
+    adapter = this.request.adapter
+    if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
+        return False
+    given = this.request.setting.given(len(hidden), this.request.labels)
+    router, home = adapter.router, next(adapter.parameters()).device
+    if given is not None:
+        this.gates = for_rows(given.to(home, torch.float32), len(hidden))
+    elif router is None:
+        raise ConfigError(
+            "this adapter has no router, so its gates cannot be learned; use the gate setting "
+            "'uniform', 'oracle', 'only:<skill>' or a vector"
+        )
+    if router is not None:
+        with in_float32(hidden.device):
+            logits = router(router.features(hidden.to(home), this.prompt_mask.to(home)))
+            this.logits = logits
+            if given is None:
+                this.gates = router.gates(logits)
+                if this.request.setting.kind == "hard":
+                    this.gates = router.binary(this.gates)
+    return True
+
+
 def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
     """The hidden states with their sites edited; the very same tensor where nothing is."""
     prepared = this.prepared.get(layer)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from csreft_core import hooking
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import Attachment, attach, request
+from csreft_core.hooking import attach, request
 from csreft_core.subspaces import Subspaces
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
@@ -159,9 +160,9 @@ def test_four_dimensional_mask_is_refused(base):
 @pytest.mark.parametrize("positions", ["all", "all_prompt"])
 def test_steps_on_the_cache_share_one_pass(base, positions, monkeypatch):
     made = []
-    true_pass = Attachment._new_pass
+    true_pass = hooking.new_pass
     monkeypatch.setattr(
-        Attachment, "_new_pass", lambda *args: made.append(true_pass(*args)) or made[-1]
+        hooking, "new_pass", lambda *args: made.append(true_pass(*args)) or made[-1]
     )
     inputs = padded(tokens(6, 4))
     with attach(base, make_adapter(base, positions=positions)):
