@@ -214,8 +214,8 @@ def list_comparisons(root: Path) -> list[Comparison]:
 
 
 def shipped_comparisons() -> list[Comparison]:
-    """Those that come with the program."""
-    return list_comparisons(_SHIPPED)
+    """Those that come with the program, the main one first."""
+    return sorted(list_comparisons(_SHIPPED), key=lambda found: found.name != "main")
 
 
 def label_name(label: str) -> str:

@@ -1,5 +1,7 @@
 """Where a base runs and how much memory is free there."""
 
+import platform
+
 import psutil
 import torch
 
@@ -28,6 +30,15 @@ def resolve_device(device: str) -> torch.device:
             f"{'s' * (n_gpus > 1)}; use 'auto' or 'cpu'"
         )
     return chosen
+
+
+def machine(device: torch.device) -> str:
+    """What a measurement ran on, without a name that belongs to somebody."""
+    n = torch.get_num_threads()
+    where = f"{platform.system()} {platform.machine()}, {n} CPU thread{'s' * (n > 1)}"
+    if device.type == "cuda":
+        return f"{where}, {torch.cuda.get_device_name(device)}"
+    return where
 
 
 def compute_type(config: BaseConfig) -> torch.dtype:

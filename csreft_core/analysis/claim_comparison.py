@@ -16,6 +16,7 @@ OWN = "csreft"
 PAIRS = {
     "C1.loreft": (OWN, "loreft"),
     "C1.lora": (OWN, "lora"),
+    "C1.harm": (OWN, OWN),
     "C2.olora": (OWN, "olora"),
     "C2.none": ("joint", "none"),
     "C3.loreft": (OWN, "loreft"),
@@ -26,8 +27,9 @@ PAIRS = {
 """Condition -> the method that is judged and its control; labels of `comparison_presets`."""
 
 _INDEX, _FORGOTTEN, _BOTH, _LOSS = "interference_index", "forgetting", "exact_match", "loss"
+_HARM = "change"
 _MEASURES = {
-    "C1.loreft": _INDEX, "C1.lora": _INDEX, "C2.olora": _INDEX, "C2.none": _INDEX,
+    "C1.loreft": _INDEX, "C1.lora": _INDEX, "C1.harm": _HARM, "C2.olora": _INDEX, "C2.none": _INDEX,
     "C3.loreft": _BOTH, "C7.kept": _FORGOTTEN, "C7.loreft": _FORGOTTEN, "R2.all": _LOSS,
 }  # fmt: skip
 
@@ -40,31 +42,43 @@ def comparison_measurements(comparisons: Sequence[MethodTables]) -> list[Measure
     rows = []
     for condition, (own, control) in PAIRS.items():
         for tables in comparisons:
-            values, n = _values(tables, _MEASURES[condition], own, control)
+            table, n = _by_seed(tables, _MEASURES[condition])
+            values, level = _against(table, _MEASURES[condition], own, control)
             if values:
-                source = {"source": f"comparison {tables.name}"}
-                rows.append(_measured(condition, values, n) | source)
+                told = {"control_value": level, "source": source_of(tables.name)}
+                rows.append(_measured(condition, values, n) | told)
                 break
     return rows
 
 
-def _values(
-    tables: MethodTables, measure: str, own: str, control: str
-) -> tuple[Sequence[float], int]:
-    """Own minus control for each seed, or own alone; and the fewest prompts behind a cell."""
-    done = tables.cells[tables.cells["state"] == "finished"]
-    if measure == _BOTH:
-        scores = tables.scores[tables.scores["split"] == TWO_SKILLS]
-    else:
-        scores = tables.scores[tables.scores["split"].isin(SINGLE_TESTS)]
+def source_of(comparison: str) -> str:
+    """How a measurement names the comparison that it comes from."""
+    return f"comparison {comparison}"
+
+
+def _by_seed(tables: MethodTables, measure: str) -> tuple[pd.DataFrame, int]:
+    """The measure of each method and seed, and the fewest prompts behind a number."""
     if measure in (_INDEX, _FORGOTTEN):
-        table, n = done, _fewest(tables.interference)
+        done = tables.cells[tables.cells["state"] == "finished"]
+        return done, _fewest(tables.interference)
+    if measure == _HARM:
+        found = tables.interference
+        found = found[found["trained"] != found["evaluated"]]
     else:
-        table = scores.groupby(["method", "seed"], as_index=False)[[measure]].mean()
-        n = _fewest(scores)
+        splits = (TWO_SKILLS,) if measure == _BOTH else SINGLE_TESTS
+        found = tables.scores[tables.scores["split"].isin(splits)]
+    means = found.groupby(["method", "seed"], as_index=False)[[measure]].mean()
+    return means, _fewest(found)
+
+
+def _against(
+    table: pd.DataFrame, measure: str, own: str, control: str
+) -> tuple[Sequence[float], float]:
+    """Own minus control for each seed and the mean of the control; or own alone and NaN."""
+    values = {name: table.loc[table["method"] == name, measure].dropna() for name in (own, control)}
     if own == control:
-        return done.loc[done["method"] == own, measure].dropna().tolist(), n
-    return paired_differences(table, measure, own, control), n
+        return values[own].tolist(), float("nan")
+    return paired_differences(table, measure, own, control), float(values[control].mean())
 
 
 def _fewest(table: pd.DataFrame) -> int:
@@ -75,6 +89,5 @@ def _measured(condition: str, values: Sequence[float], n: int) -> Measurement:
     interval = seed_mean(values)
     return {
         "condition": condition, "value": interval.value, "low": interval.low,
-        "high": interval.high, "control_value": float("nan"), "n": n, "seeds": len(values),
-        "over": "seeds",
+        "high": interval.high, "n": n, "seeds": len(values), "over": "seeds",
     }  # fmt: skip

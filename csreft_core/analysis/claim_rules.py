@@ -130,12 +130,14 @@ CLAIMS = (
 )  # fmt: skip
 """C1 to C7 are those of CS-ReFT, R1 to R4 those of ReFT that this project can look at."""
 
-_SHARED, _LORA, _OLORA = "LoReFT (shared), same total rank", "LoRA", "O-LoRA"
+_SHARED, _LORA, _OLORA = "LoReFT (shared)", "LoRA", "O-LoRA"
 _INDEX = "interference index of CS-ReFT minus that of the control, by seed"
 
 CONDITIONS = (
     Condition("C1.loreft", _INDEX, _SHARED, "below", 0.0, ""),
     Condition("C1.lora", _INDEX, _LORA, "below", 0.0, ""),
+    Condition("C1.harm", "loss of the other skills after training on one alone, minus before",
+              "none: 0 is no harm", "below", LITTLE, "nats a token"),
     Condition("C2.olora", _INDEX, _OLORA, "below", 0.0, ""),
     Condition("C2.none", _INDEX, "CS-ReFT without constraint", "below", 0.0, ""),
     Condition("C3.gain", "gain of both right gates over the better one alone, two-skill prompts",
@@ -183,7 +185,7 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
     Args:
         measurements: At most one row for each condition: condition (its name), value, low and high
             (95 % interval; equal for exact arithmetic, NaN where there is none), control_value (of
-            the control; NaN where the value is a difference from it), n (prompts in each cell; 0
+            the control itself; NaN where there is no such number), n (prompts in each cell; 0
             for arithmetic), seeds (how many), over (`seeds`, `prompts` or `arithmetic`: what the
             interval is over), source (where the numbers come from).
 

@@ -4,12 +4,13 @@ The measurements come from trained runs, from a comparison of methods and from a
 are in `claim_rules`, the sentences in `claims_sentences`.
 """
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements
+from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements, source_of
 from csreft_core.analysis.claim_rules import (
     MEASURE_COLUMNS,
     judge_claims,
@@ -22,10 +23,11 @@ from csreft_core.analysis.claim_runs import (
     routing,
     scaled_edit,
 )
+from csreft_core.analysis.memorisation import MEMORISED, memory_measurements
 from csreft_core.analysis.methods import read_tables
 from csreft_core.analysis.parameters import calculator_table
 from csreft_core.analysis.subject import Subject, open_subject
-from csreft_core.comparison import shipped_comparisons
+from csreft_core.comparison import open_comparison, shipped_comparisons
 from csreft_core.config import ASSETS
 from csreft_core.engine import Engine
 from csreft_core.runs import Run
@@ -55,6 +57,7 @@ def verdicts_table(
     *,
     comparisons: Sequence[str] | None = None,
     examples: str = EXAMPLES,
+    memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
     """The verdict on each claim; columns and rules in `claim_rules.judge_claims`.
@@ -63,18 +66,24 @@ def verdicts_table(
         comparisons: Folders of comparisons of methods; None takes the shipped ones. A condition is
             measured on the first one that has its methods.
         examples: Folder of the runs that `build-examples` makes.
+        memorised: The file that `memorise` makes; where there is none, R3 is not measured.
         engine: Their base, where it is loaded already.
 
     Raises:
         RunError, AdapterError: one of them is missing or damaged.
     """
-    return judge_claims(conditions_table(comparisons=comparisons, examples=examples, engine=engine))
+    return judge_claims(
+        conditions_table(
+            comparisons=comparisons, examples=examples, memorised=memorised, engine=engine
+        )
+    )
 
 
 def conditions_table(
     *,
     comparisons: Sequence[str] | None = None,
     examples: str = EXAMPLES,
+    memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
     """Every condition of every claim with what was measured, see `claim_rules.judge_conditions`.
@@ -82,20 +91,32 @@ def conditions_table(
     Args:
         comparisons: See `verdicts_table`.
         examples: See `verdicts_table`.
+        memorised: See `verdicts_table`.
         engine: See `verdicts_table`.
 
     Returns:
         The columns of `judge_conditions`, and command (that measures it again, in a shell).
     """
-    measured = measurements_table(comparisons=comparisons, examples=examples, engine=engine)
+    folders = shipped() if comparisons is None else comparisons
+    measured = measurements_table(
+        comparisons=folders, examples=examples, memorised=memorised, engine=engine
+    )
     table = judge_conditions(measured)
-    return table.assign(command=[command_of(name) for name in table["condition"]])
+    asked = [open_comparison(Path(folder)) for folder in folders]
+    recorded = {source_of(one.name): one.asked().command for one in asked}
+    return table.assign(
+        command=[
+            command_of(name, recorded.get(source, ""))
+            for name, source in zip(table["condition"], table["source"], strict=True)
+        ]
+    )
 
 
 def measurements_table(
     *,
     comparisons: Sequence[str] | None = None,
     examples: str = EXAMPLES,
+    memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
     """What was measured, a row for each condition that could be; see `claim_rules`.
@@ -103,6 +124,7 @@ def measurements_table(
     Args:
         comparisons: See `verdicts_table`.
         examples: See `verdicts_table`.
+        memorised: See `verdicts_table`.
         engine: See `verdicts_table`.
 
     Returns:
@@ -113,6 +135,7 @@ def measurements_table(
         *arithmetic(),
         *run_measurements(Path(examples), engine),
         *comparison_measurements([read_tables(folder) for folder in folders]),
+        *memory_measurements(memorised),
     ]
     return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
 
@@ -167,16 +190,36 @@ def _source(condition: str, subjects: dict[str, Subject]) -> str:
     return "runs " + ", ".join(name for name in _FROM_RUNS[condition] if name in subjects)
 
 
-def command_of(condition: str) -> str:
-    """The shell line that measures a condition again from nothing, with the shipped settings."""
+def command_of(condition: str, recorded: str = "") -> str:
+    """The shell line that measures a condition again from nothing, with the same settings.
+
+    Args:
+        condition: Its id.
+        recorded: The command of the comparison that it was measured on; without one, the default
+            settings of `compare`.
+    """
     judged = f"{_PROGRAM} judge claims --table conditions"
     if condition in _FROM_RUNS:
         names = " ".join(_FROM_RUNS[condition])
         return f"{_PROGRAM} build-examples {names} --out redone && {judged} --set examples=redone"
     if condition in PAIRS:
         preset, methods = _PRESETS.get(condition, "main"), ",".join(dict.fromkeys(PAIRS[condition]))
-        made = f"{_PROGRAM} compare --preset {preset} --methods {methods} --out redone"
-        return f"""{made} && {judged} --set 'comparisons=["redone"]'"""
-    if condition.startswith("C5."):
-        return f"{_PROGRAM} judge parameters --table calculator --set rank=1 --set layers=1"
-    return ""
+        made = _without(recorded, "--out", "--methods") or f"{_PROGRAM} compare --preset {preset}"
+        return (
+            f"{made} --methods {methods} --out redone && {judged} "
+            """--set 'comparisons=["redone"]'"""
+        )
+    if condition.startswith("R3."):
+        return (
+            f"{_PROGRAM} memorise --out redone && {judged} --set memorised=redone/memorisation.json"
+        )
+    assert condition.startswith("C5."), condition
+    return f"{_PROGRAM} judge parameters --table calculator --set rank=1 --set layers=1"
+
+
+def _without(command: str, *options: str) -> str:
+    """A command without these options and their values."""
+    words = shlex.split(command)
+    taken = {place + ahead for place, word in enumerate(words) if word in options
+             for ahead in (0, 1)}  # fmt: skip
+    return shlex.join(word for place, word in enumerate(words) if place not in taken)

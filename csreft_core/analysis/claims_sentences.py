@@ -39,7 +39,25 @@ def behind(row: pd.Series) -> str:
     if row["over"] == "arithmetic":
         return "arithmetic, no interval"
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
-    return f"n = {row['n']} prompts, {seeds}, interval over {row['over']}"
+    prompts = f"{row['n']} prompt{'' if row['n'] == 1 else 's'}"
+    return f"n = {prompts}, {seeds}, interval over {row['over']}"
+
+
+def sentence_memory(table: pd.DataFrame) -> str:
+    """How much of the longest text comes back, beside its controls.
+
+    Args:
+        table: `shares_table` of `memorisation`.
+    """
+    part = table[table["layer"] == table["layer"].iloc[0]]
+    longest = part[part["tokens"] == part["tokens"].max()].set_index("kind")["share"]
+    n = int(table["parameters"].iloc[0])
+    return (
+        f"One vector of {n} parameters at layer {table['layer'].iloc[0]} gives back "
+        f"{longest['text']:.0%} of a text of {part['tokens'].max()} tokens, "
+        f"{longest['scrambled']:.0%} of its words in random order and {longest['random']:.0%} of "
+        "random words."
+    )
 
 
 def sentence_parameters(table: pd.DataFrame) -> str:

@@ -19,6 +19,10 @@ MORE_IS_BETTER = {
 }
 """Measure of `main_table` -> which end is the good one; None where neither is."""
 
+_HARMS = ("interference_index", "forgetting")
+_LITTLE_LEARNED = 0.5
+"""Exact match below which a method has not learned its skills."""
+
 _UNITS = {"exact_match": ".1%", "two_skills": ".1%", "loss": ".3f", "interference_index": ".3f",
           "forgetting": ".3f", "conflict": ".3f", "train_s": ".1f", "peak_bytes": ".4g",
           "tokens_per_s": ".0f"}  # fmt: skip
@@ -42,9 +46,12 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
         if MORE_IS_BETTER[measure] is not None
         else f"Lowest: {best['name']} with {_value(best, measure)}."
     )
+    if measure in _HARMS:
+        start += _learned_little(best_first)
     own = there[there["method"] == OWN]
     if own.empty:
-        return f"{start} CS-ReFT has no finished cell with this measurement."
+        absent = OWN not in set(table["method"])
+        return start if absent else f"{start} CS-ReFT has no finished cell with this measurement."
     place = best_first["method"].tolist().index(OWN) + 1
     row = own.iloc[0]
     others = there[there["method"] != OWN]
@@ -59,6 +66,17 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
     return (
         f"{start} CS-ReFT is number {place} of {len(there)} with {_value(row, measure)}{shared} "
         f"({seeds} seeds each, 95 % intervals over them)."
+    )
+
+
+def _learned_little(table: pd.DataFrame) -> str:
+    """What learns little has little to harm with, which a rank does not show."""
+    names = table.loc[table["exact_match"] < _LITTLE_LEARNED, "name"].tolist()
+    if not names:
+        return ""
+    return (
+        f" Under {_LITTLE_LEARNED:.0%} right on the tests, so with little to harm by: "
+        f"{', '.join(names)}."
     )
 
 

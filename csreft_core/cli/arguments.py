@@ -10,7 +10,7 @@ from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
 _VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt", "answers")
-_JUDGED = ("methods", "claims", "parameters", "paper_tables")
+_JUDGED = ("methods", "claims", "memorisation", "parameters", "paper_tables")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_inspect(commands)
     _add_compare(commands)
+    _add_memorise(commands)
     _add_judge(commands)
     _add_memory(commands)
     _add_skills(commands)
@@ -195,6 +196,30 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     _add_form(compare)
 
 
+def _add_memorise(commands: argparse._SubParsersAction) -> None:
+    memorise = _add(
+        commands, "memorise", _memorise,
+        "How long a text one vector holds (ReFT, appendix F.1); the same command goes on.",
+    )  # fmt: skip
+    memorise.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
+    memorise.add_argument(
+        "--file", metavar="FILE.txt", help="take the texts from it; default: exercises for pocket"
+    )
+    memorise.add_argument(
+        "--base", default="pocket", metavar="BASE", help="a folder or Hub id; default: pocket"
+    )
+    for option, default, what in (
+        ("--lengths", "4,8,16,32,96", "of the texts in tokens"),
+        ("--layers", "1", "whose output is edited, counted from 0"),
+        ("--seeds", "0,1,2,3,4", "of text and start"),
+    ):
+        memorise.add_argument(
+            option, default=default, metavar="N,N", help=f"{what}; default: {default}"
+        )
+    memorise.add_argument("--threads", type=int, metavar="N", help="default: the machine's choice")
+    _add_form(memorise)
+
+
 def _add_judge(commands: argparse._SubParsersAction) -> None:
     judge = _add(commands, "judge", _judge, "Print a table of the pages Methods and Claims.")
     judge.add_argument("view", choices=_JUDGED, help="which part of them")
@@ -326,6 +351,12 @@ def _compare(args: argparse.Namespace) -> int:
     from csreft_core.cli.compare import compare_command
 
     return compare_command(args)
+
+
+def _memorise(args: argparse.Namespace) -> int:
+    from csreft_core.cli.memorise import memorise_command
+
+    return memorise_command(args)
 
 
 def _judge(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -18,9 +17,11 @@ import torch
 from csreft_core.analysis import comparison as tables
 from csreft_core.base_models import Base, load_base
 from csreft_core.cli.output import print_table, quiet_libraries, rows_text
+from csreft_core.cli.settings import numbers
 from csreft_core.comparing import chosen_skills, work
 from csreft_core.comparison import Asked, Comparison, Variant, begin
 from csreft_core.comparison_presets import compared, settings_of
+from csreft_core.devices import machine
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method
@@ -66,16 +67,6 @@ def _listed(text: str | None) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(dict.fromkeys(int(part) for part in _listed(text)))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0:
-        raise ConfigError(f"--seeds expects numbers such as 0,1,2, got {text!r}")
-    return seeds
-
-
 def _asked(args: argparse.Namespace, variants: dict[str, Variant], base: Base) -> Asked:
     for option in ("single_steps", "sequential_steps", "jobs"):
         if getattr(args, option) < 1:
@@ -83,25 +74,17 @@ def _asked(args: argparse.Namespace, variants: dict[str, Variant], base: Base) -
     return Asked(
         name=args.preset,
         variants=variants,
-        seeds=_seeds(args.seeds),
+        seeds=numbers(args.seeds, "--seeds", 0),
         single_steps=args.single_steps,
         sequential_steps=args.sequential_steps,
         per_skill=args.per_skill,
         budget=args.budget,
         base_fingerprint=base.fingerprint,
         command=shlex.join(["python", "-m", "csreft_core", *args.given]),
-        machine=_machine(base),
+        machine=machine(base.device),
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         versions={name: version(name) for name in _LIBRARIES},
     )
-
-
-def _machine(base: Base) -> str:
-    """What it runs on, without a name that belongs to somebody."""
-    where = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} CPU threads"
-    if base.device.type == "cuda":
-        return f"{where}, {torch.cuda.get_device_name(base.device)}"
-    return where
 
 
 def _within(

@@ -1,4 +1,4 @@
-"""The config that the arguments of `train` ask for. Needs no torch, so mistakes answer at once."""
+"""What the arguments of a command ask for. Needs no torch, so mistakes answer at once."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,24 @@ from pathlib import Path
 from csreft_core.config import Config, read_config, with_overrides
 from csreft_core.errors import ConfigError
 from csreft_core.method_presets import named_config
+
+
+def numbers(text: str, option: str, least: int) -> tuple[int, ...]:
+    """Different whole numbers, separated by commas.
+
+    Raises:
+        ConfigError: something else, or a number below `least`.
+    """
+    try:
+        found = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least:
+        raise ConfigError(
+            f"{option} expects numbers of at least {least}, such as {least},{least + 1}; got "
+            f"{text!r}"
+        )
+    return found
 
 
 def asked_config(args: argparse.Namespace) -> Config | None:

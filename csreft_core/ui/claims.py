@@ -1,5 +1,6 @@
 """Panels of the Claims page: verdicts with what they rest on, parameters, the papers' tables."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -7,10 +8,11 @@ import streamlit as st
 
 from csreft_core.analysis import claims as tables
 from csreft_core.analysis import claims_sentences as sentences
-from csreft_core.analysis import paper_tables, parameters
+from csreft_core.analysis import memorisation, paper_tables, parameters
 from csreft_core.analysis.claim_rules import FAILS, HOLDS, UNTESTABLE, judge_claims
 from csreft_core.analysis.parameter_formulas import shape_of, shapes
 from csreft_core.charts import claims as charts
+from csreft_core.charts import memorisation as memorisation_charts
 from csreft_core.charts import parameters as parameter_charts
 from csreft_core.ui import judged
 from csreft_core.ui.state import remembered, written
@@ -47,9 +49,9 @@ def show_verdicts() -> None:
     verdicts = judge_claims(conditions)
     st.markdown(sentences.sentence_verdicts(verdicts))
     st.caption(
-        "The rules were written down before the results: a claim holds here if every 95 % interval "
-        "lies beyond its bound, against its control. On this base, data and settings; elsewhere it "
-        "can be otherwise. More: docs/claims.md."
+        "The rules were written down before the results, but for C1.harm: a claim holds here if "
+        "every 95 % interval lies beyond its bound, against its control. On this base, data and "
+        "settings; elsewhere it can be otherwise. More: docs/claims.md."
     )
     for claim in verdicts.to_dict("records"):
         _show_claim(claim, conditions[conditions["claim"] == claim["claim"]])
@@ -80,9 +82,13 @@ def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
 
 def _show_evidence(claim: str, conditions: pd.DataFrame) -> None:
     judged.draw(charts.condition_intervals, conditions, name=f"conditions-{claim}")
+    if claim == "R3" and Path(memorisation.MEMORISED).is_file():
+        judged.show(
+            memorisation.shares_table, memorisation_charts.memory_lines, name="memorisation",
+            sentence=sentences.sentence_memory,
+        )  # fmt: skip
     for command in dict.fromkeys(conditions["command"]):
-        st.code(command or "No command of this project measures it yet.", language="bash",
-                wrap_lines=True)  # fmt: skip
+        st.code(command, language="bash", wrap_lines=True)
 
 
 def show_parameters() -> None:

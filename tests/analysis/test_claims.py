@@ -30,12 +30,18 @@ def compared(**changes) -> dict[str, dict]:
 
 def test_a_comparison_measures_the_conditions_whose_methods_it_has():
     found = compared()
-    assert set(found) == {"C1.loreft", "C1.lora", "C2.olora", "C3.loreft", "C7.kept", "C7.loreft"}
+    assert set(found) == {
+        "C1.loreft", "C1.lora", "C1.harm", "C2.olora", "C3.loreft", "C7.kept", "C7.loreft"
+    }  # fmt: skip
     for name, control in (("C1.loreft", "loreft"), ("C1.lora", "lora"), ("C2.olora", "olora")):
         # The planted noise is that of the seed, so it cancels in the paired difference.
         assert found[name]["value"] == pytest.approx(INDEX["csreft"] - INDEX[control])
         assert found[name]["high"] - found[name]["low"] == pytest.approx(0, abs=1e-12)
+        assert found[name]["control_value"] == pytest.approx(INDEX[control] + 0.002)
         assert (found[name]["seeds"], found[name]["n"]) == (len(SEEDS), 40)
+    # Training on a skill lowers its own loss by 1, which is no part of the harm.
+    assert found["C1.harm"]["value"] == pytest.approx(INDEX["csreft"] - 0.002)
+    assert pd.isna(found["C1.harm"]["control_value"])
     assert found["C3.loreft"]["value"] == 0
     assert found["C3.loreft"]["n"] == 60
     assert found["C7.kept"]["value"] == pytest.approx(0.012)
@@ -46,7 +52,7 @@ def test_a_comparison_measures_the_conditions_whose_methods_it_has():
 def test_the_planted_comparison_gives_the_planted_verdicts():
     conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
     verdicts = rules.judge_claims(conditions).set_index("claim")["verdict"]
-    assert verdicts["C1"] == rules.HOLDS
+    assert verdicts["C1"] == rules.FAILS  # less than the others, yet 0.1 nats of harm
     assert verdicts["C2"] == rules.UNMEASURED  # the constraint was not compared
     assert verdicts["C3"] == rules.FAILS  # no method does two skills
     assert verdicts["C7"] == rules.HOLDS
@@ -76,6 +82,26 @@ def test_every_pair_is_in_a_preset_of_compare():
         assert set(pair) <= set(COMPARISONS[preset])
         command = claims.command_of(condition)
         assert f"--preset {preset} --methods {','.join(dict.fromkeys(pair))}" in command
+
+
+def test_the_command_of_a_comparison_keeps_its_settings():
+    recorded = (
+        "python -m csreft_core compare --out 'my runs/main' --budget 16000 --methods csreft,lora "
+        "--jobs 2 --set train.threads=1"
+    )
+    command = claims.command_of("C7.loreft", recorded)
+    made, _, judged = command.partition(" && ")
+    assert made == (
+        "python -m csreft_core compare --budget 16000 --jobs 2 --set train.threads=1 "
+        "--methods csreft,loreft --out redone"
+    )
+    assert judged.startswith("python -m csreft_core judge claims --table conditions")
+    assert "--preset positions --methods l1,all_prompt --out" in claims.command_of("R2.all")
+
+
+def test_every_condition_that_can_be_measured_says_how():
+    for condition in rules.CONDITIONS:
+        assert claims.command_of(condition.name).startswith("python -m csreft_core ")
 
 
 def test_every_run_that_is_measured_is_one_that_the_command_makes():
@@ -148,13 +174,16 @@ def test_every_measured_row_says_what_a_sceptic_asks():
     assert (measured["source"] != "").all()
     assert (measured["command"] != "").all()
     exact = measured["over"] == "arithmetic"
-    assert (measured.loc[~exact, "n"] >= 120).all()
+    texts = measured["source"].str.startswith("texts of")
+    assert (measured.loc[~exact & ~texts, "n"] >= 120).all()
+    assert (measured.loc[texts, "seeds"] >= rules.FEWEST_SEEDS).all()
     assert (measured.loc[~exact, "seeds"] >= 1).all()
     assert measured[["low", "high"]].notna().all(axis=None)
 
 
 def test_missing_runs_leave_their_conditions_unmeasured(tmp_path):
-    table = claims.conditions_table(comparisons=(), examples=str(tmp_path))
+    nothing = str(tmp_path / "nothing.json")
+    table = claims.conditions_table(comparisons=(), examples=str(tmp_path), memorised=nothing)
     measured = table.loc[table["over"] != "", "condition"].tolist()
     assert measured == ["C5.share", "C5.lora", "C5.router"]
 
@@ -163,7 +192,7 @@ def test_the_sentences_are_those_of_the_table():
     conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
     verdicts = rules.judge_claims(conditions)
     text = sentence_verdicts(verdicts)
-    assert "2 are *holds here* (C1, C7)" in text
+    assert "1 is *holds here* (C7)" in text
     assert "1 is *not testable here* (C6)" in text
     row = conditions.set_index("condition", drop=False).loc["C1.lora"]
     said = sentence_condition(row)

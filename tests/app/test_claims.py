@@ -16,13 +16,23 @@ def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
     app = open_app(PAGE, folded=("open-C1",), **{"claims-from": "mine"})
     assert_no_bug(app)
     text = texts(app)
-    assert "*holds here* (C1, C7, R1, R4)" in text
-    assert "*not measured yet* (C2, R2, R3)" in text
+    assert "*holds here* (C7, R1, R4)" in text
+    assert "*not measured yet* (C2, R2)" in text
     assert "1 is *not testable here* (C6)" in text
     assert "C1.loreft: -0.2 " in text
     assert "n = 40 prompts, 5 seeds, interval over seeds" in text
     assert n_charts(app) == 1
     assert any("compare --preset main --methods csreft,loreft" in code.value for code in app.code)
+
+
+def test_the_memory_of_one_vector_stands_below_its_claim(open_app):
+    app = open_app(PAGE, folded=("open-R3",))
+    assert_no_bug(app)
+    text = texts(app)
+    assert "One vector of 129 parameters at layer 1 gives back" in text
+    assert "R3.text: " in text
+    assert n_charts(app) == 2
+    assert any("csreft_core memorise --out" in code.value for code in app.code)
 
 
 def test_the_calculator_shows_the_routers_part(open_app):

@@ -157,6 +157,19 @@ def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
     text = sentences.sentence_place(tables.summary(made_up), "exact_match")
     assert "CS-ReFT is number 1 of 4 with 90.2%" in text
     assert "no other interval overlaps its own (5 seeds each" in text
+    made = tables.summary(made_up)
+    harm = "Best: CS-ReFT with 0.102"
+    assert sentences.sentence_place(made, "interference_index").startswith(f"{harm} [")
+    assert "right on the tests" not in sentences.sentence_place(made, "interference_index")
+    weak = made.assign(exact_match=made["exact_match"].where(made["method"] != "olora", 0.2))
+    assert "little to harm by: O-LoRA. CS-ReFT is number 1" in sentences.sentence_place(
+        weak, "interference_index"
+    )
+    assert "right on the tests" not in sentences.sentence_place(weak, "loss")
+    others = made[made["method"] != "csreft"]
+    assert "CS-ReFT" not in sentences.sentence_place(others, "loss")
+    lost = made.assign(loss=made["loss"].where(made["method"] != "csreft"))
+    assert "CS-ReFT has no finished cell" in sentences.sentence_place(lost, "loss")
     worst = sentences.sentence_place(tables.summary(made_up), "loss")
     assert worst.startswith("Best: CS-ReFT with 0.302")
     assert "LoRA +0.498 (12 of 12 surely harmed)" in sentences.sentence_interference(
