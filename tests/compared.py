@@ -47,6 +47,7 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
         _frame(interference, "method seed trained evaluated change before n"),
         _frame(sequential, "method seed stage trained evaluated loss exact_match"),
         _frame(conflict, "method seed first second cosine"),
+        {"csreft": 8, "loreft": 8},
     )
 
 

@@ -26,6 +26,9 @@ PAIRS = {
 }
 """Condition -> the method that is judged and its control; labels of `comparison_presets`."""
 
+SAME_RANK = ("C1.loreft", "C3.loreft", "C7.loreft")
+"""Conditions whose control must have the same total rank k r."""
+
 _INDEX, _FORGOTTEN, _BOTH, _LOSS = "interference_index", "forgetting", "exact_match", "loss"
 _HARM = "change"
 _MEASURES = {
@@ -37,11 +40,15 @@ _MEASURES = {
 def comparison_measurements(comparisons: Sequence[MethodTables]) -> list[Measurement]:
     """All that comparisons say: each condition from the first one that has both of its methods.
 
+    For `SAME_RANK`, the first one where these have the same total rank.
+
     A condition whose methods are nowhere finished on the same seed has no row.
     """
     rows = []
     for condition, (own, control) in PAIRS.items():
         for tables in comparisons:
+            if condition in SAME_RANK and not _same_rank(tables, own, control):
+                continue
             table, n = _by_seed(tables, _MEASURES[condition])
             values, level = _against(table, _MEASURES[condition], own, control)
             if values:
@@ -54,6 +61,11 @@ def comparison_measurements(comparisons: Sequence[MethodTables]) -> list[Measure
 def source_of(comparison: str) -> str:
     """How a measurement names the comparison that it comes from."""
     return f"comparison {comparison}"
+
+
+def _same_rank(tables: MethodTables, own: str, control: str) -> bool:
+    ranks = {tables.total_rank.get(name) for name in (own, control)}
+    return len(ranks) == 1 and None not in ranks
 
 
 def _by_seed(tables: MethodTables, measure: str) -> tuple[pd.DataFrame, int]:

@@ -130,7 +130,7 @@ CLAIMS = (
 )  # fmt: skip
 """C1 to C7 are those of CS-ReFT, R1 to R4 those of ReFT that this project can look at."""
 
-_SHARED, _LORA, _OLORA = "LoReFT (shared)", "LoRA", "O-LoRA"
+_SHARED, _LORA, _OLORA = "LoReFT (shared), same total rank", "LoRA", "O-LoRA"
 _INDEX = "interference index of CS-ReFT minus that of the control, by seed"
 
 CONDITIONS = (

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements, source_of
+from csreft_core.analysis.claim_comparison import (
+    PAIRS,
+    SAME_RANK,
+    comparison_measurements,
+    source_of,
+)
 from csreft_core.analysis.claim_rules import (
     MEASURE_COLUMNS,
     judge_claims,
@@ -49,7 +54,7 @@ _FROM_RUNS = {
 }
 """Condition -> the shipped runs that it is measured on."""
 
-_PRESETS = {"C2.none": "constraint", "R2.all": "positions"}
+_PRESETS = dict.fromkeys(SAME_RANK, "rank") | {"C2.none": "constraint", "R2.all": "positions"}
 """Condition -> the preset of `compare` that has its methods, where it is not `main`."""
 
 

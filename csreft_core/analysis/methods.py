@@ -41,6 +41,7 @@ class MethodTables:
         interference: method, seed, trained, evaluated, change, before, n.
         sequential: method, seed, stage, trained, evaluated, loss, exact_match.
         conflict: method, seed, first, second, cosine.
+        total_rank: k r of the methods that edit states in subspaces.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MethodTables:
     interference: pd.DataFrame
     sequential: pd.DataFrame
     conflict: pd.DataFrame
+    total_rank: dict[str, int]
 
 
 def read_tables(comparison: str) -> MethodTables:
@@ -58,13 +60,18 @@ def read_tables(comparison: str) -> MethodTables:
         RunError: no comparison there, or a damaged one.
     """
     found = open_comparison(Path(comparison))
+    interference = compared.interference(found)
+    n_skills = interference["trained"].nunique()
+    edits = {label: variant.config.adapter for label, variant in found.asked().variants.items()
+             if variant.config.method.name == "csreft"}  # fmt: skip
     return MethodTables(
         found.name,
         compared.cells(found),
         compared.scores(found),
-        compared.interference(found),
+        interference,
         compared.sequential(found),
         compared.conflict(found),
+        {label: edit.rank * (edit.n_subspaces or n_skills) for label, edit in edits.items()},
     )
 
 

@@ -1,5 +1,6 @@
 """What is measured for each claim: planted differences in, the right condition out."""
 
+from dataclasses import replace
 from functools import cache
 
 import pandas as pd
@@ -11,10 +12,11 @@ from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements
 from csreft_core.analysis.claim_runs import composition_gain
 from csreft_core.analysis.claims_sentences import sentence_condition, sentence_verdicts
 from csreft_core.analysis.composition import pattern_table
+from csreft_core.analysis.methods import read_tables
 from csreft_core.analysis.subject import open_subject
 from csreft_core.comparison_presets import COMPARISONS
 from csreft_core.examples import EXAMPLES
-from tests.compared import INDEX, SEEDS, made_up_tables
+from tests.compared import INDEX, SEEDS, made_up_comparison, made_up_tables
 
 
 @cache
@@ -74,6 +76,21 @@ def test_the_first_comparison_that_has_both_methods_counts():
     rows = {row["condition"]: row for row in comparison_measurements([first, second])}
     assert set(rows) == set(compared())
     assert comparison_measurements([]) == []
+
+
+@pytest.mark.parametrize("ranks", [{"csreft": 44, "loreft": 62}, {"csreft": 8}, {}])
+def test_a_loreft_of_another_total_rank_is_no_control(ranks):
+    other, equal = replace(made_up_tables(), total_rank=ranks), replace(made_up_tables(), name="b")
+    alone = {row["condition"] for row in comparison_measurements([other])}
+    assert alone == set(compared()) - {"C1.loreft", "C3.loreft", "C7.loreft"}
+    both = {row["condition"]: row for row in comparison_measurements([other, equal])}
+    assert both["C1.loreft"]["source"] == "comparison b"
+    assert both["C1.lora"]["source"] == "comparison made-up"
+
+
+def test_the_total_rank_is_that_of_all_subspaces(tmp_path):
+    made_up_comparison(tmp_path / "made")
+    assert read_tables(str(tmp_path / "made")).total_rank == {"csreft": 4 * 2, "loreft": 8}
 
 
 def test_every_pair_is_in_a_preset_of_compare():
