@@ -22,7 +22,7 @@ def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
     assert "C1.loreft: -0.2 " in text
     assert "n = 40 prompts, 5 seeds, interval over seeds" in text
     assert n_charts(app) == 1
-    assert any("compare --preset main --methods csreft,loreft" in code.value for code in app.code)
+    assert any("compare --methods csreft,loreft --out redone" in code.value for code in app.code)
 
 
 def test_the_memory_of_one_vector_stands_below_its_claim(open_app):
