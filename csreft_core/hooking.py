@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,8 @@ from csreft_core.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced
 
 EMBEDDING = -1
+_GIVES_TUPLES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""First block of a base -> whether its blocks give tuples; true of all attachments to it."""
 
 
 class Attachment:
@@ -59,7 +62,7 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._blocks_give_tuples: bool | None = None
+        self._blocks_give_tuples = _GIVES_TUPLES.get(base.blocks[0])
         self._wrapped: dict[nn.Module, Wrapped] = {}
         self._wrapping = Lock()
         self._wrap(base.model, self._around_model)
@@ -181,8 +184,12 @@ class Attachment:
         """Whether the base's blocks do, from what was seen of them or else from one trial."""
         if self._blocks_give_tuples is None:
             with torch.no_grad():
-                self._blocks_give_tuples = isinstance(block(*args, **kwargs), tuple)
-        return self._blocks_give_tuples
+                self._note_form(block(*args, **kwargs))
+        return bool(self._blocks_give_tuples)
+
+    def _note_form(self, output: Any) -> None:
+        self._blocks_give_tuples = isinstance(output, tuple)
+        _GIVES_TUPLES[self.base.blocks[0]] = self._blocks_give_tuples
 
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
@@ -327,7 +334,8 @@ class Attachment:
         output, this = inner(*args, **kwargs), self._current()
         if this.skip:
             return output
-        self._blocks_give_tuples = isinstance(output, tuple)
+        if self._blocks_give_tuples is None:
+            self._note_form(output)
         hidden = output[0] if isinstance(output, tuple) else output
         self._route(this, layer, hidden)
         edited = edit(this, layer, hidden)

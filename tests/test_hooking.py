@@ -145,16 +145,22 @@ def test_blocks_that_return_tuples_are_edited_alike(base):
 @pytest.mark.parametrize("tuples", [False, True])
 def test_known_states_stand_for_blocks_before_any_block_has_run(base, tuples):
     inputs = padded(tokens(6, 3))
-    ours = of_tuples(base) if tuples else base
-    with attach(ours) as attachment:
+    with attach(base) as attachment:
         expected, this = attachment.forward(Request(None, capture=(1,)), **inputs)
+    ours = of_tuples(base) if tuples else base
     states, other = this.states[1][0], torch.zeros(this.states[1][0].shape)
     for given, same in ((states, True), (other, False)):
         with attach(ours) as attachment, attachment.from_states({1: given}):
             output, _ = attachment.forward(Request(None), **inputs)
         assert torch.equal(output.logits, expected.logits) == same
+    runs, first = [], ours.blocks[0]
+    (first.block if tuples else first).self_attn.register_forward_hook(lambda *_: runs.append(1))
+    with attach(ours) as attachment, attachment.from_states({1: states}):
+        attachment.forward(Request(None), **inputs)
+    assert not runs, "whether tuples are given was tried above, for all attachments"
     with attach(ours) as attachment, attachment.up_to(-1):
         output, _ = attachment.forward(Request(None), **inputs)
+    assert not runs
     embedded = base.model.model.embed_tokens(inputs["input_ids"])
     assert torch.equal(output.logits, base.model.lm_head(base.model.model.norm(embedded)))
 
