@@ -23,8 +23,8 @@ def _plain(*labels: str) -> dict[str, Variant]:
 
 
 def _skills(numbers: Iterable[int]) -> dict[str, Variant]:
-    six = with_overrides(_CSREFT, ["data.path=six"])
-    return {f"{n}_skills": Variant(config=six, n_skills=n) for n in numbers}
+    eight = with_overrides(_CSREFT, ["data.path=eight"])
+    return {f"{n}_skills": Variant(config=eight, n_skills=n) for n in numbers}
 
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
@@ -40,7 +40,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "supervision": _plain("csreft", "unsupervised", "oracle"),
     "gate": _each("router.gate", ("sigmoid", "softmax", "hard", "top_k")),
     "granularity": _each("router.granularity", ("per_prompt", "per_token")),
-    "skills": _skills(range(2, 7)),
+    "skills": _skills(range(2, 9)),
     "positions": _changed(
         {
             rule: [f"adapter.positions={rule}"]
@@ -58,7 +58,7 @@ COMPARISON_NOTES: dict[str, str] = {
     "supervision": "a router that is taught the labels, one that is not, and given gates",
     "gate": "soft, exclusive or hard gates",
     "granularity": "gates for a prompt or for each token",
-    "skills": "2 to 6 skills",
+    "skills": "2 to 8 skills, of which the last two are pairs of others",
     "positions": "which tokens are edited",
 }
 

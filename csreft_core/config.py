@@ -93,7 +93,8 @@ class DataConfig:
     path: str = Field(
         default="four",
         min_length=1,
-        description="Skill set: a shipped name ('four', 'six', 'two_skills') or a file or folder.",
+        description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
+        "folder.",
     )
     template: Annotated[str, AfterValidator(_check_template)] = Field(
         default="auto",

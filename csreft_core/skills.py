@@ -24,7 +24,7 @@ from csreft_core.skill_formats import SPLITS, ReadRow, Row, read_rows
 from csreft_core.skill_splits import check_leaks, with_splits
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
-SHIPPED = ("four", "six", "two_skills")
+SHIPPED = ("four", "six", "eight", "two_skills")
 IGNORED = -100
 
 __all__ = [
@@ -112,8 +112,8 @@ def read_skills(path: str, skill_column: str = "skill", seed: int = 0) -> SkillS
     each skill; rows with the same prompt stay together.
 
     Args:
-        path: `four`, `six` or `two_skills` (shipped), a `.jsonl`, `.json` or `.csv` file, or a
-            folder with one file a skill.
+        path: `four`, `six`, `eight` or `two_skills` (shipped), a `.jsonl`, `.json` or `.csv` file,
+            or a folder with one file a skill.
         skill_column: Name of the field that holds the skill.
         seed: Of the shuffle.
 

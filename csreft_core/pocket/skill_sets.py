@@ -19,6 +19,8 @@ from csreft_core.pocket.paraphrases import (
 )
 
 FOUR_SKILLS: tuple[str, ...] = ("french", "category", "plural", "spelling")
+JOINT_SKILLS: tuple[tuple[str, str], ...] = (("french", "category"), ("plural", "spelling"))
+"""Pairs that the eight skills have as skills of their own, with one subspace for both answers."""
 
 Row = dict[str, str | list[str]]
 
@@ -75,11 +77,26 @@ def two_skill_training_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
     ]
 
 
+def joint_skill_rows(seed: int = 0) -> list[Row]:
+    """`JOINT_SKILLS` as single skills, named `a_and_b`: train, validation and ``test_items``."""
+    rng = np.random.default_rng(seed + 3)
+    limits: dict[ItemSplit, tuple[str, int]] = {
+        "train": ("train", 600), "validation": ("validation", 40), "test": ("test_items", 120),
+    }  # fmt: skip
+    return [
+        {**_pair_row(pair, prompt, noun, split), "skill": "_and_".join(pair)}
+        for items, (split, limit) in limits.items()
+        for pair in JOINT_SKILLS
+        for prompt, noun in _draw(rng, read_pair_paraphrases()[pair].train, items, limit)
+    ]
+
+
 def skill_set_files() -> dict[str, list[Row]]:
     """The rows of each shipped file, keyed by file name."""
     return {
         "four.jsonl": single_skill_rows(FOUR_SKILLS) + two_skill_rows(FOUR_SKILLS),
         "six.jsonl": single_skill_rows(SKILLS),
+        "eight.jsonl": single_skill_rows(SKILLS) + joint_skill_rows(),
         "two_skills.jsonl": two_skill_training_rows(FOUR_SKILLS),
     }
 

@@ -17,8 +17,9 @@ from csreft_core.ui import cached, settings
 from csreft_core.uploads import MAX_BYTES, MAX_ROWS, Upload, is_kept, keep, open_upload
 from csreft_core.uploads import skill_set_of as rows_of_upload
 
-_SETS = ("four", "six", "two_skills", "own")
-_LABELS = {"four": "Four skills", "six": "Six skills", "two_skills": "Pairs of skills",
+_SETS = ("four", "six", "eight", "two_skills", "own")
+_LABELS = {"four": "Four skills", "six": "Six skills", "eight": "Eight skills",
+           "two_skills": "Pairs of skills",
            "own": "Your own"}  # fmt: skip
 _FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'
 _NONE = "(none)"

@@ -116,6 +116,24 @@ def test_held_out_items_and_words_stay_out(file):
         assert has_words == (row["split"] in ("test_paraphrases", "test_both")), row
 
 
+def test_the_eight_skills_are_the_six_and_two_pairs_as_skills():
+    eight = FILES["eight.jsonl"]
+    joint = [row for row in eight if "_and_" in row["skill"]]
+    assert [row for row in eight if row not in joint] == FILES["six.jsonl"]
+    assert {row["skill"] for row in joint} == {"french_and_category", "plural_and_spelling"}
+    held_out = {noun.noun for noun in lexicon.read_nouns() if noun.item_split == "test"}
+    tokenizer = build_tokenizer()
+    for row in joint:
+        assert f" {lexicon.ANSWER_JOINT} " in row["response"]
+        has_item = bool(held_out & set(tokenizer.tokenize(row["prompt"])))
+        assert has_item == (row["split"] == "test_items"), row
+    counts = Counter((row["split"], row["skill"]) for row in joint)
+    for skill in {row["skill"] for row in joint}:
+        assert counts["train", skill] >= 100
+        assert counts["validation", skill] >= 30
+        assert counts["test_items", skill] >= 100
+
+
 def test_validation_items_are_not_test_items():
     items = {split: {noun.noun for noun in lexicon.read_nouns() if noun.item_split == split}
              for split in ("train", "validation", "test")}  # fmt: skip
