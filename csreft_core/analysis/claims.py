@@ -205,18 +205,19 @@ def command_of(condition: str, recorded: str = "") -> str:
     """
     judged = f"{_PROGRAM} judge claims --table conditions"
     if condition in _FROM_RUNS:
-        names = " ".join(_FROM_RUNS[condition])
-        return f"{_PROGRAM} build-examples {names} --out redone && {judged} --set examples=redone"
+        names, out = " ".join(_FROM_RUNS[condition]), f"redone/{condition.partition('.')[0]}"
+        return f"{_PROGRAM} build-examples {names} --out {out} && {judged} --set examples={out}"
     if condition in PAIRS:
         preset, methods = _PRESETS.get(condition, "main"), ",".join(dict.fromkeys(PAIRS[condition]))
         made = _without(recorded, "--out", "--methods") or f"{_PROGRAM} compare --preset {preset}"
         return (
-            f"{made} --methods {methods} --out redone && {judged} "
-            """--set 'comparisons=["redone"]'"""
+            f"{made} --methods {methods} --out redone/{condition} && {judged} "
+            f"""--set 'comparisons=["redone/{condition}"]'"""
         )
     if condition.startswith("R3."):
         return (
-            f"{_PROGRAM} memorise --out redone && {judged} --set memorised=redone/memorisation.json"
+            f"{_PROGRAM} memorise --out redone/R3 && {judged} "
+            "--set memorised=redone/R3/memorisation.json"
         )
     assert condition.startswith("C5."), condition
     return f"{_PROGRAM} judge parameters --table calculator --set rank=1 --set layers=1"

@@ -27,12 +27,12 @@ def condition_intervals(
     if part.empty:
         return empty(question, "Nothing is measured for this claim yet.", palette, 120)
     rows = part.to_dict("records")
-    figure = make_subplots(rows=len(rows), cols=1, vertical_spacing=0.42 / len(rows))
+    figure = make_subplots(rows=len(rows), cols=1, vertical_spacing=0.5 / len(rows))
     for place, row in enumerate(rows, 1):
         _add_interval(figure, row, place, palette)
     found = ", ".join(f"{row['condition']} {row['finding']}" for row in rows)
     return finish(figure, question=question, alt=f"Intervals and their bounds: {found}.",
-                  palette=palette, height=40 + 105 * len(rows))  # fmt: skip
+                  palette=palette, height=40 + 125 * len(rows))  # fmt: skip
 
 
 def _add_interval(figure: go.Figure, row: dict, place: int, palette: Palette) -> None:

@@ -1,5 +1,6 @@
 """What is measured for each claim: planted differences in, the right condition out."""
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -110,15 +111,24 @@ def test_the_command_of_a_comparison_keeps_its_settings():
     made, _, judged = command.partition(" && ")
     assert made == (
         "python -m csreft_core compare --budget 16000 --jobs 2 --set train.threads=1 "
-        "--methods csreft,loreft --out redone"
+        "--methods csreft,loreft --out redone/C7.loreft"
     )
-    assert judged.startswith("python -m csreft_core judge claims --table conditions")
+    assert judged == (
+        "python -m csreft_core judge claims --table conditions "
+        "--set 'comparisons=[\"redone/C7.loreft\"]'"
+    )
     assert "--preset positions --methods l1,all_prompt --out" in claims.command_of("R2.all")
 
 
 def test_every_condition_that_can_be_measured_says_how():
     for condition in rules.CONDITIONS:
         assert claims.command_of(condition.name).startswith("python -m csreft_core ")
+
+
+def test_no_two_commands_make_different_things_in_one_folder():
+    commands = {claims.command_of(condition.name) for condition in rules.CONDITIONS}
+    folders = [found[1] for c in commands if (found := re.search(r"--out (\S+)", c))]
+    assert len(folders) == len(set(folders)) > 10
 
 
 def test_every_run_that_is_measured_is_one_that_the_command_makes():
