@@ -162,8 +162,9 @@ def test_the_shown_batch_is_what_the_first_training_step_gets(tmp_path, monkeypa
 
     def scored(*args, **kwargs):
         found = score(*args, **kwargs)
-        sites.append({p for rows, cols in found[2].sites()
-                      for p in zip(rows.tolist(), cols.tolist(), strict=True)})  # fmt: skip
+        width = found[2].index.shape[1]
+        sites.append({divmod(site, width) for group in found[2].sites()
+                      for site in group.tolist()})  # fmt: skip
         return found
 
     monkeypatch.setattr(objective, "collate", noted)
