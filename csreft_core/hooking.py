@@ -64,12 +64,14 @@ class Attachment:
         self._recompute: Pass | None = None
         self._blocks_give_tuples = _GIVES_TUPLES.get(base.blocks[0])
         self._wrapped: dict[nn.Module, Wrapped] = {}
-        self._wrapping = Lock()
+        self._wrapping, self._detached = Lock(), False
         self._wrap(base.model, self._around_model)
         self._shadow_methods(adapter)
 
     def _wrap(self, module: nn.Module, around: Around) -> Wrapped:
         with self._wrapping:
+            if self._detached:
+                raise RuntimeError("the attachment was detached; attach again")
             if module not in self._wrapped:
                 self._wrapped[module] = Wrapped(module, around)
             return self._wrapped[module]
@@ -124,6 +126,7 @@ class Attachment:
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
         with self._wrapping:
+            self._detached = True
             for wrapped in self._wrapped.values():
                 wrapped.restore()
             self._wrapped = {}

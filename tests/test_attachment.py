@@ -53,6 +53,15 @@ def test_detach_restores_the_base(base):
     assert torch.equal(logits(base, inputs), bare)
 
 
+def test_a_detached_attachment_wraps_nothing_any_more(base):
+    forwards = forwards_of(base.model)
+    attachment = attach(base, make_adapter(base))
+    attachment.detach()
+    with pytest.raises(RuntimeError, match="was detached; attach again"), attachment.up_to(0):
+        pass
+    assert forwards_of(base.model) == forwards
+
+
 def test_only_what_a_request_needs_is_wrapped(base):
     inputs, adapter = padded(tokens(6, 4)), make_adapter(base, layers=(1,))
     embedding, last = "model.embed_tokens", f"model.layers.{base.n_layers - 1}"
