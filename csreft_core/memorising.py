@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from csreft_core.adapter import load_adapter
 from csreft_core.base_models import Base
@@ -179,11 +181,15 @@ def _given_back(run: Run, base: Base) -> dict[str, Any]:
             do_sample=False,
             pad_token_id=base.pad_id,
         )
-    same = (tokens[0, prompt.shape[1] :] == learned).long()
     scores = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
     return {
         "n": len(learned),
-        "given_back": int(same.cumprod(0).sum()),
+        "given_back": beginning(tokens[0, prompt.shape[1] :], learned),
         "loss": scores["mean"]["loss"],
         "parameters": adapter.counts()["total"],
     }
+
+
+def beginning(found: Int[Tensor, " token"], learned: Int[Tensor, " token"]) -> int:
+    """How many tokens are the same from the first one on."""
+    return int((found == learned).long().cumprod(0).sum())

@@ -137,6 +137,13 @@ def test_a_text_that_the_base_cannot_read_at_once_is_an_error(base, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("found", "n"), [([5, 6, 7, 8], 4), ([5, 6, 9, 8], 2), ([9, 6, 7, 8], 0), ([5, 9, 9, 9], 1)]
+)
+def test_what_comes_back_ends_at_the_first_wrong_token(found, n):
+    assert memorising.beginning(torch.tensor(found), torch.tensor([5, 6, 7, 8])) == n
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
