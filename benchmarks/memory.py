@@ -20,12 +20,13 @@ from csreft_core.adapter import CSReFT, build_adapter
 from csreft_core.base_models import Base, load_base
 from csreft_core.cli.output import rows_text
 from csreft_core.config import ASSETS, BaseConfig, Config, preset
+from csreft_core.encoding import Example
 from csreft_core.hooking import Attachment, attach
 from csreft_core.memory import Need, need
 from csreft_core.memory_use import Use, estimate_error, measured
 from csreft_core.objective import Window, batch_loss
 from csreft_core.shapes import shape_of_description
-from csreft_core.skills import Example, Row
+from csreft_core.skills import Row
 from csreft_core.training_state import adamw, autocast_type
 
 SKILLS = ("one", "two", "three", "four")

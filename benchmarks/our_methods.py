@@ -14,11 +14,12 @@ from benchmarks.workload import BATCH, LAYERS, PREFIX, RANK, SUFFIX, Sample
 from csreft_core.adapter import CSReFT, build_adapter
 from csreft_core.base_models import Base, freeze
 from csreft_core.config import PRESETS, Config, with_overrides
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment, attach
 from csreft_core.objective import Window
 from csreft_core.run_folder import Run
-from csreft_core.skills import Example, Row
+from csreft_core.skills import Row
 from csreft_core.training_state import TrainingState, adamw, kept_states
 from csreft_core.training_step import one_step
 

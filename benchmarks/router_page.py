@@ -21,7 +21,7 @@ from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.charts import gate_maps
 from csreft_core.charts import gates as gate_charts
 from csreft_core.charts import words as word_charts
-from csreft_core.skills import prompt_ids
+from csreft_core.encoding import prompt_ids
 
 ROOT = Path(__file__).parents[1]
 

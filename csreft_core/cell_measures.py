@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csreft_core.batching import collate
 from csreft_core.config import Config
+from csreft_core.encoding import Example
 from csreft_core.evaluation import (
     Encoded,
     answer_scores,
@@ -20,7 +22,6 @@ from csreft_core.hooking import Attachment
 from csreft_core.memory_use import measured
 from csreft_core.objective import Window, batch_loss
 from csreft_core.passes import request
-from csreft_core.skills import Example, collate
 from csreft_core.training_state import adamw
 from csreft_core.tuning import Tuning
 

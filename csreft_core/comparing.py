@@ -18,13 +18,14 @@ from csreft_core.base_models import Base
 from csreft_core.cell_measures import gradient_conflict, step_bytes, tokens_per_second
 from csreft_core.comparison import Comparison, Variant
 from csreft_core.config import Config
+from csreft_core.encoding import resolve_template
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate
 from csreft_core.files import write_atomic
 from csreft_core.hooking import attach
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.runs import Run, create_run, open_run
-from csreft_core.skills import SkillSet, read_skills, resolve_template
+from csreft_core.skills import SkillSet, read_skills
 from csreft_core.training import train
 
 SCORED_SPLITS = ("test_items", "test_paraphrases", "test_both", "test_two_skills")

@@ -17,13 +17,14 @@ from transformers import TextIteratorStreamer
 
 from csreft_core.adapter import CSReFT, check_base
 from csreft_core.base_models import Base, load_base
+from csreft_core.batching import collate
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
+from csreft_core.encoding import Example, prompt_ids
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import Pass, Request, request
 from csreft_core.sampling import check_sampling, sampler
-from csreft_core.skills import Example, collate, prompt_ids
 
 _FEWER = "look at fewer or shorter prompts at once"
 

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csreft_core.base_models import Base
+from csreft_core.batching import IGNORED, Batch, collate
+from csreft_core.encoding import Example, encode
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
-from csreft_core.skills import IGNORED, Batch, Example, Row, collate, encode
+from csreft_core.skills import Row
 from csreft_core.tuning import Tuning
 
 SCORED_ROWS = 256
@@ -31,7 +33,7 @@ class Encoded:
 
 
 def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int) -> Encoded:
-    """Tokenise rows, cut to `max_length` or to what the base can read, see `skills.encode`."""
+    """Tokenise rows, cut to `max_length` or to what the base can read, see `encoding.encode`."""
     length = min(max_length, base.context or max_length)
     examples, n_cut = encode(rows, base.tokenizer, template, length)
     return Encoded(tuple(rows), tuple(examples), n_cut)

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from csreft_core.adapter import AdapterSpec
-from csreft_core.batching import micro_batches
+from csreft_core.batching import collate, micro_batches
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Request
-from csreft_core.skills import Example, collate
 
 _Row = dict[int, Tensor]
 # Ours read below the first edit; those of transformers record outputs that someone asked for.

@@ -18,12 +18,13 @@ from torch import Tensor
 from csreft_core.adapter import load_adapter
 from csreft_core.base_models import Base
 from csreft_core.config import PLAIN_TEMPLATE, PRESETS, Config
+from csreft_core.encoding import resolve_template
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import encode_rows
 from csreft_core.hooking import attach
 from csreft_core.passes import request
 from csreft_core.runs import Run, create_run, open_run
-from csreft_core.skills import Row, SkillSet, read_skills, resolve_template
+from csreft_core.skills import Row, SkillSet, read_skills
 from csreft_core.training import train
 
 Kind = Literal["text", "scrambled", "random"]

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csreft_core.batching import collate
 from csreft_core.config import Config
+from csreft_core.encoding import Example
 from csreft_core.evaluation import answer_scores, row_labels, skill_name
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, request
 from csreft_core.router import omega, supervision_loss
-from csreft_core.skills import Example, Row, collate
+from csreft_core.skills import Row
 from csreft_core.tuning import Tuning
 
 

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 
 from csreft_core.base_models import Base
 from csreft_core.config import BaseConfig, Config, Provenance
+from csreft_core.encoding import resolve_template
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.runs import Run
-from csreft_core.skills import resolve_template
 
 
 @contextmanager

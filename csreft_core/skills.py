@@ -1,4 +1,4 @@
-"""Skill sets: rows with their skills and splits, and the way from a row to a batch of tokens.
+"""Skill sets: rows with their skills and splits.
 
 A skill set is read and written here; single files and their forms are read by `skill_formats`.
 The only randomness is that of explicit seeds.
@@ -8,44 +8,33 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from csreft_core.config import ASSETS, PLAIN_TEMPLATE
-from csreft_core.errors import SkillSetError, UnsupportedModelError
+from csreft_core.config import ASSETS
+from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
 from csreft_core.skill_formats import SPLITS, ReadRow, Row, read_rows
 from csreft_core.skill_splits import check_leaks, with_splits
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
 SHIPPED = ("four", "six", "eight", "two_skills")
-IGNORED = -100
 
 __all__ = [
-    "IGNORED",
     "SHIPPED",
     "SPLITS",
     "TEST_SPLITS",
-    "Batch",
-    "Example",
     "Row",
     "SkillSet",
     "as_cells",
     "as_csv",
     "as_jsonl",
     "checked_set",
-    "collate",
-    "encode",
-    "epoch_order",
-    "prompt_ids",
     "read_skills",
-    "resolve_template",
     "write_skills",
 ]
 
@@ -180,168 +169,3 @@ def _line(row: Row) -> str:
         record["skill"] = row.skills[0] if len(row.skills) == 1 else list(row.skills)
     record.update(prompt=row.prompt, response=row.response, split=row.split)
     return json.dumps(record, ensure_ascii=False)
-
-
-def resolve_template(template: str, tokenizer: Any) -> str:
-    """`chat` or a text with {prompt}, from what the config says.
-
-    Args:
-        template: `auto` takes the tokeniser's chat template if there is one, else the plain one.
-        tokenizer: A Hugging Face tokeniser.
-
-    Raises:
-        SkillSetError: `chat` is asked for and the tokeniser has no chat template.
-    """
-    has_chat = bool(getattr(tokenizer, "chat_template", None))
-    if template == "auto":
-        return "chat" if has_chat else PLAIN_TEMPLATE
-    if template == "chat" and not has_chat:
-        raise SkillSetError(
-            "data.template is 'chat', but the base's tokeniser has no chat template; use 'auto'"
-        )
-    return template
-
-
-def prompt_ids(prompt: str, tokenizer: Any, template: str) -> list[int]:
-    """Tokens of a prompt in its template, with the special tokens that the tokeniser sets.
-
-    Args:
-        prompt: The user's text.
-        tokenizer: A Hugging Face tokeniser.
-        template: A resolved template.
-    """
-    return _prompts_ids([prompt], tokenizer, template)[0]
-
-
-def _prompts_ids(prompts: Sequence[str], tokenizer: Any, template: str) -> list[list[int]]:
-    chat = template == "chat"
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        if chat
-        else template.replace("{prompt}", prompt)
-        for prompt in prompts
-    ]
-    rows = _tokens(tokenizer, texts, special=not chat)
-    if chat:
-        return rows
-    return [_open_ended(ids, text, tokenizer) for ids, text in zip(rows, texts, strict=True)]
-
-
-def _tokens(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
-
-
-def _open_ended(ids: list[int], text: str, tokenizer: Any) -> list[int]:
-    """Without the end token that some tokenisers append: the answer is still to come."""
-    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-        return ids if text.endswith(tokenizer.eos_token) else ids[:-1]
-    return ids
-
-
-class Example(NamedTuple):
-    """Tokens of one row; the answer ends with the end-of-text token unless it was cut."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-
-def encode(
-    rows: Sequence[Row], tokenizer: Any, template: str, max_length: int
-) -> tuple[list[Example], int]:
-    """Tokenise rows.
-
-    A row that is too long loses the beginning of its prompt, after the leading `bos`, so that the
-    answer stays whole; an answer that does not fit alone loses its end.
-
-    Args:
-        rows: Rows of a skill set.
-        tokenizer: A Hugging Face tokeniser.
-        template: A resolved template.
-        max_length: Most tokens of prompt and answer together, at least 3.
-
-    Returns:
-        The examples, and how many were cut.
-
-    Raises:
-        UnsupportedModelError: the tokeniser has no end-of-text token.
-    """
-    if tokenizer.eos_token_id is None:
-        raise UnsupportedModelError(
-            "the base's tokeniser has no end-of-text token, so answers could not end; "
-            "set eos_token in its tokenizer_config.json"
-        )
-    before = "" if template == "chat" else " "
-    prompts = _prompts_ids([row.prompt for row in rows], tokenizer, template)
-    answers = _tokens(tokenizer, [before + row.response for row in rows], special=False)
-    examples, n_cut = [], 0
-    for prompt, answer in zip(prompts, answers, strict=True):
-        whole = Example(tuple(prompt), (*answer, tokenizer.eos_token_id))
-        example = _cut(whole, tokenizer.bos_token_id, max_length)
-        n_cut += example != whole
-        examples.append(example)
-    return examples, n_cut
-
-
-def _cut(example: Example, bos: int | None, max_length: int) -> Example:
-    prompt, answer = example.prompt, example.answer
-    if len(prompt) + len(answer) <= max_length:
-        return example
-    head = prompt[:1] if prompt[0] == bos else ()
-    least = min(len(prompt), len(head) + 1)
-    answer = answer[: max_length - least]
-    n_tail = max_length - len(answer) - len(head)
-    tail = prompt[len(head) :]
-    return Example(head + tail[len(tail) - n_tail :], answer)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded examples, so that all answers end in the last column.
-
-    Attributes:
-        input_ids: Prompt and answer; the padding token elsewhere.
-        attention_mask: 1 on prompt and answer.
-        prompt_mask: 1 on the prompt.
-        labels: `input_ids` on the answer, -100 elsewhere; not shifted, as Hugging Face has it.
-        n_answer_tokens: Answer tokens of each example.
-    """
-
-    input_ids: Int[Tensor, "batch seq"]
-    attention_mask: Int[Tensor, "batch seq"]
-    prompt_mask: Int[Tensor, "batch seq"]
-    labels: Int[Tensor, "batch seq"]
-    n_answer_tokens: Int[Tensor, " batch"]
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Put examples into one batch.
-
-    Args:
-        examples: At least one; an answer may be empty.
-        pad_id: Token for the padding, on the left.
-    """
-    width = max(len(e.prompt) + len(e.answer) for e in examples)
-    ids = np.full((len(examples), width), pad_id, np.int64)
-    labels = np.full_like(ids, IGNORED)
-    mask, prompt_mask = np.zeros_like(ids), np.zeros_like(ids)
-    for i, e in enumerate(examples):
-        first, n = width - len(e.prompt) - len(e.answer), len(e.prompt)
-        ids[i, first:] = e.prompt + e.answer
-        mask[i, first:] = 1
-        prompt_mask[i, first : first + n] = 1
-        labels[i, first + n :] = e.answer
-    lengths = np.array([len(e.answer) for e in examples], np.int64)
-    return Batch(*map(torch.from_numpy, (ids, mask, prompt_mask, labels, lengths)))
-
-
-def epoch_order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
-    """The order of `n` rows in an epoch: a permutation, a function of its arguments alone."""
-    return np.random.default_rng((seed, epoch)).permutation(n)

@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csreft_core.adapter import CSReFT
+from csreft_core.batching import collate
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded, row_labels
 from csreft_core.hooking import Attachment
 from csreft_core.passes import request
-from csreft_core.skills import Example, Row, collate
+from csreft_core.skills import Row
 
 N_PROMPTS = 48
 

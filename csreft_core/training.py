@@ -17,6 +17,7 @@ from transformers import get_linear_schedule_with_warmup
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base, load_base
 from csreft_core.config import Config
+from csreft_core.encoding import resolve_template
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows
 from csreft_core.hooking import Attachment, attach
@@ -27,7 +28,7 @@ from csreft_core.processes import any_of, failing_together, gathered
 from csreft_core.records import eval_record, start_record, step_record
 from csreft_core.reporting import on_device, report, reporting, with_provenance
 from csreft_core.runs import Run
-from csreft_core.skills import Row, SkillSet, resolve_template
+from csreft_core.skills import Row, SkillSet
 from csreft_core.snapshots import save_snapshot
 from csreft_core.training_state import (
     TrainingState,

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from csreft_core.adapter import AdapterSpec
 from csreft_core.base_models import Base
+from csreft_core.batching import epoch_order
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
 from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
 from csreft_core.runs import Run
-from csreft_core.skills import epoch_order
 from csreft_core.tuning import Tuning
 
 

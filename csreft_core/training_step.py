@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csreft_core.batching import micro_batches, step_rows
+from csreft_core.encoding import Example
 from csreft_core.errors import RunError
 from csreft_core.objective import Window, batch_loss, is_global, total_gates
 from csreft_core.processes import failing_together, summed_gradients, total
-from csreft_core.skills import Example, Row
+from csreft_core.skills import Row
 from csreft_core.training_state import TrainingState
 
 _Part = Int[np.ndarray, " _part"]  # micro-batches differ in length

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from csreft_core.batching import IGNORED, collate
+from csreft_core.encoding import Example
 from csreft_core.evaluation import answer_scores
 from csreft_core.hooking import attach
 from csreft_core.passes import request
-from csreft_core.skills import IGNORED, Example, collate
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base
 

@@ -23,6 +23,7 @@ from csreft_core.cli import main
 from csreft_core.comparison import Comparison, Variant, begin, list_comparisons, open_comparison
 from csreft_core.comparison_presets import COMPARISONS, compared
 from csreft_core.config import BaseConfig, Config
+from csreft_core.encoding import resolve_template
 from csreft_core.errors import AdapterError, ConfigError, RunError
 from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.hooking import attach
@@ -30,7 +31,7 @@ from csreft_core.method_presets import METHODS
 from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.runs import open_run
-from csreft_core.skills import read_skills, resolve_template
+from csreft_core.skills import read_skills
 from tests import tiny_runs
 from tests.repository import ROOT
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from csreft_core.config import RouterConfig, preset, with_overrides
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import attach
 from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
 from csreft_core.objective import Window, batch_loss
 from csreft_core.passes import Request
-from csreft_core.skills import Example, Row
+from csreft_core.skills import Row
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base, tokens
 

@@ -10,9 +10,9 @@ from csreft_core.adapter import load_adapter
 from csreft_core.analysis.claims import EXAMPLES
 from csreft_core.cli import model_outputs as m
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
+from csreft_core.encoding import prompt_ids
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
-from csreft_core.skills import prompt_ids
 
 RUN = f"{EXAMPLES}/recommended-0"
 ASKED = [

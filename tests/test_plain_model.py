@@ -14,9 +14,11 @@ from transformers import TextIteratorStreamer, pipeline
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
+from csreft_core.batching import collate
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded, answer_scores
 from csreft_core.hooking import attach, request
-from csreft_core.skills import Example, Row, collate
+from csreft_core.skills import Row
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 PROMPT = "w5 w11 w40 w7"

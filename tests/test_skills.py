@@ -11,22 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from csreft_core.batching import collate, epoch_order
 from csreft_core.config import PLAIN_TEMPLATE
+from csreft_core.encoding import Example, encode, prompt_ids, resolve_template
 from csreft_core.errors import SkillSetError, UnsupportedModelError
-from csreft_core.skills import (
-    SHIPPED,
-    TEST_SPLITS,
-    Example,
-    Row,
-    SkillSet,
-    collate,
-    encode,
-    epoch_order,
-    prompt_ids,
-    read_skills,
-    resolve_template,
-    write_skills,
-)
+from csreft_core.skills import SHIPPED, TEST_SPLITS, Row, SkillSet, read_skills, write_skills
 
 WORDS = ["<pad>", "<bos>", "<eos>", "?", "Q:", "A:", "U:", *(f"w{i}" for i in range(20))]
 IDS = {word: i for i, word in enumerate(WORDS)}

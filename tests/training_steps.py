@@ -20,11 +20,12 @@ from csreft_core.config import (
     TrainConfig,
     with_overrides,
 )
+from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
 from csreft_core.hooking import Attachment
 from csreft_core.objective import Window
 from csreft_core.run_folder import Run
-from csreft_core.skills import Example, Row
+from csreft_core.skills import Row
 from csreft_core.training_state import TrainingState, adamw, kept_states
 from csreft_core.training_step import one_step
 from tests.tiny import make_adapter, tokens

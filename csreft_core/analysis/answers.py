@@ -14,11 +14,13 @@ from torch import Tensor
 
 from csreft_core.adapter import check_base, load_adapter
 from csreft_core.analysis.subject import Subject
+from csreft_core.batching import collate
+from csreft_core.encoding import Example
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import answer_scores, check_labels
 from csreft_core.passes import request
 from csreft_core.runs import open_run
-from csreft_core.skills import Example, Row, SkillSet, collate
+from csreft_core.skills import Row, SkillSet
 
 TABLES = ("next_token", "dose")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from csreft_core.analysis.gate_sources import can_be_oracle
 from csreft_core.analysis.subject import Subject
+from csreft_core.batching import collate
+from csreft_core.encoding import Example
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import (
     Encoded,
@@ -23,7 +25,7 @@ from csreft_core.evaluation import (
     skill_name,
 )
 from csreft_core.passes import request
-from csreft_core.skills import Example, Row, collate
+from csreft_core.skills import Row
 
 BATCH = 128
 RESAMPLES = 2000

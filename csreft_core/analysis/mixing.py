@@ -19,9 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from csreft_core.adapter import CSReFT
 from csreft_core.analysis.subject import Subject
+from csreft_core.batching import collate
 from csreft_core.config import AdapterConfig, RouterConfig
+from csreft_core.encoding import Example
 from csreft_core.passes import request
-from csreft_core.skills import Example, Row, collate
+from csreft_core.skills import Row
 
 # Torch keeps the level of forward differentiation for the whole process, not for each thread.
 _ONE_AT_A_TIME = Lock()

@@ -16,10 +16,11 @@ from torch import Tensor
 from csreft_core.analysis.composition import MAX_SUBSPACES
 from csreft_core.analysis.shapley import place_of, shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
+from csreft_core.batching import collate
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import check_labels, row_labels
 from csreft_core.passes import Request, request
-from csreft_core.skills import Row, collate
+from csreft_core.skills import Row
 
 TABLES = ("patterns", "shapley", "interactions", "tokens")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""

@@ -6,7 +6,7 @@ A word of the prompt, the template around it, or a special token that the tokeni
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from csreft_core.skills import prompt_ids
+from csreft_core.encoding import prompt_ids
 
 Kind = Literal["word", "template", "special"]
 
@@ -21,7 +21,7 @@ class PromptToken:
 
 
 def prompt_tokens(prompt: str, tokenizer: Any, template: str) -> tuple[PromptToken, ...]:
-    """The tokens of a prompt in its template, as `skills.prompt_ids` gives them.
+    """The tokens of a prompt in its template, as `encoding.prompt_ids` gives them.
 
     Args:
         prompt: The user's text.

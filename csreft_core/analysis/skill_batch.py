@@ -5,10 +5,9 @@ from typing import Any
 import pandas as pd
 
 from csreft_core.analysis.skill_subject import SkillSubject
-from csreft_core.batching import micro_batches, step_rows
+from csreft_core.batching import IGNORED, collate, micro_batches, step_rows
 from csreft_core.evaluation import skill_name
 from csreft_core.positions import parse_positions, token_index
-from csreft_core.skills import IGNORED, collate
 
 COLUMNS = ["example", "skill", "column", "token", "token_id", "part", "in_loss", "edited"]
 

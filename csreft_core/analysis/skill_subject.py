@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from csreft_core.base_files import base_folder, read_description
 from csreft_core.config import BaseConfig, Config, preset, with_overrides
+from csreft_core.encoding import Example, encode, resolve_template
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.skills import Example, Row, SkillSet, encode, read_skills, resolve_template
+from csreft_core.skills import Row, SkillSet, read_skills
 
 
 @dataclass(frozen=True)

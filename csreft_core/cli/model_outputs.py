@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from csreft_core.adapter import CSReFT
+from csreft_core.batching import collate
+from csreft_core.encoding import Example, prompt_ids
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
 from csreft_core.files import write_atomic
 from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import request
-from csreft_core.skills import Example, collate, prompt_ids
 
 REFT_DECODING = {
     "do_sample": False,

@@ -11,10 +11,11 @@ from csreft_core.analysis.prompt_tokens import prompt_tokens, visible
 from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Provenance, RouterConfig, preset
+from csreft_core.encoding import prompt_ids
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
 from csreft_core.passes import request
-from csreft_core.skills import SkillSet, prompt_ids
+from csreft_core.skills import SkillSet
 from tests.tiny import make_adapter, tiny_base, tiny_tokenizer
 
 PROMPT = "w5 w6 w7 w8"
