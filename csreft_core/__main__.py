@@ -6,9 +6,11 @@ import warnings
 from io import TextIOWrapper
 
 from csreft_core.cli import main
+from csreft_core.passive_waiting import wait_passively
 
 
 def _start() -> int:
+    wait_passively()
     if not sys.warnoptions:
         # A line on stderr means a mistake; notes of libraries are none. `-W default` shows them.
         warnings.simplefilter("ignore")

@@ -81,7 +81,7 @@ def _python() -> Check:
 
 
 def _library(name: str, limit: int) -> Check:
-    remedy = "run: pip install -r requirements.txt"
+    remedy = "run: pip install -r requirements.lock"
     try:
         found = version(name)
     except PackageNotFoundError:

@@ -57,7 +57,7 @@ def test_a_library_that_is_missing_or_too_new(tmp_runs, monkeypatch):
     found = broken(tmp_runs)
     assert set(found) == {"accelerate", "transformers"}
     assert found["accelerate"].found == "not installed"
-    assert all("pip install -r requirements.txt" in check.remedy for check in found.values())
+    assert all("pip install -r requirements.lock" in check.remedy for check in found.values())
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "changed", "no card"])
