@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import set_tqdm_hook
 
+from csreft_core.base_checks import tried_forms
 from csreft_core.base_files import (
     Progress,
     base_folder,
@@ -31,7 +32,7 @@ from csreft_core.base_files import (
     read_description,
     silent,
 )
-from csreft_core.blocks import find_blocks
+from csreft_core.blocks import Form, find_blocks
 from csreft_core.config import BaseConfig
 from csreft_core.devices import compute_type, free_bytes, resolve_device
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
@@ -42,7 +43,6 @@ from csreft_core.shapes import shape_of_description
 
 _SMALLER = "use base.precision nf4 or a smaller model, or free some memory"
 _MOST_GROWTH = 4  # from a file in 8 bits to 32 bits in memory
-_ROUNDING = 4  # two rows of one product may differ in their last bits
 _one_load = RLock()
 
 
@@ -50,7 +50,8 @@ _one_load = RLock()
 class Base:
     """A loaded, frozen language model in evaluation mode.
 
-    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`.
+    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`, which has the
+    form `forms[l]`.
     `n_parameters` counts all weights, shared ones once.
     """
 
@@ -60,6 +61,7 @@ class Base:
     revision: str | None
     fingerprint: str
     blocks: nn.ModuleList
+    forms: tuple[Form, ...]
     d_model: int
     n_parameters: int
 
@@ -116,9 +118,8 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
         with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
             model = _weights(config, folder, progress)
     progress("looking at the model", 0, 0)
-    base = freeze(model, tokenizer, base_id=config.path, revision=config.revision)
-    _check_causal(base, device)
-    return base
+    with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
+        return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
 
 
 def _tokenizer(config: BaseConfig, folder: Path) -> PreTrainedTokenizerBase:
@@ -218,19 +219,6 @@ def _watched(progress: Progress) -> Iterator[list[BaseException]]:
         set_tqdm_hook(before)
 
 
-@torch.no_grad()
-def _check_causal(base: Base, device: torch.device) -> None:
-    """See that a token does not see what comes after it: some encoders load as decoders."""
-    ids = torch.tensor([[0, 1], [0, 2]], device=device)
-    first = base.model(ids, use_cache=False).logits[:, 0]
-    gap, scale = (first[0] - first[1]).abs().max(), first.abs().max()
-    if gap > _ROUNDING * torch.finfo(first.dtype).eps * scale:
-        raise UnsupportedModelError(
-            f"base.path {base.id!r} is an encoder: its tokens see those that come after them; a "
-            "decoder-only causal language model is needed"
-        )
-
-
 def freeze(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -238,10 +226,10 @@ def freeze(
     base_id: str,
     revision: str | None = None,
 ) -> Base:
-    """Freeze a model and find its blocks.
+    """Freeze a model, find its blocks and try it (`base_checks`).
 
     Raises:
-        UnsupportedModelError: blocks that cannot be found.
+        UnsupportedModelError: blocks that cannot be found, or a model that cannot run or be edited.
     """
     model.eval().requires_grad_(False)
     hold_in_training_mode(model)
@@ -254,6 +242,7 @@ def freeze(
         revision=revision,
         fingerprint=fingerprint(model),
         blocks=blocks,
+        forms=tried_forms(model, base_id),
         d_model=int(width),
         n_parameters=model.num_parameters(),
     )

@@ -115,9 +115,14 @@ def test_missing_tokenizer(folder):
 def test_blocks_that_cannot_be_found(tiny_llama):
     twin = nn.ModuleList([nn.Identity() for _ in range(3)])
     assert find_blocks(tiny_llama) is tiny_llama.model.layers
-    tiny_llama.add_module("twin", twin)
-    with pytest.raises(UnsupportedModelError, match=r"one list of 3 .*found model\.layers, twin"):
+    tiny_llama.model.add_module("twin", twin)
+    with pytest.raises(UnsupportedModelError, match=r"one list of 3 .*found layers, twin"):
         find_blocks(tiny_llama)
+
+
+def test_an_encoder_of_images_may_have_as_many_blocks(tiny_llama):
+    tiny_llama.add_module("vision", nn.ModuleList([nn.Identity() for _ in range(3)]))
+    assert find_blocks(tiny_llama) is tiny_llama.model.layers
 
 
 def test_blocks_of_a_model_with_a_list_inside_each_block(tiny_llama):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csreft_core.base_models import Base
+from csreft_core.blocks import states_of, with_states
 from csreft_core.methods.changed_base import ChangedBase, MethodSpec, removing
 from csreft_core.passes import in_float32
 
@@ -52,10 +53,10 @@ class _BlockOutputs(ChangedBase):
     def _hook(self, block: int) -> Callable[..., Any]:
         def on_block(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             given = args[0] if args else kwargs["hidden_states"]
-            out = output[0] if isinstance(output, tuple) else output
+            out = states_of(output)
             with in_float32(out.device):
                 new = self.output(block, given.float(), out.float()).to(out)
-            return (new, *output[1:]) if isinstance(output, tuple) else new
+            return with_states(output, new)
 
         return on_block
 
