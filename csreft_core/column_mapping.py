@@ -1,30 +1,42 @@
-"""Which columns of somebody's file are the prompt, the answer, the skill and the split.
+"""Which fields of somebody's file are the prompt, the answer, the skill and the split.
 
-Files in a known form need no mapping of their texts; all others get a suggestion from the names of
-their columns. The mapped records are in the project's own form. No I/O.
+Names are compared without capitals, spaces and dashes. Where the names alone say what the texts
+are, the file is read as it is; all others need a mapping, for which there is a suggestion. No I/O.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
-from csreft_core.errors import SkillSetError
-from csreft_core.skill_formats import SPLITS
-from csreft_core.skill_records import Record, listed, shown
+from csreft_core.skill_names import folded
 
-Form = Literal["project", "alpaca", "chat"]
-
-_USUAL: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "instruction", "question", "query", "text", "source", "problem"),
-    "response": ("response", "output", "answer", "completion", "target", "label", "solution"),
-    "input": ("input", "context", "passage"),
-    "skill": ("skill", "task", "category", "subject", "topic", "type", "dataset"),
-    "split": ("split", "partition", "subset"),
+CHATS = ("messages", "conversations", "conversation")
+# Each name of a prompt with the names of its answer, the usual one first.
+PARTNERS = {
+    "prompt": ("response", "completion"),
+    "instruction": ("output", "response"),
+    "question": ("answer", "response"),
+    "query": ("response", "answer"),
+    "problem": ("solution", "answer"),
+    "input": ("output",),
+    "inputs": ("targets",),
 }
-_USUAL_SPLITS = {
-    "training": "train", "dev": "validation", "val": "validation", "valid": "validation",
-    "test": "test_items",
+PROMPTS = ("prompt", "instruction", "question", "query", "problem")
+RESPONSES = ("response", "output", "answer", "completion", "solution")
+INPUTS = ("input", "context", "passage")
+SYSTEMS = ("system", "system_prompt", "system_message")
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "dev": "validation", "val": "validation", "valid": "validation",
+    "eval": "validation", "evaluation": "validation",
+    "test": "test_items", "testing": "test_items", "test_items": "test_items",
+    "test_paraphrases": "test_paraphrases", "test_both": "test_both",
+    "test_two_skills": "test_two_skills",
 }  # fmt: skip
+
+_SKILLS = ("skill", "skills", "task", "category", "subject", "topic", "type", "dataset")
+_SPLITS = ("split", "partition")
+# Too vague to be read without asking.
+_MAYBE = {"prompt": ("text", "source"), "response": ("target", "label")}
 
 
 @dataclass(frozen=True)
@@ -49,88 +61,43 @@ class ColumnMapping:
     split: str | None = None
 
 
-def known_form(columns: Sequence[str]) -> Form | None:
-    """The form of a file by its columns; None where the columns have to be mapped."""
-    if "messages" in columns:
-        return "chat"
-    if {"instruction", "output"} <= set(columns):
-        return "alpaca"
-    if {"prompt", "response"} <= set(columns) and "input" not in columns:
-        return "project"
-    return None
+def text_pair(names: Iterable[str]) -> tuple[str, str] | None:
+    """The folded names of prompt and answer, if there are such among the given ones."""
+    there = set(names)
+    for prompt, responses in PARTNERS.items():
+        for response in responses:
+            if {prompt, response} <= there:
+                return prompt, response
+    prompts = [name for name in PROMPTS if name in there]
+    responses = [name for name in RESPONSES if name in there]
+    return (prompts[0], responses[0]) if prompts and responses else None
+
+
+def known_form(columns: Sequence[str]) -> str | None:
+    """How the texts of a file are read, by its columns; None where they have to be mapped."""
+    names = set(map(folded, columns))
+    if names & set(CHATS):
+        return "chat messages"
+    pair = text_pair(names)
+    return None if pair is None else " and ".join(pair)
+
+
+def usual(columns: Sequence[str]) -> ColumnMapping:
+    """How a file is read when nothing else is said: skill and split by their usual names."""
+    names = {folded(name): name for name in reversed(columns)}
+    return ColumnMapping(skill=_first(_SKILLS, names), split=_first(_SPLITS, names))
 
 
 def suggested(columns: Sequence[str]) -> ColumnMapping:
-    """A mapping guessed from the names of the columns; each column is used once."""
-    left = list(columns)
-    found: dict[str, str] = {}
-    for part in ("prompt", "response", "input", "skill", "split"):
-        names = {name.strip().lower(): name for name in reversed(left)}
-        match = next((names[usual] for usual in _USUAL[part] if usual in names), None)
-        if match is not None:
-            found[part] = match
-            left.remove(match)
+    """A mapping for somebody to confirm; the texts too where the form of the file is not known."""
+    names = {folded(name): name for name in reversed(columns)}
     if known_form(columns):
-        found = {part: name for part, name in found.items() if part in ("skill", "split")}
-    return ColumnMapping(**found)
+        return usual(columns)
+    prompt, response = (_first((*sure, *_MAYBE[part]), names) for part, sure in (
+        ("prompt", PROMPTS), ("response", RESPONSES)
+    ))  # fmt: skip
+    return replace(usual(columns), prompt=prompt, response=response, input=_first(INPUTS, names))
 
 
-def mapped(records: Iterable[Record], mapping: ColumnMapping) -> list[Record]:
-    """The records with the fields that `skill_formats.as_rows` reads.
-
-    Numbers become texts as they stand in the file; usual names of splits (dev, val, test) become
-    the project's.
-
-    Raises:
-        SkillSetError: a record lacks a column, or has an unknown split.
-    """
-    if (mapping.prompt is None) != (mapping.response is None):
-        raise SkillSetError("choose a column for the prompt and one for the response")
-    return [Record(record.where, _fields(record, mapping)) for record in records]
-
-
-def _fields(record: Record, mapping: ColumnMapping) -> dict[str, Any]:
-    if mapping.prompt is None or mapping.response is None:
-        fields = {k: v for k, v in record.fields.items() if k not in ("skill", "split")}
-    else:
-        prompt, given = _value(record, mapping.prompt), None
-        if mapping.input is not None:
-            given = _as_text(record.fields.get(mapping.input))
-        joined = (
-            f"{prompt}\n{given.strip()}" if isinstance(given, str) and given.strip() else prompt
-        )
-        fields = {"prompt": joined, "response": _value(record, mapping.response)}
-    if mapping.one_skill is not None:
-        fields["skill"] = mapping.one_skill
-    elif mapping.skill is not None:
-        fields["skill"] = _as_text(record.fields.get(mapping.skill))
-    if mapping.split is not None:
-        fields["split"] = _split(record, mapping.split)
-    return fields
-
-
-def _value(record: Record, column: str) -> Any:
-    if column not in record.fields:
-        raise SkillSetError(
-            f"{record.where}: field {shown(column)} is missing; found {listed(record.fields)}"
-        )
-    return _as_text(record.fields[column])
-
-
-def _as_text(value: Any) -> Any:
-    """A number as a text; whatever else stays, and is judged where the rows are read."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _split(record: Record, column: str) -> str | None:
-    given = record.fields.get(column)
-    if given is None or (isinstance(given, str) and not given.strip()):
-        return None
-    name = given.strip().lower() if isinstance(given, str) else given
-    split = _USUAL_SPLITS.get(name, name) if isinstance(name, str) else name
-    if split not in SPLITS:
-        raise SkillSetError(
-            f"{record.where}: field {shown(column)}: expected a split such as "
-            f"{', '.join(SPLITS)}, got {shown(given)}; choose another column, or none"
-        )
-    return split
+def _first(known: Sequence[str], names: dict[str, str]) -> str | None:
+    return next((names[name] for name in known if name in names), None)

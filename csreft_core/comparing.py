@@ -226,4 +226,5 @@ def chosen_skills(variant: Variant) -> SkillSet:
             "for; choose a skill set with more"
         )
     names = whole.names[: variant.n_skills]
-    return SkillSet(tuple(row for row in whole.rows if set(row.skills) <= set(names)), names)
+    kept = tuple(row for row in whole.rows if set(row.skills) <= set(names))
+    return SkillSet(kept, names, whole.notes)

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from csreft_core.column_mapping import ColumnMapping
 from csreft_core.errors import SkillSetError
-from csreft_core.skill_formats import ReadRow, as_rows
+from csreft_core.skill_formats import ReadRow, ReadRows, as_rows
 from csreft_core.skill_records import Record, listed
 from csreft_core.skills import SkillSet, checked_set
 
@@ -181,7 +182,7 @@ def skills_from_preset(
     read = list(_limited(_rows(preset, _published(name, preset, folder)), limit))
     if not read:
         raise SkillSetError(f"{name}: no row has a prompt and an answer; check the local copy")
-    return checked_set(read, name, seed)
+    return checked_set(ReadRows(read), name, seed)
 
 
 def _published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[Fields]:
@@ -239,7 +240,8 @@ def _rows(preset: DataPreset, published: Iterable[Fields]) -> Iterator[ReadRow]:
             for key in ("instruction", "output", "prompt", "response")
         ):
             continue
-        (read,) = as_rows([Record(f"{preset.source}: row {i}", made)], preset.source)
+        record = Record(f"{preset.source}: row {i}", made)
+        (read,) = as_rows([record], preset.source, ColumnMapping(skill="skill")).rows
         if read.row.prompt not in asked:
             asked.add(read.row.prompt)
             yield read

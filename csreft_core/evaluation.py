@@ -17,6 +17,7 @@ from csreft_core.encoding import Example, encode
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
+from csreft_core.skill_names import joined
 from csreft_core.skills import Row
 from csreft_core.tuning import Tuning
 
@@ -68,7 +69,7 @@ def check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
 
 def skill_name(row: Row) -> str:
     """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
-    return "+".join(row.skills) or "unlabelled"
+    return joined(row.skills)
 
 
 def answer_scores(

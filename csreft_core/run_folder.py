@@ -34,7 +34,7 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 from csreft_core.config import Config, config_to_dict, read_config
 from csreft_core.errors import ConfigError, RunError, SkillSetError
 from csreft_core.files import write_atomic
-from csreft_core.skills import SkillSet, read_skills
+from csreft_core.skills import SkillSet, read_kept
 
 State = Literal["queued", "running", "finished", "stopped", "failed", "interrupted"]
 STATES: tuple[str, ...] = get_args(State)
@@ -151,7 +151,7 @@ class Run:
             RunError: they are missing or broken.
         """
         try:
-            return read_skills(str((self.path / "skills.jsonl").absolute()))
+            return read_kept((self.path / "skills.jsonl").absolute())
         except SkillSetError as error:
             raise RunError(f"run {self.name!r}: {error}; restore it or delete the run") from None
 

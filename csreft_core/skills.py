@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from jaxtyping import Float
 from csreft_core.config import ASSETS
 from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
-from csreft_core.skill_formats import SPLITS, ReadRow, Row, read_rows
-from csreft_core.skill_splits import check_leaks, with_splits
+from csreft_core.skill_formats import SPLITS, ReadRows, Row, kept_rows, read_rows
+from csreft_core.skill_splits import check_leaks, check_names, in_one_order, with_splits
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
 SHIPPED = ("four", "six", "eight", "two_skills")
@@ -34,6 +34,7 @@ __all__ = [
     "as_csv",
     "as_jsonl",
     "checked_set",
+    "read_kept",
     "read_skills",
     "write_skills",
 ]
@@ -46,10 +47,12 @@ class SkillSet:
     Attributes:
         rows: All rows of all splits.
         names: The skills, in the order of first appearance.
+        notes: What the user should know about how they were read.
     """
 
     rows: tuple[Row, ...]
     names: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -94,50 +97,79 @@ class SkillSet:
         return labels
 
 
-def read_skills(path: str, skill_column: str = "skill", seed: int = 0) -> SkillSet:
+def read_skills(
+    path: str, skill_column: str = "skill", seed: int = 0, *, to_train: bool = True
+) -> SkillSet:
     """Read a skill set and check it.
 
     Rows without a split get one: 80 % train, 10 % validation, 10 % test_items, by a shuffle inside
     each skill; rows with the same prompt stay together.
 
     Args:
-        path: `four`, `six`, `eight` or `two_skills` (shipped), a `.jsonl`, `.json` or `.csv` file,
-            or a folder with one file a skill.
+        path: `four`, `six`, `eight` or `two_skills` (shipped), a `.jsonl`, `.json`, `.csv` or
+            `.tsv` file, or a folder with one file a skill; `~` is the home folder.
         skill_column: Name of the field that holds the skill.
         seed: Of the shuffle.
+        to_train: Whether it must have rows to train on, and the skill column that is named; rows
+            that a finished run answers need neither.
 
     Raises:
         SkillSetError: names the file, the line and the field of what is wrong.
     """
-    file = ASSETS / "skills" / f"{path}.jsonl" if path in SHIPPED else Path(path)
-    if path not in SHIPPED and not file.exists():
+    if path in SHIPPED:
+        return read_kept(ASSETS / "skills" / f"{path}.jsonl")
+    try:
+        file = Path(path).expanduser()
+    except RuntimeError:
+        raise SkillSetError(f"{path}: there is no such home folder; give the whole path") from None
+    if not file.exists():
         raise SkillSetError(
             f"{path}: no such skill set; give a file, a folder or one of {', '.join(SHIPPED)}"
         )
-    return checked_set(read_rows(file, skill_column), path, seed)
+    read = read_rows(file, skill_column, must_have=to_train)
+    return checked_set(read, path, seed, to_train=to_train)
 
 
-def checked_set(read: list[ReadRow], source: str, seed: int = 0) -> SkillSet:
+def read_kept(path: Path) -> SkillSet:
+    """Read what `write_skills` wrote, as it stands: it was checked before it was written.
+
+    So a run can be used with the rows that it was trained on, whatever is asked of new ones.
+
+    Raises:
+        SkillSetError: the file is missing or was changed; names the line.
+    """
+    rows = tuple(kept_rows(path))
+    return SkillSet(rows, _names(rows))
+
+
+def checked_set(read: ReadRows, source: str, seed: int = 0, *, to_train: bool = True) -> SkillSet:
     """A skill set of rows that were read, with a split for each.
 
     Args:
         read: The rows.
         source: Where they come from, for messages.
         seed: Of the shuffle that gives splits to rows that have none.
+        to_train: Whether there must be rows to train on.
 
     Raises:
-        SkillSetError: a test row has the prompt of a training row, or there is none to train on.
+        SkillSetError: a test row has the prompt of a training row, two sets of skills have one
+            name in tables, or there is no row to train on.
     """
-    read = with_splits(read, seed)
-    check_leaks(read)
-    rows = tuple(item.row for item in read)
-    if not any(row.split == "train" for row in rows):
+    found = in_one_order(with_splits(read.rows, seed))
+    check_leaks(found)
+    notes = (*read.notes, *check_names(found))
+    rows = tuple(item.row for item in found)
+    if to_train and not any(row.split == "train" for row in rows):
         raise SkillSetError(f"{source}: no row has the split 'train'; training needs some")
-    return SkillSet(rows, tuple(dict.fromkeys(name for row in rows for name in row.skills)))
+    return SkillSet(rows, _names(rows), notes)
+
+
+def _names(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in rows for name in row.skills))
 
 
 def write_skills(skill_set: SkillSet, path: Path) -> None:
-    """Write native JSONL, atomically; `read_skills` gives the same skill set back."""
+    """Write native JSONL, atomically; `read_kept` gives the same skill set back."""
     write_atomic(path, as_jsonl(skill_set.rows))
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csreft_core.column_mapping import ColumnMapping, known_form, mapped, suggested
+from csreft_core.column_mapping import ColumnMapping, known_form, usual
 from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
 from csreft_core.runs import runs_root
-from csreft_core.skill_formats import as_rows
-from csreft_core.skill_records import Record, cell, read_records, suffix_of
+from csreft_core.skill_files import read_records, suffix_of
+from csreft_core.skill_formats import as_rows, columns_of
+from csreft_core.skill_records import Record
 from csreft_core.skills import SkillSet, as_jsonl, checked_set
 
 MAX_BYTES = 5_000_000
@@ -42,24 +43,30 @@ class Upload:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of all fields, in the order of first appearance."""
-        return tuple(dict.fromkeys(name for record in self.records for name in record.fields))
+        return columns_of(self.records)
 
     @property
     def is_known(self) -> bool:
         """Whether its texts can be read without a mapping."""
         return known_form(self.columns) is not None
 
+    @property
+    def is_table(self) -> bool:
+        """Whether its columns were named by its first line."""
+        return any(record.kind == "cells" for record in self.records)
 
-def open_upload(name: str, data: bytes) -> Upload:
+
+def open_upload(name: str, data: bytes, *, header: bool = True) -> Upload:
     """Read an upload.
 
     Args:
         name: Its name, as the browser gives it.
         data: Its content.
+        header: Whether the first line of a CSV file names its columns.
 
     Raises:
         SkillSetError: a name that is a path or a device, too many bytes or rows, or content that
-            is not JSONL, JSON or CSV.
+            is not JSONL, JSON, CSV or TSV.
     """
     _check_name(name)
     if len(data) > MAX_BYTES:
@@ -68,7 +75,7 @@ def open_upload(name: str, data: bytes) -> Upload:
             "or train on the command line, which has no such limit"
         )
     records = []
-    for record in read_records(data, name, suffix_of(name)):
+    for record in read_records(data, name, suffix_of(name), header=header):
         if len(records) == MAX_ROWS:
             raise SkillSetError(
                 f"{name}: has more than {MAX_ROWS:,} rows; take fewer, or train on the command "
@@ -96,13 +103,13 @@ def skill_set_of(upload: Upload, mapping: ColumnMapping | None = None) -> SkillS
 
     Args:
         upload: What was read.
-        mapping: Where the parts of a row stand; None takes what the columns' names suggest.
+        mapping: Where the parts of a row stand; None reads the file as the command line does.
 
     Raises:
         SkillSetError: a row that is wrong, or splits that leak; names row and column.
     """
-    chosen = suggested(upload.columns) if mapping is None else mapping
-    return checked_set(as_rows(mapped(upload.records, chosen), upload.name), upload.name)
+    chosen = usual(upload.columns) if mapping is None else mapping
+    return checked_set(as_rows(upload.records, upload.name, chosen), upload.name)
 
 
 def edited_set(rows: Sequence[dict[str, Any]]) -> SkillSet:
@@ -121,9 +128,9 @@ def edited_set(rows: Sequence[dict[str, Any]]) -> SkillSet:
     for i, row in enumerate(rows, start=1):
         texts = {name: "" if value is None else str(value) for name, value in row.items()}
         if any(text.strip() for text in texts.values()):
-            where = f"row {i}"
-            records.append(Record(where, {n: cell(n, text, where) for n, text in texts.items()}))
-    return checked_set(as_rows(records, "the table"), "the table")
+            records.append(Record(f"row {i}", texts, "cells"))
+    mapping = ColumnMapping("prompt", "response", skill="skill", split="split")
+    return checked_set(as_rows(records, "the table", mapping), "the table")
 
 
 def keep(skill_set: SkillSet) -> Path:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from csreft_core.errors import SkillSetError
+from csreft_core.json_records import MAX_RECORD_BYTES
 from csreft_core.skill_formats import Row, read_rows
-from csreft_core.skill_records import MAX_LINE_BYTES
 
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 
 
 def rows(path: Path, **options: str) -> list[Row]:
-    return [item.row for item in read_rows(path, **options)]
+    return [item.row for item in read_rows(path, **options).rows]
 
 
 def save(path: Path, text: str | bytes) -> Path:
@@ -48,14 +48,15 @@ def test_marks_line_ends_and_empty_lines_do_not_matter(tmp_path, change):
 
 def test_places_count_empty_lines(tmp_path):
     path = save(tmp_path / "x.jsonl", "\n" + jsonl(GOOD))
-    assert [item.where for item in read_rows(path)] == [f"{path}:2"]
+    assert [item.where for item in read_rows(path).rows] == [f"{path}:2"]
 
 
 def test_another_column_for_the_skill(tmp_path):
-    path = save(tmp_path / "x.jsonl", jsonl({"task": "t", "prompt": "p", "response": "r"}))
-    assert rows(path, skill_column="task")[0].skills == ("t",)
+    path = save(tmp_path / "x.jsonl", jsonl({"art": "t", "prompt": "p", "response": "r"}))
+    assert rows(path, skill_column="art")[0].skills == ("t",)
     assert rows(path)[0].skills == ()
-    with pytest.raises(SkillSetError, match=r"'tusk'.*task, prompt"):
+    assert read_rows(path).notes == (f"{path}:1: the field 'art' is not used",)
+    with pytest.raises(SkillSetError, match=r"'tusk'.*art, prompt"):
         rows(path, skill_column="tusk")
 
 
@@ -123,33 +124,33 @@ def test_a_folder_has_a_file_for_each_skill(tmp_path):
         ("x.jsonl", jsonl(GOOD).encode("utf-16-le"), "x.jsonl:1: has a NUL byte"),
         ("x.jsonl", jsonl(GOOD).encode() + b"\xff\n", "x.jsonl:2: is not UTF-8"),
         ("x.jsonl", jsonl(GOOD) + '{"prompt": \n', "x.jsonl:2: is not JSON"),
-        ("x.json", '[{"prompt": "p"},\n{]', "x.json:2: is not JSON"),
+        ("x.json", '[{"prompt": "p"},\n{]', "x.json:2, item 2: is not JSON"),
         ("x.json", "[" * 100_000, "is nested too deeply"),
-        ("x.jsonl", jsonl(GOOD, [1]), "x.jsonl:2: expected a JSON object"),
-        ("x.json", "[1]", "x.json: item 1: expected a JSON object"),
+        ("x.jsonl", jsonl(GOOD, [1]), "x.jsonl:2, item 1: expected a JSON object"),
+        ("x.json", "[1]", "x.json:1, item 1: expected a JSON object"),
         ("x.jsonl", '{"prompt": NaN}', "x.jsonl:1: NaN"),
         ("x.jsonl", '{"response": -Infinity}', "x.jsonl:1: -Infinity"),
-        ("x.jsonl", jsonl({**GOOD, "prompt": "p" * MAX_LINE_BYTES}), "longer than 1 MB"),
-        ("x.jsonl", jsonl({"question": "p"}), "'prompt' is missing; found question"),
+        ("x.jsonl", jsonl({**GOOD, "prompt": "p" * MAX_RECORD_BYTES}), "longer than 1 MB"),
+        ("x.jsonl", jsonl({"question": "p"}), "'answer' is missing; found question"),
         ("x.jsonl", jsonl({"prompt": "p"}), "'response' is missing"),
         ("x.jsonl", jsonl({"instruction": "p"}), "'output' is missing"),
         ("x.jsonl", jsonl({**GOOD, "prompt": " "}), "x.jsonl:1: field 'prompt' is empty"),
         ("x.jsonl", jsonl({**GOOD, "response": ""}), "field 'response' is empty"),
-        ("x.jsonl", jsonl({**GOOD, "response": 3}), "'response': expected a text, got 3"),
+        ("x.jsonl", jsonl({**GOOD, "response": True}), "'response': expected a text, got true"),
         ("x.jsonl", jsonl({**GOOD, "prompt": "a\0b"}), "NUL character"),
         ("x.jsonl", '{"prompt": "\\ud800", "response": "r"}', "half a character"),
-        ("x.jsonl", jsonl({**GOOD, "split": "dev"}), "'split': expected one of train.*dev"),
-        ("x.jsonl", jsonl({**GOOD, "split": ["train"]}), "'split': expected one of"),
-        ("x.jsonl", jsonl({**GOOD, "skill": 1}), "'skill': expected a skill's name"),
+        ("x.jsonl", jsonl({**GOOD, "split": "tran"}), "split.*mean 'train'.*got .tran"),
+        ("x.jsonl", jsonl({**GOOD, "split": ["train"]}), "split.*expected a split, one of"),
+        ("x.jsonl", jsonl({**GOOD, "skill": False}), "'skill': expected a skill's name"),
         ("x.jsonl", jsonl({**GOOD, "skill": []}), "'skill': expected a skill's name"),
         ("x.jsonl", jsonl({**GOOD, "skill": ["a", None]}), "'skill': expected a skill's name"),
         ("x.jsonl", jsonl({**GOOD, "skill": ["a", "a"]}), "names a skill twice"),
         ("x.jsonl", jsonl({**GOOD, "skill": " "}), "'skill' is empty"),
         ("x.jsonl", jsonl({"messages": "hi"}), "'messages': expected a list"),
         ("x.jsonl", jsonl({"messages": []}), "expected a message of the user"),
-        ("x.jsonl", jsonl({"messages": [{"role": "user"}]}), "'messages': expected a list"),
-        ("x.jsonl", jsonl({"instruction": "i", "input": 1, "output": "o"}), "'input'"),
-        ("x.csv", "question,answer\np,r\n", "x.csv:2: field 'prompt' is missing"),
+        ("x.jsonl", jsonl({"messages": [{"role": "user"}]}), "message 1: expected the texts"),
+        ("x.jsonl", jsonl({"instruction": "i", "input": [1], "output": "o"}), "'input'"),
+        ("x.csv", "frage,antwort\np,r\n", "x.csv:2: field 'prompt' is missing.*map them"),
         ("x.csv", "prompt,response\np\n", "x.csv:2: expected 2 cells"),
         ("x.csv", "prompt,response\np,r,s\n", "x.csv:2: expected 2 cells"),
         ("x.csv", 'prompt,response\n"p,r\n', "is not CSV"),

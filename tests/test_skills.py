@@ -15,7 +15,15 @@ from csreft_core.batching import collate, epoch_order
 from csreft_core.config import PLAIN_TEMPLATE
 from csreft_core.encoding import Example, encode, prompt_ids, resolve_template
 from csreft_core.errors import SkillSetError, UnsupportedModelError
-from csreft_core.skills import SHIPPED, TEST_SPLITS, Row, SkillSet, read_skills, write_skills
+from csreft_core.skills import (
+    SHIPPED,
+    TEST_SPLITS,
+    Row,
+    SkillSet,
+    read_kept,
+    read_skills,
+    write_skills,
+)
 
 WORDS = ["<pad>", "<bos>", "<eos>", "?", "Q:", "A:", "U:", *(f"w{i}" for i in range(20))]
 IDS = {word: i for i, word in enumerate(WORDS)}
@@ -132,7 +140,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, fields):
     names = tuple(dict.fromkeys(name for r in rows for name in r.skills))
     path = tmp_path_factory.mktemp("skills") / "x.jsonl"
     write_skills(SkillSet(rows, names), path)
-    assert read_skills(str(path)) == SkillSet(rows, names)
+    assert read_kept(path) == SkillSet(rows, names)
 
 
 def test_templates():

@@ -154,7 +154,7 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "c
         ({"instruction": "p", "input": "x", "output": "r"}, ((), "p\nx", "r")),
         ({**CHAT, "topic": "s"}, (("s",), "hi", "yo")),
         ({"Question": "p", "Answer": 42}, ((), "p", "42")),
-        ({"question": "p", "context": "x", "target": 1.5, "type": 3}, (("3",), "p\nx", "1.5")),
+        ({"question": "p", "context": "x", "answer": 1.5, "type": 3}, (("3",), "p\nx", "1.5")),
         ({"prompt": "p", "input": "x", "response": "r"}, ((), "p\nx", "r")),
     ],
 )
@@ -174,7 +174,7 @@ def test_other_columns_are_mapped_by_hand():
         skill_set_of(upload)
     with pytest.raises(SkillSetError, match="one for the response"):
         skill_set_of(upload, ColumnMapping(prompt="frage"))
-    with pytest.raises(SkillSetError, match=r'"nein" is missing'):
+    with pytest.raises(SkillSetError, match=r"'nein' is missing"):
         skill_set_of(upload, ColumnMapping(prompt="frage", response="nein"))
     chosen = ColumnMapping(prompt="frage", response="antwort", one_skill="s", split="teil")
     rows = skill_set_of(upload, chosen).rows

@@ -12,7 +12,7 @@ from csreft_core.analysis.gates import gate_skill_nmi, gates_table
 from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import Base, load_base
 from csreft_core.cli.model_outputs import REFT_DECODING, read_instructions, write_outputs
-from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.config import PLAIN_TEMPLATE, Config
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
@@ -51,7 +51,9 @@ class _Trained:
         """Rows of a skill set, by default of the one it was trained on."""
         if skills is None:
             return self.run.skill_set().split(split)
-        return read_skills(skills, self.config.data.skill_column).split(split)
+        found = read_skills(skills, self.config.data.skill_column, to_train=False)
+        say_notes(found)
+        return found.split(split)
 
 
 def _open(path: str) -> _Trained:

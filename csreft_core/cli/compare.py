@@ -16,7 +16,7 @@ import torch
 
 from csreft_core.analysis import comparison as tables
 from csreft_core.base_models import Base, load_base
-from csreft_core.cli.output import print_table, quiet_libraries, rows_text
+from csreft_core.cli.output import print_table, quiet_libraries, rows_text, say_notes
 from csreft_core.cli.settings import numbers
 from csreft_core.comparing import chosen_skills, work
 from csreft_core.comparison import Asked, Comparison, Variant, begin
@@ -34,6 +34,8 @@ def compare_command(args: argparse.Namespace) -> int:
     quiet_libraries()
     variants = compared(args.preset, _listed(args.methods), args.set)
     first = settings_of(variants)
+    if not _is_helper():
+        say_notes(chosen_skills(next(iter(variants.values()))))
     torch.set_num_threads(first.train.threads or torch.get_num_threads())
     base = load_base(first.base)
     if args.budget is not None:

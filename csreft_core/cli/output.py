@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from csreft_core.skills import SkillSet
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,6 +21,12 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def say_notes(skill_set: SkillSet) -> None:
+    """Print what was not used of a skill set, or read in an unusual way, apart from the answer."""
+    for note in skill_set.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def begun(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from csreft_core.analysis.skill_tables import (
     skills_table,
     unknown_table,
 )
-from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.data_presets import DATA_PRESETS, skills_from_preset
 from csreft_core.errors import ConfigError, SkillSetError
 from csreft_core.evaluation import skill_name
@@ -52,6 +52,7 @@ def check_skills_command(args: argparse.Namespace) -> int:
     if args.csv and args.table is None:
         raise ConfigError(f"--csv prints one table; give --table {'|'.join(TABLES)}")
     subject = open_skills(args.skills, args.set)
+    say_notes(subject.skill_set)
     if args.table is not None:
         _print(_made(args.table, subject, args.step), args)
     elif args.json:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from csreft_core.base_models import Base, load_base
-from csreft_core.cli.output import begun, quiet_libraries
+from csreft_core.cli.output import begun, quiet_libraries, say_notes
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError
 from csreft_core.jobs import release_turns, resume_line, wait_for_turn
@@ -78,6 +78,7 @@ def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base
         base = load_base(on_device(config.base, accelerator))
         fitting_adapter(config, base, skill_set)
     if accelerator.is_main_process:
+        say_notes(skill_set)
         create_run(out, config, skill_set)
     accelerator.wait_for_everyone()
     return open_run(out), base

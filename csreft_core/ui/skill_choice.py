@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from csreft_core.column_mapping import ColumnMapping, known_form, mapped, suggested
+from csreft_core.column_mapping import ColumnMapping, known_form, suggested
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError, CsreftError
-from csreft_core.skills import SHIPPED, SkillSet
+from csreft_core.skill_files import SUFFIXES
+from csreft_core.skill_formats import as_rows
+from csreft_core.skills import SHIPPED, SkillSet, as_cells
 from csreft_core.ui import cached, settings
 from csreft_core.uploads import MAX_BYTES, MAX_ROWS, Upload, is_kept, keep, open_upload
 from csreft_core.uploads import skill_set_of as rows_of_upload
@@ -25,7 +27,7 @@ _FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response":
 _NONE = "(none)"
 _ONE = "one skill for the whole file"
 _PREVIEW = 5
-_FORMS = {"project": "prompt and response", "alpaca": "Alpaca", "chat": "chat messages"}
+_COLUMNS = ("skill", "prompt", "response", "split")
 
 
 def choose() -> None:
@@ -71,14 +73,14 @@ def chosen(config: Config) -> SkillSet:
 def _own() -> None:
     st.caption(
         "JSONL with `skill`, `prompt` and `response` a line, JSON, or CSV with these columns; "
-        "Alpaca and chat files are read too, and other columns can be mapped. At most "
+        "Alpaca, chat and question files are read too, and other columns can be mapped. At most "
         f"{MAX_BYTES // 1_000_000} MB and {MAX_ROWS:,} rows. The pocket base knows only the words "
         "of the shipped skill sets."
     )
     left, right = st.columns(2)
     left.file_uploader(
-        "A file", type=["jsonl", "json", "csv"], key="upload", on_change=_given, args=("upload",),
-        max_upload_size=5,
+        "A file", type=[suffix[1:] for suffix in SUFFIXES], key="upload", on_change=_given,
+        args=("upload",), max_upload_size=5,
     )  # fmt: skip
     right.text_area(
         "Or paste the lines", key="pasted", placeholder=_FORM, max_chars=MAX_BYTES, height=110,
@@ -90,16 +92,25 @@ def _own() -> None:
     problem = st.session_state.get("own-problem")
     if problem:
         st.error(f"{problem}. What was chosen before stays.")
+    _show_notes()
     try:
-        upload = _opened(*content)
+        upload = _opened(*content, not st.session_state.get("map-no-header"))
     except CsreftError:
         return  # it is the problem that is shown
     _map_columns(upload)
 
 
+def _show_notes() -> None:
+    """What was not used of the file, or read in an unusual way."""
+    notes = st.session_state.get("own-notes") or ()
+    if notes:
+        st.caption("The file was read; please look at these notes:")
+        st.code("\n".join(notes), language=None, wrap_lines=True)
+
+
 def _given(kind: str) -> None:
     """Callback of both fields: keep what was given if its columns are known."""
-    st.session_state["own-from"] = kind
+    st.session_state.update({"own-from": kind, "own-notes": (), "map-no-header": False})
     content = _content()
     if content is None:
         st.session_state["own-problem"] = ""
@@ -126,13 +137,14 @@ def _content() -> tuple[str, bytes] | None:
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the file …")
-def _opened(name: str, data: bytes) -> Upload:
-    return open_upload(name, data)
+def _opened(name: str, data: bytes, header: bool = True) -> Upload:
+    return open_upload(name, data, header=header)
 
 
 def use(skill_set: SkillSet) -> None:
     """Keep a skill set and make it that of the next run."""
     path = keep(skill_set)
+    st.session_state["own-notes"] = skill_set.notes
     settings.change("data.path", str(short(path)))
     settings.change("data.skill_column", "skill")
 
@@ -147,8 +159,12 @@ def _map_columns(upload: Upload) -> None:
     """Say what the columns mean, with a preview."""
     form, columns = known_form(upload.columns), list(upload.columns)
     guess = suggested(upload.columns)
-    title = f"Columns: read as {_FORMS[form]}" if form else "Columns: say what they mean"
+    title = f"Columns: read as {form}" if form else "Columns: say what they mean"
     with st.expander(title, expanded=form is None, icon=":material/view_column:"):
+        if form is None and upload.is_table:
+            st.checkbox(
+                "The first line is a row, not the names of the columns", key="map-no-header"
+            )
         with st.grid(5, min_column_width=150):
             prompt = response = given = None
             if form is None:
@@ -180,13 +196,18 @@ def _select(label: str, options: list[str], guess: str | None) -> str | None:
 
 
 def _preview(upload: Upload, mapping: ColumnMapping) -> None:
+    first = upload.records[:_PREVIEW]
     if mapping.prompt is None and not upload.is_known:
-        shown = [record.fields for record in upload.records[:_PREVIEW]]
+        frame = pd.DataFrame([{k: str(v) for k, v in record.fields.items()} for record in first])
     else:
-        shown = [record.fields for record in mapped(upload.records[:_PREVIEW], mapping)]
-    frame = pd.DataFrame([{k: str(v) for k, v in row.items()} for row in shown])
+        try:
+            read = as_rows(first, upload.name, mapping).rows
+        except CsreftError as error:
+            st.error(f"{error}.")
+            return
+        frame = pd.DataFrame([as_cells(item.row) for item in read], columns=list(_COLUMNS))
     st.dataframe(frame, hide_index=True)
-    st.caption(f"The first {len(shown)} of {len(upload.records):,} rows.")
+    st.caption(f"The first {len(frame)} of {len(upload.records):,} rows.")
 
 
 def _use_mapped(upload: Upload, mapping: ColumnMapping) -> None:

@@ -165,12 +165,31 @@ def test_other_columns_are_mapped_with_a_preview(open_app):
 def test_pasted_csv_is_read(open_app):
     app = open_app(PAGE)
     app.segmented_control(key="skill-set").set_value("own").run()
-    app.text_area(key="pasted").set_value("question,answer\ndog?,dogs\n").run()
+    app.text_area(key="pasted").set_value("frage;antwort\ndog?;dogs\n").run()
     assert "Columns: say what they mean" in [e.label for e in app.expander]
     app.text_area(key="pasted").set_value("prompt,response\ndog?,dogs\n").run()
     assert_no_bug(app)
     assert not app.error
     assert "unlabelled" in html_of(app)
+
+
+def test_what_is_not_used_of_a_file_is_said(open_app):
+    app = upload(open_app(PAGE), "x.jsonl", b'{"prompt": "p", "response": "r", "note": "lost?"}')
+    assert not app.error
+    said = "x.jsonl:1: the field 'note' is not used"
+    assert [code.value for code in app.code if code.value == said] == [said]
+
+
+def test_a_first_line_that_is_a_row_can_be_kept(open_app):
+    app = upload(open_app(PAGE), "x.csv", b"dog?,dogs\ncat?,cats\n")
+    app.checkbox(key="map-no-header").check().run()
+    app.selectbox(key="map-Prompt").select("column 1").run()
+    app.selectbox(key="map-Response").select("column 2").run()
+    app.button(key="map-use").click().run()
+    assert_no_bug(app)
+    assert not app.error
+    (kept,) = uploads_folder().iterdir()
+    assert [row.response for row in read_skills(str(kept)).rows] == ["dogs", "cats"]
 
 
 def edit(monkeypatch, change):

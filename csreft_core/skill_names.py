@@ -1,0 +1,70 @@
+"""When two names are one: forms of letters, invisible letters, capitals and spaces.
+
+Skills, columns and splits are told apart by these rules. No I/O.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from csreft_core.errors import SkillSetError
+
+UNLABELLED = "unlabelled"
+# Zero-width space, word joiner, byte order mark, soft hyphen: nobody sees them in a name.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_BETWEEN = re.compile(r"[\s_\-]+")
+
+
+@lru_cache(4096)
+def plain_name(name: str) -> str:
+    """A name as it is kept: composed letters (NFC), nothing invisible, single spaces inside."""
+    composed = unicodedata.normalize("NFC", _INVISIBLE.sub("", name))
+    return " ".join(composed.split())
+
+
+@lru_cache(4096)
+def folded(name: str) -> str:
+    """A name without capitals, with `_` for spaces and dashes, as fields and splits are known."""
+    return _BETWEEN.sub("_", plain_name(name).casefold()).strip("_")
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in nothing but capitals, spaces, dashes and underscores."""
+    first: dict[str, str] = {}
+    found = []
+    for name in names:
+        known = first.setdefault(folded(name).replace("_", ""), name)
+        if known != name:
+            found.append((known, name))
+    return found
+
+
+def joined(skills: Sequence[str]) -> str:
+    """The name under which rows are counted: `a`, `a+b` for two skills, or `unlabelled`."""
+    return "+".join(skills) or UNLABELLED
+
+
+def check_joined(places: Mapping[tuple[str, ...], str]) -> None:
+    """See that no two sets of skills are counted under one name.
+
+    Args:
+        places: Where each set of skills was seen first.
+
+    Raises:
+        SkillSetError: names both places.
+    """
+    seen: dict[str, tuple[str, ...]] = {}
+    for skills, where in places.items():
+        other = seen.setdefault(joined(skills), skills)
+        if other != skills:
+            raise SkillSetError(
+                f"{where}: field 'skill': {_said(skills)} would be counted as {joined(skills)!r}, "
+                f"and so would {_said(other)} of {places[other]}; rename one of the skills"
+            )
+
+
+def _said(skills: tuple[str, ...]) -> str:
+    if not skills:
+        return "the row without a skill"
+    return f"the skill {skills[0]!r}" if len(skills) == 1 else f"the pair {', '.join(skills)}"
