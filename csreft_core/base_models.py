@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -40,6 +39,7 @@ from csreft_core.memory import in_gb, weight_bytes
 from csreft_core.out_of_memory import is_out_of_memory, memory_errors
 from csreft_core.quantization import hold_in_training_mode, settings
 from csreft_core.shapes import shape_of_description
+from csreft_core.tokenisers import load_tokenizer, pad_token
 
 _SMALLER = "use base.precision nf4 or a smaller model, or free some memory"
 _MOST_GROWTH = 4  # from a file in 8 bits to 32 bits in memory
@@ -83,10 +83,14 @@ class Base:
     @property
     def pad_id(self) -> int:
         """Token to pad with; it is always masked."""
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if isinstance(token, int):
-                return token
-        return 0
+        return pad_token(self.tokenizer, self.vocabulary)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding: every token is a number below it."""
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return len(weight)
 
 
 def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
@@ -111,7 +115,7 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     progress("reading the description", 0, 0)
     about = read_description(config, folder)
     check_weights(config, folder)
-    tokenizer = _tokenizer(config, folder)
+    tokenizer = load_tokenizer(folder, f"base.path {config.path!r}")
     with _one_load:
         if config.check_memory:
             _check_fits(config, about, folder)
@@ -120,16 +124,6 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     progress("looking at the model", 0, 0)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
         return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
-
-
-def _tokenizer(config: BaseConfig, folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - each tokeniser fails in its own way
-        raise UnsupportedModelError(
-            f"base.path {config.path!r}: its tokeniser cannot be loaded ({first_line(error)}); put "
-            "the files that came with the weights next to them, such as tokenizer.json"
-        ) from None
 
 
 def _check_fits(config: BaseConfig, about: PreTrainedConfig, folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from csreft_core.encoding import Example
@@ -59,6 +59,8 @@ class Batch:
         prompt_mask: 1 on the prompt.
         labels: `input_ids` on the answer, -100 elsewhere; not shifted, as Hugging Face has it.
         n_answer_tokens: Answer tokens of each example.
+        writable: Whether the tokens are the answer that the data asks for; only then can it be
+            right (see `encoding.Example.lost`).
     """
 
     input_ids: Int[Tensor, "batch seq"]
@@ -66,6 +68,7 @@ class Batch:
     prompt_mask: Int[Tensor, "batch seq"]
     labels: Int[Tensor, "batch seq"]
     n_answer_tokens: Int[Tensor, " batch"]
+    writable: Bool[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -90,4 +93,5 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         prompt_mask[i, first : first + n] = 1
         labels[i, first + n :] = e.answer
     lengths = np.array([len(e.answer) for e in examples], np.int64)
-    return Batch(*map(torch.from_numpy, (ids, mask, prompt_mask, labels, lengths)))
+    writable = np.array([not e.lost for e in examples])
+    return Batch(*map(torch.from_numpy, (ids, mask, prompt_mask, labels, lengths, writable)))

@@ -16,9 +16,9 @@ from csreft_core.analysis.single_skill import first_and_last, only_rows
 from csreft_core.analysis.subject import evenly
 from csreft_core.base_models import Base
 from csreft_core.cell_measures import gradient_conflict, step_bytes, tokens_per_second
+from csreft_core.chat_templates import resolve_template
 from csreft_core.comparison import Comparison, Variant
 from csreft_core.config import Config
-from csreft_core.encoding import resolve_template
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate
 from csreft_core.files import write_atomic

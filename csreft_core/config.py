@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from csreft_core import template_text
 from csreft_core.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -40,12 +41,6 @@ def _check_positions(rule: str) -> str:
             "(first P and last S prompt tokens), such as 'l1' or 'f2+l2'"
         )
     return rule
-
-
-def _check_template(template: str) -> str:
-    if template not in ("auto", "chat") and template.count("{prompt}") != 1:
-        raise ValueError("expected 'auto', 'chat' or a text that contains {prompt} once")
-    return template
 
 
 def _check_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -96,10 +91,11 @@ class DataConfig:
         description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
         "folder.",
     )
-    template: Annotated[str, AfterValidator(_check_template)] = Field(
+    template: Annotated[str, AfterValidator(template_text.checked)] = Field(
         default="auto",
         description="'auto' (the tokeniser's chat template if it has one, else a plain one), "
-        "'chat', or a text with {prompt}; the answer follows it.",
+        "'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text with "
+        "{prompt}; the answer follows it.",
     )
     skill_column: str = Field(
         default="skill", min_length=1, description="Name of the field that holds the skill."
@@ -381,7 +377,7 @@ def read_config(path: Path) -> Config:
 def with_overrides(config: Config, assignments: Iterable[str]) -> Config:
     """Set single values by their path, such as `train.steps=200` or `adapter.layers=[2,4]`.
 
-    The value is read as JSON where it is JSON, else as text.
+    The value is read by `read_value`.
 
     Raises:
         ConfigError: no `=`, unknown path, or a value that does not fit.
@@ -399,11 +395,26 @@ def with_overrides(config: Config, assignments: Iterable[str]) -> Config:
             raise ConfigError(
                 f"unknown setting {path.strip()!r}; docs/configuration.md lists the settings"
             )
-        try:
-            group[name] = json.loads(text)
-        except (ValueError, RecursionError):
-            group[name] = text
+        group[name] = read_value(path.strip(), text)
     return config_from_dict(tree, source="settings")
+
+
+def read_value(path: str, text: str) -> Any:
+    r"""A value as one types it: JSON where it is JSON, else text.
+
+    In `data.template`, typed as text, `\n` and `\t` are line end and tab.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return template_text.unescaped(text) if path == "data.template" else text
+
+
+def value_text(path: str, value: Any) -> str:
+    """As short as `read_value` can read it back: a text without quotes, unless it needs them."""
+    if isinstance(value, str) and value.isprintable() and read_value(path, value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 _RECOMMENDED = Config(router=RouterConfig(supervision=1.0))

@@ -1,85 +1,66 @@
-"""From rows to tokens: the template of a prompt, the tokens of prompt and answer, what is cut.
+"""From rows to tokens: prompt, answer, what is cut, and whether an answer can come back.
 
-No I/O and no randomness.
+The tokens of a prompt are those that generation gives it, and the tokens of an answer are those
+that go on from there. Texts of users are read as text, also where they spell a special token. No
+I/O and no randomness.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.errors import SkillSetError, UnsupportedModelError
+from csreft_core.chat_templates import WrittenPrompt, written_prompts
+from csreft_core.errors import UnsupportedModelError
+from csreft_core.reading import ReadText, going_on, read_texts
 from csreft_core.skill_formats import Row
+from csreft_core.template_text import chat_settings
+from csreft_core.tokenisers import special_texts, tokens_of, unknown_token
+
+Lost = Literal["", "cut", "changed", "unknown"]
+_PROBES = ("a", "A", "1", ".")  # some tokenisers have no token for the first
 
 
-def resolve_template(template: str, tokenizer: Any) -> str:
-    """`chat` or a text with {prompt}, from what the config says.
+class Example(NamedTuple):
+    """Tokens of one row; the answer ends with the end-of-text token unless it was cut.
 
-    Args:
-        template: `auto` takes the tokeniser's chat template if there is one, else the plain one.
-        tokenizer: A Hugging Face tokeniser.
-
-    Raises:
-        SkillSetError: `chat` is asked for and the tokeniser has no chat template.
+    Attributes:
+        prompt: With its template.
+        answer: With its end.
+        lost: Why these tokens are not the answer of the row: `cut`, `changed` (they stand for
+            another text), `unknown` (for none), or nothing.
     """
-    has_chat = bool(getattr(tokenizer, "chat_template", None))
-    if template == "auto":
-        return "chat" if has_chat else PLAIN_TEMPLATE
-    if template == "chat" and not has_chat:
-        raise SkillSetError(
-            "data.template is 'chat', but the base's tokeniser has no chat template; use 'auto'"
-        )
-    return template
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    lost: Lost = ""
 
 
-def prompt_ids(prompt: str, tokenizer: Any, template: str) -> list[int]:
+def prompt_ids(
+    prompt: str, tokenizer: Any, template: str, vocabulary: int | None = None
+) -> list[int]:
     """Tokens of a prompt in its template, with the special tokens that the tokeniser sets.
 
     Args:
         prompt: The user's text.
         tokenizer: A Hugging Face tokeniser.
         template: A resolved template.
+        vocabulary: Rows of the base's embedding, if they are known.
+
+    Raises:
+        SkillSetError: a special token in the prompt that cannot be read as text.
+        UnsupportedModelError: a chat template that fails, or tokens that the base does not have.
     """
-    return _prompts_ids([prompt], tokenizer, template)[0]
-
-
-def _prompts_ids(prompts: Sequence[str], tokenizer: Any, template: str) -> list[list[int]]:
-    chat = template == "chat"
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        if chat
-        else template.replace("{prompt}", prompt)
-        for prompt in prompts
-    ]
-    rows = _tokens(tokenizer, texts, special=not chat)
-    if chat:
-        return rows
-    return [_open_ended(ids, text, tokenizer) for ids, text in zip(rows, texts, strict=True)]
-
-
-def _tokens(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
-
-
-def _open_ended(ids: list[int], text: str, tokenizer: Any) -> list[int]:
-    """Without the end token that some tokenisers append: the answer is still to come."""
-    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-        return ids if text.endswith(tokenizer.eos_token) else ids[:-1]
+    (written,) = written_prompts([prompt], tokenizer, template)
+    (ids,) = read_texts([_asked(written, prompt)], tokenizer, _front(tokenizer, template))
+    _check_known([ids], tokenizer, vocabulary)
     return ids
 
 
-class Example(NamedTuple):
-    """Tokens of one row; the answer ends with the end-of-text token unless it was cut."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-
 def encode(
-    rows: Sequence[Row], tokenizer: Any, template: str, max_length: int
+    rows: Sequence[Row],
+    tokenizer: Any,
+    template: str,
+    max_length: int,
+    vocabulary: int | None = None,
 ) -> tuple[list[Example], int]:
     """Tokenise rows.
 
@@ -91,37 +72,133 @@ def encode(
         tokenizer: A Hugging Face tokeniser.
         template: A resolved template.
         max_length: Most tokens of prompt and answer together, at least 3.
+        vocabulary: Rows of the base's embedding, if they are known.
 
     Returns:
         The examples, and how many were cut.
 
     Raises:
-        UnsupportedModelError: the tokeniser has no end-of-text token.
+        SkillSetError: a special token in a text that cannot be read as text.
+        UnsupportedModelError: the tokeniser has no end-of-text token, a chat template fails, or
+            the base does not have one of the tokens.
     """
     if tokenizer.eos_token_id is None:
         raise UnsupportedModelError(
             "the base's tokeniser has no end-of-text token, so answers could not end; "
             "set eos_token in its tokenizer_config.json"
         )
-    before = "" if template == "chat" else " "
-    prompts = _prompts_ids([row.prompt for row in rows], tokenizer, template)
-    answers = _tokens(tokenizer, [before + row.response for row in rows], special=False)
+    front = _front(tokenizer, template)
+    written = written_prompts([row.prompt for row in rows], tokenizer, template)
+    asked = [_asked(w, row.prompt) for w, row in zip(written, rows, strict=True)]
+    prompts = read_texts(asked, tokenizer, front)
+    answers = _answers(asked, prompts, [w.separator for w in written], rows, tokenizer, front)
+    lost = _lost(answers, rows, tokenizer)
     examples, n_cut = [], 0
-    for prompt, answer in zip(prompts, answers, strict=True):
-        whole = Example(tuple(prompt), (*answer, tokenizer.eos_token_id))
+    for prompt, answer, why in zip(prompts, answers, lost, strict=True):
+        whole = Example(tuple(prompt), (*answer, tokenizer.eos_token_id), why)
         example = _cut(whole, tokenizer.bos_token_id, max_length)
         n_cut += example != whole
         examples.append(example)
+    _check_known([e.prompt + e.answer for e in examples], tokenizer, vocabulary)
     return examples, n_cut
 
 
+def spelled_special(rows: Sequence[Row], tokenizer: Any) -> list[list[str]]:
+    """The special tokens that each row's texts spell; they are read as text."""
+    special = special_texts(tokenizer)
+    return [
+        [token for token in special if token in row.prompt or token in row.response] for row in rows
+    ]
+
+
+def _asked(written: WrittenPrompt, prompt: str) -> ReadText:
+    spans = ((written.start, written.end),) if written.start >= 0 else ()
+    return ReadText(written.text, spans, prompt)
+
+
+def _front(tokenizer: Any, template: str) -> list[int]:
+    """What the tokeniser puts before every text, such as `bos`; a chat template writes it itself.
+
+    What some put behind it, an end token, would end the prompt before its answer.
+    """
+    if chat_settings(template) is not None:
+        return []
+    for probe in _PROBES:
+        whole, bare = (
+            tokens_of([probe], tokenizer, add_special_tokens=added)["input_ids"][0]
+            for added in (True, False)
+        )
+        for start in range(len(whole) if bare else 0):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start]
+    return []
+
+
+def _answers(
+    asked: Sequence[ReadText],
+    prompts: Sequence[list[int]],
+    separators: Sequence[str],
+    rows: Sequence[Row],
+    tokenizer: Any,
+    front: list[int],
+) -> list[list[int]]:
+    """The tokens of each answer as they go on from the prompt's.
+
+    Read together, prompt and answer show them. Where a token would span the border (a prompt that
+    ends in a space), the answer is read behind a text that joins with nothing.
+    """
+    texts = [
+        ("" if row.response[:1].isspace() or not row.response else separator) + row.response
+        for row, separator in zip(rows, separators, strict=True)
+    ]
+    whole = [
+        ReadText(a.text + t, (*a.spans, (len(a.text), len(a.text) + len(t))), a.prompt)
+        for a, t in zip(asked, texts, strict=True)
+    ]
+    joined = read_texts(whole, tokenizer, front)
+    return [
+        ids[len(prompt) :] if ids[: len(prompt)] == prompt else going_on(text, tokenizer)
+        for ids, prompt, text in zip(joined, prompts, texts, strict=True)
+    ]
+
+
+def _lost(answers: Sequence[list[int]], rows: Sequence[Row], tokenizer: Any) -> list[Lost]:
+    """Whether the tokens of an answer stand for it; white space is not compared."""
+    unknown = unknown_token(tokenizer)
+    texts = tokenizer.batch_decode(
+        answers, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return [
+        "unknown"
+        if unknown in ids
+        else "changed"
+        if "".join(text.split()) != "".join(row.response.split())
+        else ""
+        for ids, text, row in zip(answers, texts, rows, strict=True)
+    ]
+
+
+def _check_known(all_ids: Sequence[Sequence[int]], tokenizer: Any, vocabulary: int | None) -> None:
+    """See that the embedding has a row for each token."""
+    if vocabulary is None:
+        return
+    most = max((max(ids, default=0) for ids in all_ids), default=0)
+    if most >= vocabulary:
+        raise UnsupportedModelError(
+            f"the tokeniser writes {tokenizer.convert_ids_to_tokens(most)!r} as token {most}, but "
+            f"the base's embedding has {vocabulary:,} rows; add rows with "
+            "`model.resize_token_embeddings(len(tokenizer))` and save the base again"
+        )
+
+
 def _cut(example: Example, bos: int | None, max_length: int) -> Example:
-    prompt, answer = example.prompt, example.answer
+    prompt, answer, lost = example
     if len(prompt) + len(answer) <= max_length:
         return example
     head = prompt[:1] if prompt[0] == bos else ()
     least = min(len(prompt), len(head) + 1)
-    answer = answer[: max_length - least]
-    n_tail = max_length - len(answer) - len(head)
+    kept = answer[: max_length - least]
+    n_tail = max_length - len(kept) - len(head)
     tail = prompt[len(head) :]
-    return Example(head + tail[len(tail) - n_tail :], answer)
+    why = lost or ("" if kept == answer else "cut")
+    return Example(head + tail[len(tail) - n_tail :], kept, why)

@@ -100,7 +100,10 @@ class Engine:
     def _encode(self, prompts: Sequence[str], template: str) -> dict[str, Tensor]:
         if not prompts or any(not prompt.strip() for prompt in prompts):
             raise ConfigError("the prompt is empty; write a question")
-        ids = [tuple(prompt_ids(prompt, self.base.tokenizer, template)) for prompt in prompts]
+        ids = [
+            tuple(prompt_ids(prompt, self.base.tokenizer, template, self.base.vocabulary))
+            for prompt in prompts
+        ]
         longest = max(len(i) for i in ids)
         limit = self.base.context
         if limit is not None and longest >= limit:

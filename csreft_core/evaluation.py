@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from csreft_core.base_models import Base
 from csreft_core.batching import IGNORED, Batch, collate
 from csreft_core.encoding import Example, encode
-from csreft_core.errors import ConfigError
+from csreft_core.errors import ConfigError, UnsupportedModelError
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Pass, Request, request
 from csreft_core.skill_names import joined
@@ -36,7 +36,7 @@ class Encoded:
 def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int) -> Encoded:
     """Tokenise rows, cut to `max_length` or to what the base can read, see `encoding.encode`."""
     length = min(max_length, base.context or max_length)
-    examples, n_cut = encode(rows, base.tokenizer, template, length)
+    examples, n_cut = encode(rows, base.tokenizer, template, length, base.vocabulary)
     return Encoded(tuple(rows), tuple(examples), n_cut)
 
 
@@ -81,7 +81,8 @@ def answer_scores(
 
     Returns:
         Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
-        one (1 or 0; greedy decoding then gives exactly this answer), and the pass.
+        one (1 or 0; greedy decoding then gives exactly this answer; 0 where the tokens are not the
+        answer of the row, see `Batch.writable`), and the pass.
     """
     rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
     width = batch.labels.shape[1]
@@ -99,7 +100,7 @@ def answer_scores(
     nll = of_token.new_zeros(batch.labels.shape).index_put((rows, columns), of_token).sum(1)
     wrong = torch.zeros_like(batch.labels, dtype=torch.bool)
     wrong[rows, columns] = ~_most_likely(logits.detach(), labels)
-    return nll, (~wrong.any(1)).float(), this
+    return nll, (~wrong.any(1) & batch.writable).float(), this
 
 
 def _most_likely(
@@ -145,6 +146,7 @@ def evaluate(
 
     Raises:
         ConfigError: a gate setting that does not fit the adapter or the rows.
+        UnsupportedModelError: numbers that are too large for the base's number format.
     """
     if adapter is not None and adapter.has_gates and gates == "oracle":
         check_labels(encoded.rows, adapter.names)
@@ -156,13 +158,26 @@ def evaluate(
         if adapter is not None:
             req = request(adapter, gates, row_labels(rows, adapter.names))
         nll, exact, _ = answer_scores(attachment, req, batch)
+        _check_numbers(nll, rows, base)
         if decode:
-            exact = greedy_matches(attachment, req, encoded, part)
+            exact = greedy_matches(attachment, req, encoded, part) * batch.writable.cpu()
         for row, *score in zip(
             rows, nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist(), strict=True
         ):
             scores.setdefault(skill_name(row), []).append((score[0], score[1], score[2]))
     return summarise(scores)
+
+
+def _check_numbers(nll: Float[Tensor, " batch"], rows: Sequence[Row], base: Base) -> None:
+    """See that every loss is a number; fp16 ends at 65,504."""
+    wrong = nll.isnan().nonzero()
+    if len(wrong):
+        raise UnsupportedModelError(
+            f"the loss of the row with prompt {rows[int(wrong[0])].prompt[:40]!r} is no number "
+            f"(nan): the base's numbers are too large for "
+            f"{str(base.model.dtype).removeprefix('torch.')}, or a trained method has gone astray; "
+            "use base.precision bf16 or fp32, or train with a lower train.lr"
+        )
 
 
 def summarise(scores: dict[str, list[tuple[float, float, float]]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ is the queue. One run trains at a time; CSREFT_SLOTS allows more. A run counts a
 `lock` is held, which ends with its process in whatever way that ends.
 """
 
-import json
 import os
 import shlex
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from csreft_core.config import Config, config_to_dict, preset
+from csreft_core.config import Config, config_to_dict, preset, value_text
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.run_folder import Run, Status
 from csreft_core.runs import check_name, create_run, list_runs, runs_root
@@ -330,20 +329,8 @@ def changes(config: Config, preset_name: str) -> list[str]:
     """
     start, tree = config_to_dict(preset(preset_name)), config_to_dict(config)
     return [
-        f"{group}.{field}={_as_text(value)}"
+        f"{group}.{field}={value_text(f'{group}.{field}', value)}"
         for group in ("base", "data", "adapter", "router", "train")
         for field, value in tree[group].items()
         if value != start[group][field]
     ]
-
-
-def _as_text(value: Any) -> str:
-    """As short as it can be read back: a text without quotes, unless it looks like JSON."""
-    encoded = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, str) or not value.isprintable():
-        return encoded
-    try:
-        json.loads(value)
-    except ValueError:
-        return value
-    return encoded

@@ -172,7 +172,8 @@ class LoadedBases:
                 start = time.perf_counter()
                 base = self._load_base(load.config, progress=load.progress)
                 held = Held(Engine(base), time.perf_counter() - start)
-        except Exception as error:  # noqa: BLE001 - raised again by those who wait
+        # Of any kind: whoever waits would wait for ever.
+        except BaseException as error:  # noqa: BLE001 - raised again by those who wait
             # Without its traceback, which would keep what was loaded so far in memory.
             self._end(load, forget=load.cancelled)
             _free()

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from csreft_core.adapter import load_adapter
 from csreft_core.base_models import Base
+from csreft_core.chat_templates import resolve_template
 from csreft_core.config import PLAIN_TEMPLATE, PRESETS, Config
-from csreft_core.encoding import resolve_template
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import encode_rows
 from csreft_core.hooking import attach
 from csreft_core.passes import request
 from csreft_core.runs import Run, create_run, open_run
 from csreft_core.skills import Row, SkillSet, read_skills
+from csreft_core.tokenisers import tokens_of, unknown_words
 from csreft_core.training import train
 
 Kind = Literal["text", "scrambled", "random"]
@@ -84,8 +85,8 @@ def words_to_learn(trial: Trial, source: str, base: Base) -> str:
     """
     rng = np.random.default_rng(trial.seed)
     words, tokenizer = source.split(), base.tokenizer
-    counts = np.cumsum([len(tokenizer(" " + w, add_special_tokens=False)["input_ids"])
-                        for w in words])  # fmt: skip
+    read = tokens_of([f" {word}" for word in words], tokenizer)["input_ids"] if words else []
+    counts = np.cumsum([len(ids) for ids in read])
     if len(words) == 0 or counts[-1] < trial.tokens:
         raise ConfigError(
             f"the source has {counts[-1] if len(words) else 0} tokens, a text of {trial.tokens} is "
@@ -99,7 +100,8 @@ def words_to_learn(trial: Trial, source: str, base: Base) -> str:
         taken = [taken[i] for i in rng.permutation(len(taken))]
     if trial.kind == "random":
         special = set(tokenizer.all_special_ids)
-        known = [i for i in range(len(tokenizer)) if i not in special]
+        n = min(len(tokenizer), base.vocabulary)
+        known = [i for i in range(n) if i not in special]
         drawn = [known[i] for i in rng.integers(len(known), size=trial.tokens)]
         return str(tokenizer.decode(drawn))
     return " ".join(taken)
@@ -157,7 +159,14 @@ def _trained(path: Path, trial: Trial, base: Base, source: str) -> Run:
 
 def _check_fits(row: Row, config: Config, base: Base, trial: Trial) -> None:
     template = resolve_template(config.data.template, base.tokenizer)
-    if encode_rows([row], base, template, config.train.max_length).n_cut:
+    encoded = encode_rows([row], base, template, config.train.max_length)
+    unknown = unknown_words([row.response], base.tokenizer)[0]
+    if unknown:
+        raise ConfigError(
+            f"the base has no token for {unknown[0]!r}, so this text cannot come back from it; "
+            "give a text in its words"
+        )
+    if encoded.n_cut:
         raise ConfigError(
             f"the base reads {base.context} tokens at once, a text of {trial.tokens} and its "
             "prompt do not fit; choose smaller --lengths"

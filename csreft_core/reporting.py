@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from csreft_core.base_models import Base
+from csreft_core.chat_templates import resolve_template
 from csreft_core.config import BaseConfig, Config, Provenance
-from csreft_core.encoding import resolve_template
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.runs import Run
 

@@ -125,7 +125,18 @@ def text_of(value: Any, field: str, where: str) -> str:
         raise SkillSetError(
             f"{where}: field {quoted(field)}: has half a character (\\ud800 to \\udfff)"
         )
-    return str(value).strip()
+    return without_margins(value)
+
+
+def without_margins(text: str) -> str:
+    """A text without empty lines and white space around it; a first line stays indented.
+
+    A single space in front is no indentation: some files write one before every answer.
+    """
+    lines = text.rstrip()
+    lines = lines[lines.rfind("\n", 0, len(lines) - len(lines.lstrip())) + 1 :]
+    indent = lines[: len(lines) - len(lines.lstrip())]
+    return lines if len(indent) > 1 or "\t" in indent else lines.lstrip()
 
 
 def decoded_list(value: Any, where: str) -> Any:

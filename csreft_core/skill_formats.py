@@ -35,7 +35,7 @@ class Row(NamedTuple):
     Attributes:
         skills: Names of the skills that it needs; empty if it is unlabelled.
         prompt: The question, without template.
-        response: The answer, without white space around it.
+        response: The answer, without white space around it but for the indentation of a first line.
         split: One of `SPLITS`.
     """
 

@@ -5,6 +5,7 @@ wanted, the feed-forward part of the last block need not see the others. Whether
 token-wise is not taken from a table of families: it is tried out on the states at hand.
 """
 
+import math
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -56,6 +57,8 @@ def _tried(
         return False
     tolerance = _TOLERANCE.get(whole.dtype, 0.0)
     scale = float(whole[sites].abs().max())
+    if not math.isfinite(scale):
+        return False  # an overflow tells nothing; whoever reads the numbers will say it
     return torch.allclose(whole[sites], alone[sites], rtol=0, atol=tolerance * scale)
 
 

@@ -16,8 +16,8 @@ from transformers import get_linear_schedule_with_warmup
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base, load_base
+from csreft_core.chat_templates import resolve_template
 from csreft_core.config import Config
-from csreft_core.encoding import resolve_template
 from csreft_core.errors import RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate, scored_rows
 from csreft_core.hooking import Attachment, attach
@@ -40,6 +40,7 @@ from csreft_core.training_state import (
 )
 from csreft_core.training_step import one_step
 from csreft_core.tuning import Tuning
+from csreft_core.unwritable import check_writable, special_message, unwritable_message
 
 _RECORDS = 150
 
@@ -101,7 +102,8 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> Tuning:
         ConfigError: layers, ranks or subspaces that do not fit the base or the skills.
         SkillSetError: a row without a skill where training needs the labels, or a chat template
             that the base does not have.
-        UnsupportedModelError: a tokeniser that cannot end an answer.
+        UnsupportedModelError: a tokeniser that cannot end an answer, or tokens that the base does
+            not have.
     """
     adapter = build_method(config, base, skill_set.names)
     if config.router.gates == "oracle" or config.router.supervision > 0:
@@ -109,6 +111,17 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> Tuning:
     template = resolve_template(config.data.template, base.tokenizer)
     encode_rows(skill_set.rows[:1], base, template, config.train.max_length)
     return adapter
+
+
+def check_answers(config: Config, base: Base, skill_set: SkillSet) -> None:
+    """See that the base can write every answer of every split.
+
+    Raises:
+        SkillSetError: it cannot, see `unwritable.check_writable`.
+    """
+    template = resolve_template(config.data.template, base.tokenizer)
+    encoded = encode_rows(skill_set.rows, base, template, config.train.max_length)
+    check_writable(encoded.rows, encoded.examples, base.tokenizer)
 
 
 def _prepare(
@@ -138,12 +151,20 @@ def _prepare(
         accelerator=accelerator,
         train_rows=train_rows,
         kept=kept,
-        notes=tuple(filter(None, (note, reason))),
+        notes=tuple(filter(None, (note, reason, *_text_notes(train_rows, base)))),
         validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
         optimizer=optimizer,
         scheduler=get_linear_schedule_with_warmup(
             optimizer, round(config.train.warmup * config.train.steps), config.train.steps
         ),
+    )
+
+
+def _text_notes(rows: Encoded, base: Base) -> tuple[str | None, ...]:
+    """What the rows' texts make of the training."""
+    return (
+        unwritable_message(rows.rows, rows.examples, base.tokenizer),
+        special_message(rows.rows, base.tokenizer),
     )
 
 

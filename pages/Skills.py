@@ -19,6 +19,7 @@ with start_page("Skills"):
             if part == skills.BALANCE:
                 skills.show_skills(source)
                 skills.show_balance(source)
+                skills.show_unwritable(source)
             elif part == skills.SEEN:
                 skills.show_reading(source, config)
                 skills.show_batch(source, config)
@@ -27,6 +28,7 @@ with start_page("Skills"):
                     skills.show_lengths(source)
                 with right, showing_errors():
                     skills.show_unknown(source)
+                    skills.show_special(source)
             elif part == skills.LEAKS:
                 left, right = st.columns(2, gap="large")
                 with left, showing_errors():

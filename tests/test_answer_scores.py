@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from csreft_core import evaluation
 from csreft_core.batching import IGNORED, collate
 from csreft_core.encoding import Example
+from csreft_core.errors import UnsupportedModelError
 from csreft_core.evaluation import answer_scores
 from csreft_core.hooking import attach
 from csreft_core.passes import request
+from csreft_core.skills import Row
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base
 
@@ -89,3 +92,45 @@ def test_of_equal_logits_the_first_is_the_answer(tiny_llama, label, right):
         _, exact, _ = answer_scores(attachment, request(make_adapter(base), "uniform"), batch)
     handle.remove()
     assert exact.tolist() == [right]
+
+
+@pytest.mark.parametrize("lost", ["", "unknown", "changed", "cut"])
+def test_tokens_that_are_not_the_answer_never_count_as_right(tiny_llama, monkeypatch, lost):
+    """Whatever the logits say: the unknown token may well be the most likely one."""
+    base, adapter = tiny_base(tiny_llama), None
+    head = base.model.get_output_embeddings()
+    handle = head.register_forward_hook(
+        lambda _m, _a, logits: torch.zeros_like(logits).index_fill(-1, torch.tensor([3]), 1.0)
+    )
+    # Decoding agrees as well: it gives the tokens, and those are judged.
+    monkeypatch.setattr(evaluation, "greedy_matches", lambda *_: torch.ones(2))
+    examples = (Example((1, 5, 6), (3, 3), lost), Example((1, 5), (3,)))
+    rows = (Row(("a",), "p", "r", "test"), Row(("b",), "p", "r", "test"))
+    encoded = evaluation.Encoded(rows, examples)
+    with attach(base) as attachment, torch.no_grad():
+        _, exact, _ = answer_scores(
+            attachment, request(make_adapter(base), "uniform"), collate(examples, 0)
+        )
+        found = [
+            evaluation.evaluate(attachment, adapter, encoded, decode=decode)
+            for decode in (True, False)
+        ]
+    handle.remove()
+    right = [float(not lost), 1.0]
+    assert exact.tolist() == right
+    for scores in found:
+        assert [scores["skills"][name]["exact_match"] for name in "ab"] == right
+
+
+def test_a_loss_that_is_no_number_is_said_with_its_row(tiny_llama):
+    """Half of the numbers end at 65,504; a mean over them would be nan without a word."""
+    base = tiny_base(tiny_llama)
+    rows = (Row(("a",), "how many", "r", "test"),)
+    encoded = evaluation.Encoded(rows, (Example((1, 5, 6), (3, 3)),))
+    head = base.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _m, _a, logits: (logits * torch.inf).half().float())
+    with attach(base) as attachment, pytest.raises(
+        UnsupportedModelError, match=r"'how many' is no number.*base.precision"
+    ):  # fmt: skip
+        evaluation.evaluate(attachment, None, encoded, decode=False)
+    handle.remove()

@@ -19,11 +19,11 @@ from csreft_core.analysis.single_skill import first_and_last
 from csreft_core.analysis.subject import open_subject
 from csreft_core.base_models import Base, load_base
 from csreft_core.cell_measures import gradient_conflict
+from csreft_core.chat_templates import resolve_template
 from csreft_core.cli import main
 from csreft_core.comparison import Comparison, Variant, begin, list_comparisons, open_comparison
 from csreft_core.comparison_presets import COMPARISONS, compared
 from csreft_core.config import BaseConfig, Config
-from csreft_core.encoding import resolve_template
 from csreft_core.errors import AdapterError, ConfigError, RunError
 from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.hooking import attach

@@ -189,7 +189,7 @@ def test_overrides_change_nothing_else():
         ("base.device=cuda:", "base.device: "),
         ("base.path=", "base.path: "),
         ("data.path=", "data.path: "),
-        ("data.template=Question", r"data.template: expected 'auto', 'chat' or a text"),
+        ("data.template=Question", r"data.template: expected 'auto', 'chat', chat with settings"),
         ("data.template={prompt}{prompt}", "data.template: expected"),
         ("data.skill_column=", "data.skill_column: "),
     ],

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from csreft_core.batching import collate, epoch_order
+from csreft_core.chat_templates import resolve_template
 from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.encoding import Example, encode, prompt_ids, resolve_template
+from csreft_core.encoding import Example, encode, prompt_ids
 from csreft_core.errors import SkillSetError, UnsupportedModelError
 from csreft_core.skills import (
     SHIPPED,
@@ -190,7 +191,8 @@ def test_encode_needs_an_end_token():
 )
 def test_what_is_cut(length, prompt, answer):
     examples, n_cut = encode([row("w1 w2", "w3 w4")], tokenizer(), PLAIN_TEMPLATE, length)
-    assert examples == [Example(ids(prompt), ids(answer))]
+    lost = "" if length >= 5 else "cut"
+    assert examples == [Example(ids(prompt), ids(answer), lost)]
     assert n_cut == (length < 8)
 
 

@@ -42,6 +42,11 @@ def sentence_dose(table: pd.DataFrame) -> str:
     table = table[table["prompt"] == table["prompt"].iloc[0]]
     kinds = list(table["kind"].unique())
     main = table[table["kind"] == kinds[0]]
+    if main["undefined"].iloc[0]:
+        return (
+            f"The base cannot write the {kinds[0]} `{visible(main['answer'].iloc[0])}` "
+            f"({main['undefined'].iloc[0]}), so its probability is not defined."
+        )
     best = main.loc[main["log_probability"].idxmax()]
     held = ", the others held by hand" if best["held"] == "manual" else ""
     text = (
@@ -60,6 +65,8 @@ def sentence_dose(table: pd.DataFrame) -> str:
     if len(kinds) == 1:
         return f"{text}. The base gives the same answer."
     control = table[table["kind"] == kinds[1]]
+    if control["undefined"].iloc[0]:
+        return f"{text}. The base's own answer cannot be scored ({control['undefined'].iloc[0]})."
     return (
         f"{text}. The base's own answer `{visible(control['answer'].iloc[0])}` {_course(control)}."
     )

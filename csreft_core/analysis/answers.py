@@ -21,6 +21,7 @@ from csreft_core.evaluation import answer_scores, check_labels
 from csreft_core.passes import request
 from csreft_core.runs import open_run
 from csreft_core.skills import Row, SkillSet
+from csreft_core.unwritable import why_lost
 
 TABLES = ("next_token", "dose")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -176,7 +177,8 @@ def dose_table(
         gate (no unit), mark (`router` at the value of `gates`, `now` at that of
         `manual`, else empty), kind (`known answer`, or `this run's answer` where the data knows
         none; and as the control `base's answer`), answer, n_tokens, log_probability (nats, at
-        most 0), first_token, first_probability (0 to 1).
+        most 0), first_token, first_probability (0 to 1), undefined (why the base cannot write the
+        answer, else empty; its probabilities are then NaN).
 
     Raises:
         ConfigError: an empty or too long prompt, an unknown subspace, a setting that does not
@@ -213,7 +215,11 @@ def _dose_of(
     for (kind, text), (example, scores) in zip(
         answers, _scored(subject, row, [text for _, text in answers], matrix), strict=True
     ):
-        first = subject.engine.base.tokenizer.decode([example.answer[0]])
+        tokenizer = subject.engine.base.tokenizer
+        first = tokenizer.decode([example.answer[0]])
+        why = why_lost(example, text, tokenizer)
+        if why:  # other tokens than the answer's were scored
+            scores = np.full_like(scores, np.nan)
         columns = {
             "prompt": row.prompt,
             "subspace": subject.adapter.names[place],
@@ -226,6 +232,7 @@ def _dose_of(
             "log_probability": scores[0],
             "first_token": first,
             "first_probability": np.exp(scores[1]),
+            "undefined": why,
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

@@ -21,6 +21,7 @@ from csreft_core.errors import ConfigError
 from csreft_core.evaluation import check_labels, row_labels
 from csreft_core.passes import Request, request
 from csreft_core.skills import Row
+from csreft_core.unwritable import why_lost
 
 TABLES = ("patterns", "shapley", "interactions", "tokens")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -248,6 +249,12 @@ def _forward(
     encoded = subject.encoded([row])
     if encoded.n_cut:
         raise ConfigError("prompt and answer are longer than the base reads; shorten them")
+    why = why_lost(encoded.examples[0], row.response, base.tokenizer)
+    if why:
+        raise ConfigError(
+            f"the base cannot write the answer {row.response[:40]!r} ({why}), so it has no "
+            "probability; write another answer"
+        )
     n = len(gates) if isinstance(gates, Tensor) else 1
     batch = collate([encoded.examples[0]] * n, base.pad_id).to(base.device)
     req = _request(subject, row, gates)

@@ -6,7 +6,9 @@ A word of the prompt, the template around it, or a special token that the tokeni
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from csreft_core.chat_templates import written_prompts
 from csreft_core.encoding import prompt_ids
+from csreft_core.tokenisers import tokens_of
 
 Kind = Literal["word", "template", "special"]
 
@@ -25,42 +27,41 @@ def prompt_tokens(prompt: str, tokenizer: Any, template: str) -> tuple[PromptTok
 
     Args:
         prompt: The user's text.
-        tokenizer: A Hugging Face tokeniser; one without offsets knows no template tokens, and all
+        tokenizer: A Hugging Face tokeniser; without offsets no template tokens are known, and all
             that are not special count as words.
         template: A resolved template.
     """
     ids = prompt_ids(prompt, tokenizer, template)
     special = set(tokenizer.all_special_ids)
-    if not tokenizer.is_fast:
+    (written,) = written_prompts([prompt], tokenizer, template)
+    places = _places(ids, written.text, tokenizer)
+    if places is None:
         return tuple(
             PromptToken(i, visible(tokenizer.decode([i])), "special" if i in special else "word")
             for i in ids
         )
-    text, start, end = _placed(prompt, tokenizer, template)
-    encoded = tokenizer(
-        text, add_special_tokens=template != "chat", return_offsets_mapping=True, verbose=False
-    )
     found = []
-    # An end token that the tokeniser appends is not part of the prompt: `ids` has been cut.
-    for i, (low, high) in zip(ids, encoded["offset_mapping"], strict=False):
-        inside = low < end and high > start
+    for i, (low, high) in zip(ids, places, strict=True):
+        inside = low < written.end and high > written.start
         kind: Kind = "special" if i in special else ("word" if inside else "template")
-        shown = text[low:high] if high > low and i not in special else tokenizer.decode([i])
+        shown = written.text[low:high] if high > low and i not in special else tokenizer.decode([i])
         found.append(PromptToken(i, visible(shown), kind))
     return tuple(found)
 
 
-def _placed(prompt: str, tokenizer: Any, template: str) -> tuple[str, int, int]:
-    """The whole text, and where the prompt begins and ends in it."""
-    if template != "chat":
-        start = max(0, template.find("{prompt}"))
-        return template.replace("{prompt}", prompt), start, start + len(prompt)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    # Chat templates may strip the message.
-    start = text.rfind(prompt.strip())
-    return text, start, start + len(prompt.strip())
+def _places(ids: list[int], text: str, tokenizer: Any) -> list[tuple[int, int]] | None:
+    """Where each token stands in the text, those before it at its beginning; None if unknown.
+
+    Unknown where the tokeniser has no offsets, or the prompt spells a special token.
+    """
+    if not tokenizer.is_fast:
+        return None
+    encoded = tokens_of([text], tokenizer, return_offsets_mapping=True)
+    read, places = encoded["input_ids"][0], encoded["offset_mapping"][0]
+    n_front = len(ids) - len(read)
+    if n_front < 0 or ids[n_front:] != read:
+        return None
+    return [(0, 0)] * n_front + places
 
 
 def visible(text: str) -> str:

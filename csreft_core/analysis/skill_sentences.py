@@ -71,6 +71,33 @@ def sentence_unknown(table: pd.DataFrame) -> str:
     )
 
 
+def sentence_unwritable(table: pd.DataFrame) -> str:
+    """How many answers the base cannot give, and why, from `unwritable_table`."""
+    never = table[table["lost"] != "cut"]
+    n_cut = len(table) - len(never)
+    cut = f" {_count(n_cut, 'answer')} more are cut by `train.max_length`." if n_cut else ""
+    if never.empty:
+        return f"The base can write every answer.{cut}"
+    first = never.iloc[0]
+    return (
+        f"The base cannot write {_count(len(never), 'answer')}, such as “{first['response'][:40]}” "
+        f"({first['why']}): they can never come back, so they never count as right, and training "
+        f"on them has to be asked for twice.{cut}"
+    )
+
+
+def sentence_special(table: pd.DataFrame) -> str:
+    """Which special tokens the texts spell, from `special_table`."""
+    if table.empty:
+        return "No text spells a special token."
+    top = table.head(_NAMED).to_dict("records")
+    shown = ", ".join(f"“{row['token']}” ({_rows(row['n'])})" for row in top)
+    return (
+        f"Texts spell special tokens: {shown}. They are read as text, letter by letter, and do "
+        "not end an answer or a turn."
+    )
+
+
 def sentence_batch(table: pd.DataFrame) -> str:
     """What is predicted and what is edited, from `batch_table`."""
     real = table[table["part"] != "padding"]

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from csreft_core.base_files import base_folder, read_description
+from csreft_core.chat_templates import resolve_template
 from csreft_core.config import BaseConfig, Config, preset, with_overrides
-from csreft_core.encoding import Example, encode, resolve_template
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.encoding import Example, encode
 from csreft_core.skills import Row, SkillSet, read_skills
+from csreft_core.tokenisers import load_tokenizer, pad_token
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,17 @@ class Reader:
     Attributes:
         tokenizer: A Hugging Face tokeniser.
         context: Most tokens that the base can read; None where its description names no limit.
+        vocabulary: Rows of its embedding; None where its description does not say.
     """
 
     tokenizer: Any
     context: int | None
+    vocabulary: int | None
 
     @property
     def pad_id(self) -> int:
         """Token to pad with, as `base_models.Base.pad_id`."""
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if isinstance(token, int):
-                return token
-        return 0
+        return pad_token(self.tokenizer, self.vocabulary)
 
 
 def load_reader(config: BaseConfig) -> Reader:
@@ -48,18 +46,10 @@ def load_reader(config: BaseConfig) -> Reader:
     about = read_description(config, folder)
     has_tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
     source, revision = (folder, None) if has_tokenizer else (config.path, config.revision)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnsupportedModelError(
-            f"base.path {config.path!r}: its tokeniser cannot be loaded ({first[:200]}); copy the "
-            "whole folder again, or connect to the network"
-        ) from None
-    context = getattr(about.get_text_config(), "max_position_embeddings", None)
-    return Reader(tokenizer, context)
+    tokenizer = load_tokenizer(source, f"base.path {config.path!r}", revision)
+    text = about.get_text_config()
+    names = ("max_position_embeddings", "vocab_size")
+    return Reader(tokenizer, *(getattr(text, name, None) for name in names))
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,8 @@ class SkillSubject:
     def encoded(self, rows: Sequence[Row], max_length: int | None = None) -> list[Example]:
         """Rows as tokens, cut as in training or to another length."""
         length = self.max_length if max_length is None else max_length
-        return encode(rows, self.reader.tokenizer, self.template, length)[0]
+        reader = self.reader
+        return encode(rows, reader.tokenizer, self.template, length, reader.vocabulary)[0]
 
 
 def open_skills(path: str, settings: Sequence[str] = ()) -> SkillSubject:

@@ -1,13 +1,15 @@
-"""Tables about a skill set: its skills, its balance, its lengths in tokens, its unknown words."""
+"""Tables about a skill set: skills, balance, lengths in tokens, and what the base cannot write."""
 
 from collections import Counter
-from typing import Any
 
 import pandas as pd
 
 from csreft_core.analysis.skill_subject import SkillSubject
+from csreft_core.encoding import spelled_special
 from csreft_core.evaluation import skill_name
 from csreft_core.skills import Row
+from csreft_core.tokenisers import unknown_words
+from csreft_core.unwritable import why_lost
 
 _NO_LIMIT = 1_000_000_000
 
@@ -82,6 +84,42 @@ def lengths_table(subject: SkillSubject) -> pd.DataFrame:
     )
 
 
+def unwritable_table(subject: SkillSubject) -> pd.DataFrame:
+    """The answers that this base cannot give as they stand.
+
+    Returns:
+        Columns row (from 1), skill, split, prompt, response, lost (`unknown`: a word without a
+        token; `changed`: the tokens stand for another text; `cut`: by `train.max_length`) and why,
+        in words.
+    """
+    rows, tokenizer = subject.skill_set.rows, subject.reader.tokenizer
+    records = [
+        (place, skill_name(row), row.split, row.prompt, row.response, example.lost,
+         why_lost(example, row.response, tokenizer))
+        for place, (row, example) in enumerate(zip(rows, subject.encoded(rows), strict=True), 1)
+        if example.lost
+    ]  # fmt: skip
+    columns = ["row", "skill", "split", "prompt", "response", "lost", "why"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def special_table(subject: SkillSubject) -> pd.DataFrame:
+    """Special tokens of the base's tokeniser that texts spell, most rows first.
+
+    Returns:
+        Columns token, n (rows that spell it), skill and prompt (of the first of them).
+    """
+    first: dict[str, Row] = {}
+    counts: Counter[str] = Counter()
+    rows = subject.skill_set.rows
+    for row, tokens in zip(rows, spelled_special(rows, subject.reader.tokenizer), strict=True):
+        counts.update(tokens)
+        for token in tokens:
+            first.setdefault(token, row)
+    records = [(t, n, skill_name(first[t]), first[t].prompt) for t, n in counts.most_common()]
+    return pd.DataFrame(records, columns=["token", "n", "skill", "prompt"])
+
+
 def unknown_table(subject: SkillSubject) -> pd.DataFrame:
     """Words of prompts and answers that the base's tokeniser has no token for, most rows first.
 
@@ -92,30 +130,12 @@ def unknown_table(subject: SkillSubject) -> pd.DataFrame:
     tokenizer, rows = subject.reader.tokenizer, subject.skill_set.rows
     first: dict[str, Row] = {}
     counts: Counter[str] = Counter()
-    if tokenizer.unk_token_id is not None:
-        for row, words in zip(rows, _unknown_words(tokenizer, rows), strict=True):
-            counts.update(words)
-            for word in words:
-                first.setdefault(word, row)
+    texts = [f"{row.prompt}\n{row.response}" for row in rows]
+    for row, words in zip(rows, unknown_words(texts, tokenizer), strict=True):
+        counts.update(words)
+        for word in words:
+            first.setdefault(word, row)
     records = [
         (word, n, skill_name(first[word]), first[word].prompt) for word, n in counts.most_common()
     ]
     return pd.DataFrame(records, columns=["word", "n", "skill", "prompt"])
-
-
-def _unknown_words(tokenizer: Any, rows: tuple[Row, ...]) -> list[set[str]]:
-    """The unknown words of each row; what stands at an unknown token is the word."""
-    texts = [f"{row.prompt}\n{row.response}" for row in rows]
-    unknown = tokenizer.unk_token_id
-    if not tokenizer.is_fast:  # no offsets: ask for each word between spaces
-        words = sorted({word for text in texts for word in text.split()})
-        ids = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
-        bad = {word for word, found in zip(words, ids, strict=True) if unknown in found}
-        return [bad & set(text.split()) for text in texts]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [
-        {text[a:b] for token, (a, b) in zip(ids, places, strict=True) if token == unknown and a < b}
-        for text, ids, places in zip(
-            texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        )
-    ]

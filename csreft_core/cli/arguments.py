@@ -59,7 +59,15 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--queue", action="store_true", help="wait until no other run of the folder trains"
     )
+    _add_unwritable(train)
     _add_json(train, "print the last record as JSON")
+
+
+def _add_unwritable(command: _Parser) -> None:
+    command.add_argument(
+        "--unwritable-answers", action="store_true",
+        help="train although the base cannot write some of the answers; else that is refused",
+    )  # fmt: skip
 
 
 def _add_config(command: _Parser) -> None:
@@ -188,6 +196,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     compare.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes, a cell each; default: 1"
     )
+    _add_unwritable(compare)
     compare.add_argument(
         "--table", default="cells", metavar="NAME",
         choices=("cells", "scores", "interference", "sequential", "conflict"),

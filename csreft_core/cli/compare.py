@@ -25,6 +25,7 @@ from csreft_core.devices import machine
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method
+from csreft_core.training import check_answers
 
 _LIBRARIES = ("torch", "transformers", "peft")
 
@@ -40,6 +41,9 @@ def compare_command(args: argparse.Namespace) -> int:
     base = load_base(first.base)
     if args.budget is not None:
         variants = _within(variants, base, args.budget, show=not _is_helper())
+    if not args.unwritable_answers and not (Path(args.out) / "comparison.json").exists():
+        for variant in {v.config.data: v for v in variants.values()}.values():
+            check_answers(variant.config, base, chosen_skills(variant))
     comparison = begin(Path(args.out), _asked(args, variants, base))
     helpers = [] if _is_helper() else _helpers(args)
     try:

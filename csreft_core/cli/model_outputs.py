@@ -122,7 +122,7 @@ def _answer(
     engine: Engine, adapter: CSReFT, prompt: str, gates: str, template: str, max_new_tokens: int
 ) -> str:
     base = engine.base
-    ids = tuple(prompt_ids(prompt, base.tokenizer, template))
+    ids = tuple(prompt_ids(prompt, base.tokenizer, template, base.vocabulary))
     limit = max_new_tokens if base.context is None else min(max_new_tokens, base.context - len(ids))
     if limit < 1:
         raise ConfigError(

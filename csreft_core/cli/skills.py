@@ -16,7 +16,9 @@ from csreft_core.analysis.skill_tables import (
     counts_table,
     lengths_table,
     skills_table,
+    special_table,
     unknown_table,
+    unwritable_table,
 )
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.data_presets import DATA_PRESETS, skills_from_preset
@@ -29,6 +31,8 @@ TABLES = {
     "counts": counts_table,
     "lengths": lengths_table,
     "unknown": unknown_table,
+    "unwritable": unwritable_table,
+    "special": special_table,
     "batch": batch_table,
     "leaks": leaks_table,
     "twins": twins_table,
@@ -38,6 +42,8 @@ _SENTENCES = {
     "counts": say.sentence_counts,
     "lengths": say.sentence_lengths,
     "unknown": say.sentence_unknown,
+    "unwritable": say.sentence_unwritable,
+    "special": say.sentence_special,
     "batch": say.sentence_batch,
     "leaks": say.sentence_leaks,
     "similarity": say.sentence_similarity,

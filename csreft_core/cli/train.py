@@ -24,7 +24,7 @@ from csreft_core.processes import failing_together
 from csreft_core.reporting import on_device
 from csreft_core.runs import Run, check_new_run, create_run, open_run
 from csreft_core.skills import read_skills
-from csreft_core.training import fitting_adapter, train
+from csreft_core.training import check_answers, fitting_adapter, train
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
@@ -49,7 +49,7 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
         accelerator = _computing(run.config())
     else:
         accelerator = _computing(given)
-        run, base = _new(out, given, accelerator)
+        run, base = _new(out, given, accelerator, unwritable=args.unwritable_answers)
     is_main = accelerator.is_main_process
     if args.queue and accelerator.num_processes > 1:
         raise ConfigError(
@@ -69,7 +69,9 @@ def train_command(args: argparse.Namespace, given: Config | None) -> int:
     return 0
 
 
-def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base]:
+def _new(
+    out: Path, config: Config, accelerator: Accelerator, *, unwritable: bool
+) -> tuple[Run, Base]:
     """A new run, made only after config, data and base were found to fit each other."""
     with failing_together(accelerator):
         if accelerator.is_main_process:
@@ -77,6 +79,8 @@ def _new(out: Path, config: Config, accelerator: Accelerator) -> tuple[Run, Base
         skill_set = read_skills(config.data.path, config.data.skill_column)
         base = load_base(on_device(config.base, accelerator))
         fitting_adapter(config, base, skill_set)
+        if not unwritable:
+            check_answers(config, base, skill_set)
     if accelerator.is_main_process:
         say_notes(skill_set)
         create_run(out, config, skill_set)

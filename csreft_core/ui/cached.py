@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from csreft_core import tokenisers
 from csreft_core.adapter import CSReFT, check_base, load_adapter, parameter_counts
 from csreft_core.analysis.subject import Subject
 from csreft_core.charts.theme import Palette
@@ -229,9 +230,4 @@ def parameters_of(run: Run) -> dict[str, int]:
 
 def unknown_words(run: Run, prompt: str) -> list[str]:
     """Words of a prompt that the base's tokeniser has no token for."""
-    tokenizer = engine_of(run).base.tokenizer
-    unknown = tokenizer.unk_token_id
-    if unknown is None:
-        return []
-    words = dict.fromkeys(prompt.split())
-    return [w for w in words if unknown in tokenizer(w, add_special_tokens=False)["input_ids"]]
+    return tokenisers.unknown_words([prompt], engine_of(run).base.tokenizer)[0]

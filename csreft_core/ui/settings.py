@@ -25,6 +25,8 @@ from csreft_core.config import (
     TrainConfig,
     config_to_dict,
     preset,
+    read_value,
+    value_text,
     with_overrides,
 )
 from csreft_core.ui.base_folders import check_allowed
@@ -80,35 +82,21 @@ def overrides() -> dict[str, Any]:
     given = st.query_params.get_all(_PARAM)
     if given:
         pairs = (text.partition("=") for text in given[:100])
-        found = {path: _read(text) for path, _, text in pairs if path in all_paths()}
+        found = {p: read_value(p, text) for p, _, text in pairs if p in all_paths()}
     else:
         found = st.session_state.get(_KEPT, {})
     _write(found)
     return found
 
 
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _write(changed: dict[str, Any]) -> None:
     st.session_state[_KEPT] = changed
-    texts = [f"{path}={_as_text(value)}" for path, value in changed.items()]
+    texts = [f"{path}={value_text(path, value)}" for path, value in changed.items()]
     if texts != st.query_params.get_all(_PARAM):
         if texts:
             st.query_params[_PARAM] = texts
         elif _PARAM in st.query_params:
             del st.query_params[_PARAM]
-
-
-def _as_text(value: Any) -> str:
-    """A text stands for itself unless it would be read as JSON."""
-    if isinstance(value, str) and isinstance(_read(value), str) and not value.startswith('"'):
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def current(path: str) -> Any:
@@ -132,7 +120,7 @@ def change(path: str, value: Any) -> None:
 def assign(assignment: str) -> None:
     """Set one value given as `path=value`; the value is read as JSON where it is JSON."""
     path, _, text = assignment.partition("=")
-    change(path, _read(text))
+    change(path, read_value(path, text))
 
 
 def choose_preset() -> None:
@@ -148,7 +136,7 @@ def take_over(config: Config) -> None:
     name = min(PRESETS, key=lambda p: len(jobs.changes(plain, p)))
     pairs = (text.partition("=") for text in jobs.changes(plain, name))
     keep("preset", name, "recommended")
-    _write({path: _read(text) for path, _, text in pairs})
+    _write({path: read_value(path, text) for path, _, text in pairs})
 
 
 def build() -> Config:
@@ -206,11 +194,11 @@ def _decimal(field: Setting, label: str, value: Any) -> None:
 
 
 def _text(field: Setting, label: str, value: Any) -> None:
-    shown = "" if value is None else _as_text(value)
+    shown = "" if value is None else value_text(field.path, value)
     optional = NoneType in get_args(field.annotation)
 
     def convert(text: str) -> Any:
-        return None if optional and not text.strip() else _read(text.strip())
+        return None if optional and not text.strip() else read_value(field.path, text.strip())
 
     st.text_input(label, max_chars=200, **_options(field, shown, convert))
 

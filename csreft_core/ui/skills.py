@@ -11,12 +11,15 @@ from csreft_core.analysis.skill_tables import (
     counts_table,
     lengths_table,
     skills_table,
+    special_table,
     unknown_table,
+    unwritable_table,
 )
 from csreft_core.charts import skill_batch as batch_charts
 from csreft_core.charts import skills as charts
 from csreft_core.charts.theme import DARK, LIGHT, styles
 from csreft_core.config import Config
+from csreft_core.errors import UnsupportedModelError
 from csreft_core.ui import settings, skill_choice, skill_views
 from csreft_core.ui.skill_views import Source
 from csreft_core.ui.widgets import help_text, show_data
@@ -94,6 +97,31 @@ def show_balance(source: Source) -> None:
         source, counts_table, charts.balance_bars, name="balance", sentence=say.sentence_counts,
         options={"names": names_of(source)},
     )  # fmt: skip
+
+
+def show_unwritable(source: Source) -> None:
+    """Whether the base can write the answers."""
+    try:
+        table = skill_views.table_of(source, unwritable_table)
+    except UnsupportedModelError as error:
+        st.caption(f"Whether the base can write the answers is not known: {error}")
+        return
+    st.subheader("Can the base write every answer?", help=help_text("unwritable"), anchor=False)
+    if (table["lost"] != "cut").any():
+        st.warning(say.sentence_unwritable(table), icon=":material/block:")
+    else:
+        st.markdown(say.sentence_unwritable(table))
+    if len(table):
+        st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * len(table)))
+    show_data(table, "unwritable", command=skill_views.command(source, unwritable_table, {}))
+
+
+def show_special(source: Source) -> None:
+    """Special tokens that texts spell."""
+    table = skill_views.table_of(source, special_table)
+    if len(table):
+        st.warning(say.sentence_special(table), icon=":material/code_off:")
+        show_data(table, "special", command=skill_views.command(source, special_table, {}))
 
 
 def show_reading(source: Source, config: Config) -> None:

@@ -12,8 +12,9 @@ from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_
 from csreft_core.errors import CsreftError
 from csreft_core.runs import run_name, runs_root
 from csreft_core.skills import SkillSet
-from csreft_core.ui import settings, skill_choice
+from csreft_core.ui import settings, skill_choice, skill_views
 from csreft_core.ui.state import forget, keep, written
+from csreft_core.unwritable import FLAG, unwritable_message
 
 _MATTERS = {
     "adapter.rank": "rank r of each subspace",
@@ -71,6 +72,7 @@ def start_or_say_why_not() -> None:
         skill_set = _skill_set(config)
     except CsreftError as error:
         problem, config, skill_set = str(error), None, None
+    known = _known_unwritable(config)
     clicked = st.button(
         "Start training", type="primary", icon=":material/play_arrow:", key="start",
         disabled=problem is not None,
@@ -79,19 +81,43 @@ def start_or_say_why_not() -> None:
     if config is None or skill_set is None:
         st.error(f"{problem}")
         return
-    _show_command(config)
-    if clicked:
+    _show_command(config, unwritable=known is not None)
+    if clicked and _may_start(config):
         run = jobs.submit(config, skill_set, st.session_state["name"])
         keep("run", run.name)
         st.session_state.pop("kept-name", None)
         st.rerun()
 
 
+def _known_unwritable(config: Config | None) -> str | None:
+    """What a first click has found of answers that the base cannot write, with a box to tick."""
+    source, message = st.session_state.get("unwritable", (None, None))
+    if config is None or message is None or source != skill_views.source_of(config):
+        return None
+    st.error(f"{message}. Change the answers, take another base, or ask a second time:")
+    st.checkbox("Train all the same", key="train-unwritable")
+    return message
+
+
+def _may_start(config: Config) -> bool:
+    """Whether the base can write all answers, or it was asked for twice; else the page says it."""
+    source = skill_views.source_of(config)
+    subject = skill_views.subject_of(source)
+    rows = subject.skill_set.rows
+    message = unwritable_message(rows, subject.encoded(rows), subject.reader.tokenizer)
+    known = st.session_state.get("unwritable") == (source, message)
+    allowed = message is None or (known and bool(st.session_state.get("train-unwritable")))
+    if not allowed:
+        st.session_state["unwritable"] = (source, message)
+        st.rerun()
+    return allowed
+
+
 def _name_written() -> None:
     st.session_state["kept-name"] = st.session_state["name"].strip()
 
 
-def _show_command(config: Config) -> None:
+def _show_command(config: Config, *, unwritable: bool) -> None:
     panel = st.expander(
         "The command and the config that this button uses", icon=":material/terminal:",
         key="command", on_change="rerun",
@@ -101,7 +127,8 @@ def _show_command(config: Config) -> None:
     with panel:
         out = skill_choice.short(runs_root() / st.session_state["name"])
         line = jobs.command_line(config, out, st.session_state["preset"])
-        st.code(line, language="bash", wrap_lines=True)
+        asked_twice = unwritable and st.session_state.get("train-unwritable")
+        st.code(f"{line} {FLAG}" if asked_twice else line, language="bash", wrap_lines=True)
         st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)
 
 

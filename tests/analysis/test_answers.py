@@ -260,7 +260,7 @@ def curve(values, gates=(-1, 0, 0.5, 1, 2), kind="known answer", mark=3):
     return pd.DataFrame(
         {
             "prompt": "p", "subspace": "s", "held": "run", "gate": gates, "mark": marks,
-            "kind": kind, "answer": "x", "log_probability": values,
+            "kind": kind, "answer": "x", "log_probability": values, "undefined": "",
         }
     )  # fmt: skip
 

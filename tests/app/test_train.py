@@ -191,6 +191,27 @@ def test_pasted_skills_are_trained_on(open_app, submitted):
 
 
 @pytest.mark.usefixtures("tmp_runs")
+def test_answers_that_the_base_cannot_write_are_trained_on_when_asked_twice(open_app, submitted):
+    app = open_app(PAGE)
+    app.segmented_control(key="skill-set").set_value("own").run()
+    lines = LINES + "\n" + LINES.splitlines()[0].replace("dog", "wug")
+    app.text_area(key="pasted").set_value(lines).run()
+    app.button(key="start").click().run()
+    assert_no_bug(app)
+    assert not submitted
+    (error,) = app.error
+    assert "1 of 21 answers cannot be written by this base" in error.value
+    assert "'wug' (no token for 'wug')" in error.value
+    app.button(key="start").click().run()
+    assert not submitted  # the same click again is not a second question
+    app.checkbox(key="train-unwritable").check().run()
+    assert "--unwritable-answers" in shown_command(app)
+    app.button(key="start").click().run()
+    assert_no_bug(app)
+    assert len(submitted) == 1
+
+
+@pytest.mark.usefixtures("tmp_runs")
 def test_an_uploaded_file_is_read_and_its_faults_are_named(open_app, tmp_runs):
     app = open_app(PAGE)
     app.segmented_control(key="skill-set").set_value("own").run()

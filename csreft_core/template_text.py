@@ -1,0 +1,47 @@
+"""How `data.template` is written: `auto`, `chat`, chat with settings, or a text with {prompt}."""
+
+import json
+import re
+from typing import Any
+
+FORMS = (
+    "'auto', 'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text that "
+    "contains {prompt} once"
+)
+_ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+
+
+def chat_settings(template: str) -> dict[str, Any] | None:
+    """The settings behind `chat`, such as `{"enable_thinking": false}`; None for other templates.
+
+    `system` is the text of a system message and `template` the name of one of several chat
+    templates; all others are variables of the chat template.
+    """
+    word, _, given = template.partition(" ")
+    if word != "chat":
+        return None
+    if not given.strip():
+        return {}
+    try:
+        settings = json.loads(given)
+    except (ValueError, RecursionError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def checked(template: str) -> str:
+    """The template, if it is one; else a `ValueError` says what it may be."""
+    settings = chat_settings(template)
+    if settings is None and template != "auto" and template.count("{prompt}") != 1:
+        raise ValueError(f"expected {FORMS}")
+    for name in ("system", "template"):
+        if not isinstance((settings or {}).get(name, ""), str):
+            raise ValueError(f"expected a text as {name!r} of the chat template")
+    return template
+
+
+def unescaped(text: str) -> str:
+    r"""A template as one types it in one line: `\n` and `\t` are line end and tab, `\\` is `\`."""
+    if chat_settings(text) is not None:  # JSON, which has escapes of its own
+        return text
+    return re.sub(r"\\[nt\\]", lambda found: _ESCAPES[found[0]], text)
