@@ -1,12 +1,13 @@
 """What must hold of a loaded base before anything is built on it, found out by trying it.
 
-Three forwards and one backward of a few tokens. There is no table of model families. A base that
+Five forwards and one backward of a few tokens. There is no table of model families. A base that
 fails is refused here, with the reason, and not deep inside a training.
 """
 
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,8 +27,22 @@ _ROUNDING = 16  # sums in another order differ in their last bits
 _SHARE, _SHARE_OF_HALF = 1e-3, 0.3
 
 
-def tried_forms(model: PreTrainedModel, name: str) -> tuple[Form, ...]:
-    """Try a frozen model; returns what its blocks give.
+@dataclass(frozen=True)
+class Conduct:
+    """What was seen of a model.
+
+    Attributes:
+        forms: Of each block.
+        cuts_rows: Whether upper blocks see the last tokens alone where only their logits are asked
+            for (`logits_to_keep`).
+    """
+
+    forms: tuple[Form, ...]
+    cuts_rows: bool
+
+
+def tried(model: PreTrainedModel, name: str) -> Conduct:
+    """Try a frozen model.
 
     Args:
         model: In evaluation mode.
@@ -35,12 +50,12 @@ def tried_forms(model: PreTrainedModel, name: str) -> tuple[Form, ...]:
 
     Raises:
         UnsupportedModelError: it cannot run, its blocks cannot be edited or trained through, or a
-            row's result depends on what follows it, on padding or on other rows.
+            row's result depends on what follows it, on padding, on other rows or on the cache.
     """
     trial = _Trial(model, name)
     forms, alone = trial.blocks()
-    trial.rows(alone)
-    return forms
+    bound = trial.rows(alone)
+    return Conduct(forms, trial.answers(bound))
 
 
 class _Trial:
@@ -64,18 +79,23 @@ class _Trial:
         """The error to raise."""
         return UnsupportedModelError(f"base.path {self.name!r} {what}")
 
-    def logits(self, ids: Int[Tensor, "row token"], **inputs: Any) -> Float[Tensor, "row token v"]:
-        """Of a forward without cache."""
+    @contextmanager
+    def _running(self, what: str) -> Iterator[None]:
         try:
-            logits = self.model(input_ids=ids, use_cache=False, **inputs).logits
+            yield
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise self.refuse(
-                f"cannot run, not even without an adapter ({type(error).__name__}: "
+                f"cannot {what}, not even without an adapter ({type(error).__name__}: "
                 f"{first_line(error)}); its config.json does not fit what transformers expects, or "
                 "it needs more than text: choose another model"
             ) from error
+
+    def logits(self, ids: Int[Tensor, "row token"], **inputs: Any) -> Float[Tensor, "row token v"]:
+        """Of a forward without cache."""
+        with self._running("run"):
+            logits = self.model(input_ids=ids, use_cache=False, **inputs).logits
         if logits.isnan().any():
             raise self.refuse(
                 f"gives no numbers (nan) in {logits.dtype}, without an adapter; use "
@@ -83,10 +103,11 @@ class _Trial:
             )
         return logits
 
+    @torch.enable_grad()
     def blocks(self) -> tuple[tuple[Form, ...], Float[Tensor, "token v"]]:
         """Run the row alone: each block gives states that can be edited, and they count."""
         blocks = find_blocks(self.model)
-        with _watched(blocks) as seen, torch.enable_grad():
+        with _watched(blocks) as seen:
             logits = self.logits(self.row[None])
         expected = (1, len(self.row), self.model.config.get_text_config().hidden_size)
         if [layer for layer, *_ in seen] != [*range(len(blocks))]:
@@ -121,16 +142,15 @@ class _Trial:
                 )
 
     @torch.no_grad()
-    def rows(self, alone: Float[Tensor, "token v"]) -> None:
-        """A row gives the same whatever follows it, is padded before it, or stands beside it."""
+    def rows(self, alone: Float[Tensor, "token v"]) -> float:
+        """A row gives the same whatever follows it, is padded before it, or stands beside it.
+
+        Returns:
+            The gap that is allowed between two ways to the same logits.
+        """
         n, more = len(self.row), len(self.more)
-        ids = torch.stack(
-            [
-                torch.cat([self.row, self.more]),
-                torch.cat([self.more, self.row]),
-                torch.cat([self.more, self.row]),
-            ]
-        )
+        longer = torch.cat([self.more, self.row])
+        ids = torch.stack([torch.cat([self.row, self.more]), longer, longer])
         mask = torch.ones_like(ids)
         mask[1, :more] = 0
         found = self.logits(ids, **self._inputs(mask))
@@ -144,6 +164,34 @@ class _Trial:
                 "its result, so training and answers would depend on the neighbours of a row; "
                 "choose another model"
             )
+        return bound
+
+    @torch.no_grad()
+    def answers(self, bound: float) -> bool:
+        """`generate` goes on as one forward would, after padding and with its cache.
+
+        Returns:
+            Whether upper blocks saw less than the prompt, see `Conduct`.
+        """
+        longer = torch.cat([self.more, self.row])
+        ids, mask = torch.stack([longer, longer]), torch.ones(2, len(longer), dtype=torch.long)
+        mask[0, : len(self.more)] = 0
+        generate: Any = self.model.generate
+        with self._running("generate"), _watched(find_blocks(self.model)) as seen:
+            out = generate(
+                input_ids=ids, attention_mask=mask.to(ids.device), do_sample=False, num_beams=1,
+                max_new_tokens=2, min_new_tokens=2, pad_token_id=int(self.more[0]),
+                output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+        whole = torch.cat([self.row, out.sequences[0, len(longer) : -1]])
+        expected = self.logits(whole[None])[0, -2:]
+        if _gap(torch.stack([step[0] for step in out.logits]).to(expected), expected) > bound:
+            raise self.refuse(
+                "answers otherwise in generate, with padding and a cache, than its own forward "
+                "says; choose another model, or another version of transformers"
+            )
+        prompts = seen[: len(find_blocks(self.model))]
+        return any(shape[1:2] != ids.shape[1:] for _, _, shape, *_ in prompts)
 
     def _bound(self, alone: Tensor, after: Tensor) -> float:
         """What rounding explains, or a small share of what tokens before the row change."""

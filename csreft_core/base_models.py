@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils.logging import set_tqdm_hook
 
-from csreft_core.base_checks import tried_forms
+from csreft_core.base_checks import Conduct, tried
 from csreft_core.base_files import (
     Progress,
     base_folder,
@@ -31,7 +31,7 @@ from csreft_core.base_files import (
     read_description,
     silent,
 )
-from csreft_core.blocks import Form, find_blocks
+from csreft_core.blocks import find_blocks
 from csreft_core.config import BaseConfig
 from csreft_core.devices import compute_type, free_bytes, resolve_device
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
@@ -50,8 +50,8 @@ _one_load = RLock()
 class Base:
     """A loaded, frozen language model in evaluation mode.
 
-    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`, which has the
-    form `forms[l]`.
+    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`.
+    `conduct` is what was seen of it when it was tried.
     `n_parameters` counts all weights, shared ones once.
     """
 
@@ -61,7 +61,7 @@ class Base:
     revision: str | None
     fingerprint: str
     blocks: nn.ModuleList
-    forms: tuple[Form, ...]
+    conduct: Conduct
     d_model: int
     n_parameters: int
 
@@ -236,7 +236,7 @@ def freeze(
         revision=revision,
         fingerprint=fingerprint(model),
         blocks=blocks,
-        forms=tried_forms(model, base_id),
+        conduct=tried(model, base_id),
         d_model=int(width),
         n_parameters=model.num_parameters(),
     )

@@ -80,7 +80,7 @@ def need(
       `BlockBytes`, and each edited layer the states that it edits, $4 d$ a site. With checkpointing
       they keep their input, $e B n d$, and one block at a time all of it.
     - logits: $B a V$ numbers.
-    - outside training: keys and values, $2 e B n$ a layer and head dimension, in place of
+    - outside training: keys and values, $2 e B n$ a layer and each number of a key, in place of
       activations, and the logits of one token.
 
     What `train.keep_states` keeps comes on top, in main memory.
@@ -104,7 +104,7 @@ def need(
         logits = batch * answer * shape.vocab_size * (e + 8)
         optimizer = 3 * trained
     else:
-        per_token = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim * e
+        per_token = 2 * shape.n_layers * shape.d_cached * e
         activations, logits = batch * length * per_token, batch * shape.vocab_size * (e + 4)
         optimizer = 0
     return Need(

@@ -1,8 +1,9 @@
 r"""What decides the memory of a model, from its `config.json` alone.
 
-It is counted, not guessed: the model is built with tensors that have a shape and no storage
-(torch's fake tensors), its parameters are counted, and one of its blocks is run on them to see what
-autograd keeps for the backward pass. So there is no table of model families.
+It is counted, not guessed: the model is built with tensors that have a shape and no storage, its
+parameters are counted, and one of its blocks is run on such tensors to see what autograd keeps for
+the backward pass. So there is no table of model families. A block that cannot run so, because what
+it does depends on numbers, is estimated from its matrices.
 """
 
 import copy
@@ -23,6 +24,7 @@ from csreft_core.blocks import find_blocks
 from csreft_core.config import BaseConfig
 
 _PROBES = (16, 32, 48)
+_HEADS = 32  # where a block does not say
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,7 @@ class Shape:
     Attributes:
         n_layers: Blocks.
         d_model: Width of the hidden state.
-        d_mlp: Width inside a block's feed-forward part.
-        n_heads: Heads of the queries.
-        n_kv_heads: Heads of keys and values.
-        head_dim: Width of a head.
+        d_cached: Width of a token's keys in the cache, and of its values; 0 without attention.
         vocab_size: Rows of the embedding.
         context: Most tokens that it can read; None where nothing is said.
         linear_parameters: Weights of the linear layers that `nf4`, `fp4` and `int8` quantise: all
@@ -80,10 +79,7 @@ class Shape:
 
     n_layers: int
     d_model: int
-    d_mlp: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
+    d_cached: int
     vocab_size: int
     context: int | None
     linear_parameters: int
@@ -117,8 +113,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     Raises:
         UnsupportedModelError: blocks that cannot be found.
     """
-    with FakeTensorMode():
-        model: Any = _built(about)
+    model: Any = _built(about)
     text = about.get_text_config()
     blocks, head = find_blocks(model), model.get_output_embeddings()
     linear = [
@@ -126,27 +121,26 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
         for module in model.modules()
         if type(module) in (nn.Linear, Conv1D) and module is not head
     ]
+    n_parameters = sum(p.numel() for p in model.parameters())
     n_linear_parameters = sum(size for size, _ in linear)
-    n_heads = text.num_attention_heads
-    half = _kept_by_a_block(about, torch.bfloat16)
+    buffer_bytes = sum(b.numel() * b.element_size() for b in model.buffers())
+    n_layers, context = len(blocks), getattr(text, "max_position_embeddings", None)
+    full, half, autocast = _kept(model, blocks)
     return Shape(
-        n_layers=len(blocks),
+        n_layers=n_layers,
         d_model=text.hidden_size,
-        d_mlp=getattr(text, "intermediate_size", None) or max(width for _, width in linear),
-        n_heads=n_heads,
-        n_kv_heads=getattr(text, "num_key_value_heads", None) or n_heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // n_heads,
+        d_cached=_cached_width(text),
         vocab_size=text.vocab_size,
-        context=getattr(text, "max_position_embeddings", None),
+        context=context,
         linear_parameters=n_linear_parameters,
         n_linear=len(linear),
         linear_outputs=sum(width for _, width in linear),
         largest_linear=max((size for size, _ in linear), default=0),
-        other_parameters=sum(p.numel() for p in model.parameters()) - n_linear_parameters,
-        buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
-        kept_fp32=_kept_or(half.doubled(), about),
+        other_parameters=n_parameters - n_linear_parameters,
+        buffer_bytes=buffer_bytes,
+        kept_fp32=full,
         kept_half=half,
-        kept_autocast=_kept_or(half, about, autocast=True),
+        kept_autocast=autocast,
     )
 
 
@@ -155,14 +149,16 @@ def _built(about: PreTrainedConfig) -> PreTrainedModel:
 
     That default belongs to the process, so another thread that loads a base would take it up.
     """
-    return AutoModelForCausalLM.from_config(copy.deepcopy(about), dtype=torch.float32)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(copy.deepcopy(about), dtype=torch.float32).eval()
 
 
-def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Frozen parameters in another format; `model.to` cannot exchange those of fake tensors."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            module.register_parameter(name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+def _cached_width(text: PreTrainedConfig) -> int:
+    n_heads = getattr(text, "num_attention_heads", None)
+    n_kv_heads = getattr(text, "num_key_value_heads", None) or n_heads
+    if not n_heads or not isinstance(n_kv_heads, int):
+        return 0
+    return n_kv_heads * (getattr(text, "head_dim", None) or text.hidden_size // n_heads)
 
 
 def _outputs(linear: nn.Module) -> int:
@@ -171,33 +167,56 @@ def _outputs(linear: nn.Module) -> int:
     return linear.weight.shape[1] if isinstance(linear, Conv1D) else linear.weight.shape[0]
 
 
-def _kept_or(
-    otherwise: BlockBytes, about: PreTrainedConfig, *, autocast: bool = False
-) -> BlockBytes:
-    """What a block keeps in 32 bits; of mixtures of experts fake tensors know 16 bits alone."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    was_disabled, log.disabled = log.disabled, True
-    try:
-        return _kept_by_a_block(about, torch.float32, autocast=autocast)
-    except RuntimeError:
-        return otherwise
-    finally:
-        log.disabled = was_disabled
+def _kept(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[BlockBytes, ...]:
+    """What a block keeps in 32 bits, in 16 bits and under autocast. Leaves one block."""
+    del blocks[1:]
+    full = _kept_by_a_block(model, blocks[0], torch.float32)
+    half = _kept_by_a_block(model, blocks[0], torch.bfloat16)
+    autocast = _kept_by_a_block(model, blocks[0], torch.float32, autocast=True)
+    half = half or full or _estimate(blocks[0], torch.bfloat16.itemsize)
+    # Of mixtures of experts fake tensors know 16 bits alone.
+    return full or half.doubled(), half, autocast or half
+
+
+def _estimate(block: nn.Module, e: int) -> BlockBytes:
+    """What goes into each matrix and comes out, and three matrices of attention for each head.
+
+    Args:
+        block: On any tensors.
+        e: Bytes of a number.
+    """
+    matrices = [p for p in block.parameters() if p.ndim >= 2]
+    heads = getattr(getattr(block, "config", None), "num_attention_heads", _HEADS)
+    return BlockBytes(0, e * sum(sum(p.shape[-2:]) for p in matrices), 3 * e * heads)
 
 
 def _kept_by_a_block(
-    about: PreTrainedConfig, dtype: torch.dtype, *, autocast: bool = False
-) -> BlockBytes:
-    """Run the first block on fake tensors of three lengths; the three numbers follow."""
-    with FakeTensorMode():
-        model = _built(about)
-        _convert(model.eval(), dtype)
-        blocks = find_blocks(model)
-        del blocks[1:]
-        with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
-            kept = [_kept_bytes(model, blocks[0], length) for length in _PROBES]
+    model: PreTrainedModel, block: nn.Module, dtype: torch.dtype, *, autocast: bool = False
+) -> BlockBytes | None:
+    """Run a block on fake tensors of three lengths; the three numbers follow. None if it fails."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        with FakeTensorMode():
+            _fill(model, dtype)
+            with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+                kept = [_kept_bytes(model, block, length) for length in _PROBES]
+    except Exception:  # noqa: BLE001 - each family fails on fake tensors in its own way
+        return None
+    finally:
+        log.disabled = was_disabled
     fixed, token, pair = np.linalg.solve(np.vander(_PROBES, 3, increasing=True), kept)
     return BlockBytes(float(fixed), float(token), float(pair))
+
+
+def _fill(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Frozen fake tensors for all parameters, in this format, and for all buffers."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            new = torch.empty(parameter.shape, dtype=dtype)
+            module.register_parameter(name, nn.Parameter(new, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _kept_bytes(model: PreTrainedModel, block: nn.Module, length: int) -> int:
