@@ -6,6 +6,7 @@ JSON in the metadata. A pickle is never read.
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,7 @@ from torch import nn
 
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Config, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.identity import differences
 from csreft_core.positions import parse_positions
 from csreft_core.router import Router
 from csreft_core.subspaces import Subspaces
@@ -29,7 +31,7 @@ class AdapterSpec:
     """What an adapter is, without its numbers.
 
     `names` are the subspaces' names: the skills, where there is one for each.
-    `base_fingerprint` is that of the base it was trained on (`base_models.fingerprint`).
+    `base_fingerprint` says which base it was trained on (see `identity`).
     """
 
     d_model: int
@@ -236,6 +238,7 @@ def load_adapter(path: Path) -> CSReFT:
     """
     metadata, tensors = read_adapter_file(path)
     spec = _read_spec(path, metadata)
+    check_claims(path, least_numbers(spec), tensors)
     try:
         adapter = CSReFT(spec, torch.Generator().manual_seed(0))
     except ConfigError as error:
@@ -250,6 +253,28 @@ def load_adapter(path: Path) -> CSReFT:
         raise AdapterError(f"{path}: holds values that are not finite; train again, lower train.lr")
     adapter.load_state_dict(tensors)
     return adapter.eval()
+
+
+def check_claims(path: Path, least: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    """See that a description asks for no more numbers than its file holds, before they are made.
+
+    Raises:
+        AdapterError: it does.
+    """
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if least > held:
+        raise AdapterError(
+            f"{path}: its description asks for {least} numbers or more, but it holds {held}; the "
+            "file was changed, train again"
+        )
+
+
+def least_numbers(spec: AdapterSpec) -> int:
+    """Numbers of the bases and of the router's first layer, of which all adapters have one."""
+    a, width = spec.adapter, spec.router.hidden
+    width = spec.d_model // 2 if width == "paper" else width
+    edits = len(a.layers) * len(spec.names) * a.rank
+    return spec.d_model * (edits + (width if spec.has_router else 0))
 
 
 def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
@@ -283,20 +308,28 @@ def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
     return spec
 
 
-def check_base(adapter: CSReFT, fingerprint: str, base_id: str) -> None:
+def check_base(adapter: CSReFT, fingerprint: str, base_id: str, *, chat: bool = True) -> None:
     """Refuse an adapter that was trained on another base.
 
+    Args:
+        adapter: Says which base it belongs to.
+        fingerprint: Of the base at hand.
+        base_id: Its name.
+        chat: Whether its prompts are put into the chat template.
+
     Raises:
-        AdapterError: the fingerprints differ.
+        AdapterError: they are not the same; says what differs.
     """
-    check_fingerprint(adapter.spec, fingerprint, base_id)
+    check_fingerprint(adapter.spec, fingerprint, base_id, chat=chat)
 
 
-def check_fingerprint(spec: TuningSpec, fingerprint: str, base_id: str) -> None:
+def check_fingerprint(
+    spec: TuningSpec, fingerprint: str, base_id: str, *, chat: bool = True
+) -> None:
     """As `check_base`, from the description alone."""
-    if spec.base_fingerprint != fingerprint:
+    found = differences(spec.base_fingerprint, fingerprint, chat=chat)
+    if found:
         raise AdapterError(
-            f"the adapter was trained on a base with fingerprint "
-            f"{spec.base_fingerprint[:12]}, but {base_id!r} has {fingerprint[:12]}; "
-            "load the base it was trained on, or train again"
+            f"the adapter was trained on a base with other {' and '.join(found)} than {base_id!r} "
+            "has; load the base it was trained on, or train again"
         )

@@ -5,12 +5,15 @@ trusted; pickled weights are neither fetched nor read.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+import huggingface_hub.constants as hub
+from huggingface_hub import DryRunFileInfo, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -34,6 +37,7 @@ ends the load and comes out of it as it is."""
 
 CHOICES = "give 'pocket', a folder that transformers saved, or a Hub id"
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_MOST_BLOCKS = 2000  # more than ten times as many as any known base has
 _DESCRIPTION = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
@@ -52,15 +56,61 @@ def base_folder(config: BaseConfig, progress: Progress = silent, *, weights: boo
     Raises:
         UnsupportedModelError: no such folder or repository, no permission, no network.
     """
-    path = str(ASSETS / "pocket") if config.path == "pocket" else config.path
-    local = Path(path).expanduser()
-    if not path.startswith((".", "/", "~")) and not local.exists():
+    local = _local(config)
+    if local is None:
         return _fetched(config, progress, weights=weights)
     if not (local / "config.json").is_file():
         raise UnsupportedModelError(
             f"base.path {config.path!r}: no folder with a config.json; {CHOICES}"
         )
     return local
+
+
+def _local(config: BaseConfig) -> Path | None:
+    """The folder that a path names; None for a Hub id."""
+    path = str(ASSETS / "pocket") if config.path == "pocket" else config.path
+    local = Path(path).expanduser()
+    return local if path.startswith((".", "/", "~")) or local.exists() else None
+
+
+def hub_bytes(config: BaseConfig) -> int | None:
+    """Bytes of the weights of a Hub id, before they are fetched; None for a folder, or offline.
+
+    Raises:
+        UnsupportedModelError: no weights in safetensors, or a disk that they do not fit on.
+    """
+    if _local(config) is not None:
+        return None
+    try:
+        listed = snapshot_download(
+            config.path, revision=config.revision, allow_patterns=[*_DESCRIPTION, *_WEIGHTS],
+            tqdm_class=_bar_that_tells(silent), dry_run=True,
+        )  # fmt: skip
+    except (DryRunError, LocalEntryNotFoundError):
+        return None  # no network: what is in the cache is taken
+    except (HTTPError, HFValidationError) as error:
+        raise UnsupportedModelError(_hub_message(config, error)) from None
+    files = [file for file in listed if isinstance(file, DryRunFileInfo)]
+    _check_listed(config, files)
+    return sum(file.file_size or 0 for file in files if file.filename.endswith(".safetensors"))
+
+
+def _check_listed(config: BaseConfig, files: list[DryRunFileInfo]) -> None:
+    name = f"base.path {config.path!r}"
+    if not any(file.filename.endswith(".safetensors") for file in files):
+        raise UnsupportedModelError(
+            f"{name}: the Hub has no weights of it in safetensors; pickled ones are never read "
+            "because they can run code; choose a model that has"
+        )
+    missing = sum(file.file_size or 0 for file in files if file.will_download)
+    cache = Path(hub.HF_HUB_CACHE)
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if missing > free:
+        raise UnsupportedModelError(
+            f"{name}: {missing / 1e9:.1f} GB are to be fetched, but the disk of {there} has "
+            f"{free / 1e9:.1f} GB left; make room, or set HF_HUB_CACHE to a folder on another disk"
+        )
 
 
 def _fetched(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
@@ -71,7 +121,7 @@ def _fetched(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
             config.path,
             revision=config.revision,
             allow_patterns=[*_DESCRIPTION, *_WEIGHTS] if weights else ["config.json"],
-            tqdm_class=_bar_that_tells(progress),
+            tqdm_class=_bar_that_tells(progress if weights else silent),
         )
     except (HTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         raise UnsupportedModelError(_hub_message(config, error)) from None
@@ -141,21 +191,38 @@ def read_description(config: BaseConfig, folder: Path) -> PreTrainedConfig:
             its own, an encoder, an encoder-decoder, or weights that are quantised already.
     """
     name = f"base.path {config.path!r}"
-    try:
-        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = tree.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise UnsupportedModelError(
-            f"{name}: its config.json cannot be read ({str(error)[:100]}); copy it again"
-        ) from None
+    tree = description_tree(config, folder)
+    kind = tree.get("model_type")
     _check_kind(name, tree, kind)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        about = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _check_blocks(about)
+        return about
     except Exception as error:  # noqa: BLE001 - each family checks its own fields in its own way
         raise UnsupportedModelError(
             f"{name}: its config.json does not describe a {kind} model ({first_line(error)}); copy "
             "it again"
         ) from None
+
+
+def description_tree(config: BaseConfig, folder: Path) -> dict[str, Any]:
+    """What `config.json` says, as it stands there."""
+    try:
+        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("it is not a JSON object")
+        return tree
+    except (ValueError, OSError, RecursionError) as error:
+        raise UnsupportedModelError(
+            f"base.path {config.path!r}: its config.json cannot be read ({str(error)[:100]}); copy "
+            "it again"
+        ) from None
+
+
+def _check_blocks(about: PreTrainedConfig) -> None:
+    blocks = getattr(about.get_text_config(), "num_hidden_layers", 0)
+    if isinstance(blocks, int) and blocks > _MOST_BLOCKS:
+        raise ValueError(f"it has {blocks} blocks, at most {_MOST_BLOCKS} can be")
 
 
 def _check_kind(name: str, tree: dict[str, Any], kind: object) -> None:
@@ -182,34 +249,17 @@ def _check_kind(name: str, tree: dict[str, Any], kind: object) -> None:
             f"{name} is no causal language model but {', '.join(made_by) or kind}, such as an "
             "encoder or a classifier; a decoder-only causal language model is needed"
         )
+    if "transformers_weights" in tree:
+        raise UnsupportedModelError(
+            f"{name}: its config.json names a file of weights by itself (transformers_weights); "
+            "give a folder that `save_pretrained` wrote"
+        )
     if "quantization_config" in tree:
         method = tree["quantization_config"].get("quant_method", "unknown")
         raise UnsupportedModelError(
             f"{name} is quantised already ({method}); give the model that it was made from, this "
             "program quantises while it loads (base.precision)"
         )
-
-
-def check_weights(config: BaseConfig, folder: Path) -> None:
-    """See that there are weights that can be read without running code.
-
-    Raises:
-        UnsupportedModelError: none in safetensors.
-    """
-    if any((folder / name).is_file() for name in _NAMES):
-        return
-    name = f"base.path {config.path!r}"
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise UnsupportedModelError(
-            f"{name} has only pickled weights, which are never read because they can run code; "
-            "save it again with `save_pretrained`, which writes safetensors"
-        )
-    raise UnsupportedModelError(
-        f"{name} has no weights in safetensors (model.safetensors); choose a model that has"
-    )
-
-
-_NAMES = ("model.safetensors", "model.safetensors.index.json")
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 Remote code is never trusted and pickled weights are never read.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,20 +26,25 @@ from csreft_core.base_checks import Conduct, tried
 from csreft_core.base_files import (
     Progress,
     base_folder,
-    check_weights,
+    description_tree,
     first_line,
+    hub_bytes,
     read_description,
     silent,
 )
+from csreft_core.base_identity import hashing, identity
 from csreft_core.blocks import find_blocks
 from csreft_core.config import BaseConfig
+from csreft_core.decoding import end_tokens, greedy, of_config, read_own, take_over
 from csreft_core.devices import compute_type, free_bytes, resolve_device
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
+from csreft_core.identity import Identity
 from csreft_core.memory import in_gb, weight_bytes
 from csreft_core.out_of_memory import is_out_of_memory, memory_errors
 from csreft_core.quantization import hold_in_training_mode, settings
 from csreft_core.shapes import shape_of_description
 from csreft_core.tokenisers import load_tokenizer, pad_token
+from csreft_core.weight_files import WeightFiles, check_claims, find_weights
 
 _SMALLER = "use base.precision nf4 or a smaller model, or free some memory"
 _MOST_GROWTH = 4  # from a file in 8 bits to 32 bits in memory
@@ -50,9 +55,11 @@ _one_load = RLock()
 class Base:
     """A loaded, frozen language model in evaluation mode.
 
-    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`.
-    `conduct` is what was seen of it when it was tried.
-    `n_parameters` counts all weights, shared ones once.
+    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`. `conduct` is what
+    was seen of it when it was tried. `n_parameters` counts all weights, shared ones once. `ends` are
+    the tokens that end an answer, first the one that training writes; `fingerprint` says which base
+    it is (see `identity`); `own_decoding` are settings that the base brings and that nothing follows
+    unless it is asked to (see `decoding`).
     """
 
     model: PreTrainedModel
@@ -64,6 +71,8 @@ class Base:
     conduct: Conduct
     d_model: int
     n_parameters: int
+    ends: tuple[int, ...]
+    own_decoding: dict[str, Any]
 
     @property
     def n_layers(self) -> int:
@@ -92,6 +101,14 @@ class Base:
         assert isinstance(weight, Tensor)
         return len(weight)
 
+    def greedy(self, max_new_tokens: int, **changes: Any) -> GenerationConfig:
+        """Greedy decoding up to an end token, see `decoding.greedy`."""
+        return greedy(max_new_tokens, self.ends, self.pad_id, **changes)
+
+    def exactly(self, n_tokens: int) -> GenerationConfig:
+        """Greedy decoding of so many tokens; an end token is one like others."""
+        return greedy(n_tokens, (), self.pad_id)
+
 
 def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     """Load a frozen base.
@@ -110,26 +127,38 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
             safetensors weights, or with blocks that cannot be found.
         NotEnoughMemoryError: the weights alone need more than is free.
     """
-    device = resolve_device(config.device)
-    folder = base_folder(config, progress)
+    device, name = resolve_device(config.device), f"base.path {config.path!r}"
     progress("reading the description", 0, 0)
+    folder = base_folder(config, progress, weights=False)
     about = read_description(config, folder)
-    check_weights(config, folder)
-    tokenizer = load_tokenizer(folder, f"base.path {config.path!r}")
+    if config.check_memory:
+        _check_fits(config, about, hub_bytes(config))
+    folder = base_folder(config, progress)
+    files = find_weights(name, folder)
+    check_claims(name, about, files)
+    own = read_own(name, folder)
+    tokenizer = load_tokenizer(folder, name)
     with _one_load:
         if config.check_memory:
-            _check_fits(config, about, folder)
+            _check_fits(config, about, _bytes(files))
         with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
-            model = _weights(config, folder, progress)
+            model, known = _identified(config, folder, files, tokenizer, progress)
     progress("looking at the model", 0, 0)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
-        return freeze(model, tokenizer, base_id=config.path, revision=config.revision)
+        return freeze(
+            model, tokenizer, base_id=config.path, revision=config.revision, own_decoding=own,
+            known=known,
+        )  # fmt: skip
 
 
-def _check_fits(config: BaseConfig, about: PreTrainedConfig, folder: Path) -> None:
+def _bytes(files: WeightFiles) -> int:
+    return sum(path.stat().st_size for path in files.paths)
+
+
+def _check_fits(config: BaseConfig, about: PreTrainedConfig, stored: int | None) -> None:
     """See that the weights alone fit; a training needs more, see `memory.need`."""
     free = free_bytes(config.device)
-    if _MOST_GROWTH * sum(path.stat().st_size for path in folder.glob("*.safetensors")) < free:
+    if stored is None or _MOST_GROWTH * stored < free:
         return
     needed = weight_bytes(shape_of_description(about), config)
     if needed > free:
@@ -140,8 +169,24 @@ def _check_fits(config: BaseConfig, about: PreTrainedConfig, folder: Path) -> No
         )
 
 
-def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrainedModel:
-    """The model with its weights on their devices."""
+def _identified(
+    config: BaseConfig,
+    folder: Path,
+    files: WeightFiles,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: Progress,
+) -> tuple[PreTrainedModel, Identity]:
+    """The model and the record of what it is; its files are hashed while it loads."""
+    with hashing(files.paths) as digests:
+        model, unused = _weights(config, folder, progress)
+        tree = description_tree(config, folder)
+        return model, identity(model, tokenizer, digests(), tree, unused)
+
+
+def _weights(
+    config: BaseConfig, folder: Path, progress: Progress
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model with its weights on their devices, and which tensors of the files it leaves."""
     compute = compute_type(config)
     quantization = settings(config.precision, compute)
     with _watched(progress) as stopped:
@@ -153,6 +198,7 @@ def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrained
                 device_map=_places(config),
                 use_safetensors=True,
                 trust_remote_code=False,
+                generation_config=GenerationConfig(),  # the base's own is read by `decoding`
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -169,7 +215,7 @@ def _weights(config: BaseConfig, folder: Path, progress: Progress) -> PreTrained
             f"base.path {config.path!r} lacks {len(report['missing_keys'])} of its weights, such "
             f"as {min(report['missing_keys'])}; copy the whole folder again"
         )
-    return model
+    return model, set(report["unexpected_keys"])
 
 
 def _places(config: BaseConfig) -> str | dict[str, torch.device]:
@@ -219,8 +265,18 @@ def freeze(
     *,
     base_id: str,
     revision: str | None = None,
+    own_decoding: dict[str, Any] | None = None,
+    known: Identity | None = None,
 ) -> Base:
-    """Freeze a model, find its blocks and try it (`base_checks`).
+    """Freeze a model, find its blocks and try it (`base_checks`); it loses its decoding settings.
+
+    Args:
+        model: Changed in place.
+        tokenizer: The one that belongs to it.
+        base_id: Name for messages.
+        revision: Of a Hub id.
+        own_decoding: Settings of the base's files, else those of the model.
+        known: The record of what it is; else its weights in memory are hashed.
 
     Raises:
         UnsupportedModelError: blocks that cannot be found, or a model that cannot run or be edited.
@@ -229,30 +285,19 @@ def freeze(
     hold_in_training_mode(model)
     blocks = find_blocks(model)
     width = model.config.get_text_config().hidden_size
-    return Base(
+    own = of_config(model.generation_config) if own_decoding is None else own_decoding
+    base = Base(
         model=model,
         tokenizer=tokenizer,
         id=base_id,
         revision=revision,
-        fingerprint=fingerprint(model),
+        fingerprint=(known or identity(model, tokenizer)).text(),
         blocks=blocks,
         conduct=tried(model, base_id),
         d_model=int(width),
         n_parameters=model.num_parameters(),
+        ends=end_tokens(model, tokenizer, own),
+        own_decoding=own,
     )
-
-
-@torch.no_grad()
-def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over the names of all weights and the embedding's values in bfloat16.
-
-    Loading the same weights at another precision or on another device gives the same value.
-    """
-    digest = hashlib.sha256()
-    digest.update("\n".join(sorted(name for name, _ in model.named_parameters())).encode())
-    embedding = model.get_input_embeddings()
-    assert isinstance(embedding.weight, Tensor)
-    table = embedding.weight.detach().to(torch.bfloat16).cpu().contiguous()
-    digest.update(str(tuple(table.shape)).encode())
-    digest.update(table.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    take_over(model, base.ends, base.pad_id)
+    return base

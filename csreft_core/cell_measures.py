@@ -122,10 +122,7 @@ def tokens_per_second(
             req,
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
-            max_new_tokens=_NEW_TOKENS,
-            min_new_tokens=_NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=base.pad_id,
+            generation_config=base.exactly(_NEW_TOKENS),
         )
         n_new = tokens.shape[1] - batch.input_ids.shape[1]
         tokens.cpu()  # a GPU is done only then

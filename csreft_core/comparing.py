@@ -23,6 +23,7 @@ from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate
 from csreft_core.files import write_atomic
 from csreft_core.hooking import attach
+from csreft_core.identity import differences
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.runs import Run, create_run, open_run
 from csreft_core.skills import SkillSet, read_skills
@@ -48,11 +49,11 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
         RunError: the comparison was begun on another base.
     """
     asked = comparison.asked()
-    if asked.base_fingerprint != base.fingerprint:
+    found = differences(asked.base_fingerprint, base.fingerprint)
+    if found:
         raise RunError(
-            f"comparison {comparison.name!r} was begun on a base with fingerprint "
-            f"{asked.base_fingerprint[:12]}, but {base.id!r} has {base.fingerprint[:12]}; restore "
-            "that base, or begin a new comparison"
+            f"comparison {comparison.name!r} was begun on a base with other {' and '.join(found)} "
+            f"than {base.id!r} has; restore that base, or begin a new comparison"
         )
     for method, seed in comparison.cells():
         try:

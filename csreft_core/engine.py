@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import TextIteratorStreamer
+from transformers import LogitsProcessorList, TextIteratorStreamer
 
 from csreft_core.adapter import CSReFT, check_base
 from csreft_core.base_models import Base, load_base
 from csreft_core.batching import collate
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
+from csreft_core.decoding import OURS, check_decoding, followed
 from csreft_core.encoding import Example, prompt_ids
 from csreft_core.errors import ConfigError
 from csreft_core.hooking import Attachment
 from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import Pass, Request, request
-from csreft_core.sampling import check_sampling, sampler
+from csreft_core.sampling import check_sampling, own_sampler, sampler
 
 _FEWER = "look at fewer or shorter prompts at once"
 
@@ -87,11 +88,12 @@ class Engine:
         adapter: CSReFT | None,
         gates: Gates,
         skills: Sequence[Sequence[str]] | None,
+        template: str,
         capture: tuple[int, ...] = (),
     ) -> Request:
         if adapter is None:
             return Request(None, capture=capture)
-        check_base(adapter, self.base.fingerprint, self.base.id)
+        check_base(adapter, self.base.fingerprint, self.base.id, chat=template == "chat")
         labels = None
         if skills is not None:
             labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])
@@ -118,6 +120,21 @@ class Engine:
         width = inputs["input_ids"].shape[1]
         return max_new_tokens if limit is None else max(1, min(max_new_tokens, limit - width))
 
+    def _decoding(
+        self, kind: str, n_tokens: int, sampling: tuple[float, float, int]
+    ) -> dict[str, Any]:
+        """How `generate` of transformers is to decode."""
+        if kind == OURS:
+            steps = sampler(*sampling)
+            return {"generation_config": self.base.greedy(n_tokens), "logits_processor": steps}
+        check_decoding(kind, *sampling[:2])
+        scores, draws = followed(self.base.own_decoding, self.base.vocabulary)
+        steps = LogitsProcessorList() if draws is None else own_sampler(draws, sampling[2])
+        return {
+            "generation_config": self.base.greedy(n_tokens, **scores),
+            "logits_processor": steps,
+        }
+
     def _answer(
         self, adapter: CSReFT | None, prompt: str, new: Int[Tensor, " answer"], this: Pass
     ) -> Answer:
@@ -141,6 +158,7 @@ class Engine:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        decoding: str = OURS,
         template: str = PLAIN_TEMPLATE,
         skills: Sequence[str] | None = None,
         streamer: TextIteratorStreamer | None = None,
@@ -157,6 +175,7 @@ class Engine:
             temperature: See `sampling.sampler`, also for the next two.
             top_p: Share of probability to draw from.
             seed: Of the draw.
+            decoding: `ours`, or `base`: by the settings that the base brings, see `decoding`.
             template: The run's resolved template.
             skills: The prompt's true skills.
             streamer: Is handed the pieces of the answer as they come.
@@ -167,16 +186,14 @@ class Engine:
             NotEnoughMemoryError: it does not fit.
         """
         check_sampling(temperature, top_p, seed, max_new_tokens)
-        req = self._request(adapter, gates, None if skills is None else [skills])
+        sampling = (temperature, top_p, seed)
+        req = self._request(adapter, gates, None if skills is None else [skills], template)
         inputs = self._encode([prompt], template)
         with self._memory("the answer", "shorten the prompt, or ask for fewer new tokens"):
             tokens, this = self.attachment.generate(
                 req,
                 **inputs,
-                max_new_tokens=self._new_tokens(inputs, max_new_tokens),
-                do_sample=False,
-                logits_processor=sampler(temperature, top_p, seed),
-                pad_token_id=self.base.pad_id,
+                **self._decoding(decoding, self._new_tokens(inputs, max_new_tokens), sampling),
                 streamer=streamer,
             )
         return self._answer(adapter, prompt, tokens[0, inputs["input_ids"].shape[1] :], this)
@@ -228,7 +245,8 @@ class Engine:
         parts = [torch.zeros(0, adapter.n_subspaces)]
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
-            req = self._request(adapter, setting, None if skills is None else skills[part])
+            rows = None if skills is None else skills[part]
+            req = self._request(adapter, setting, rows, template)
             inputs = self._encode(prompts[part], template)
             with self._memory("reading the prompts", _FEWER):
                 _, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
@@ -261,7 +279,7 @@ class Engine:
             AdapterError: the adapter is of another base.
             NotEnoughMemoryError: it does not fit.
         """
-        req = self._request(adapter, setting, skills, tuple(layers))
+        req = self._request(adapter, setting, skills, template, tuple(layers))
         inputs = self._encode(prompts, template)
         with self._memory("reading the prompts", _FEWER):
             output, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)

@@ -81,8 +81,9 @@ def answer_scores(
 
     Returns:
         Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
-        one (1 or 0; greedy decoding then gives exactly this answer; 0 where the tokens are not the
-        answer of the row, see `Batch.writable`), and the pass.
+        one (1 or 0; greedy decoding then gives exactly this answer; each end token of the base
+        ends it; 0 where the tokens are not the answer of the row, see `Batch.writable`), and the
+        pass.
     """
     rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
     width = batch.labels.shape[1]
@@ -99,7 +100,9 @@ def answer_scores(
     of_token = F.cross_entropy(logits, labels, reduction="none")
     nll = of_token.new_zeros(batch.labels.shape).index_put((rows, columns), of_token).sum(1)
     wrong = torch.zeros_like(batch.labels, dtype=torch.bool)
-    wrong[rows, columns] = ~_most_likely(logits.detach(), labels)
+    right = _most_likely(logits.detach(), labels)
+    right |= _ends(logits.detach(), labels, columns == width - 1, attachment.base.ends)
+    wrong[rows, columns] = ~right
     return nll, (~wrong.any(1) & batch.writable).float(), this
 
 
@@ -111,6 +114,20 @@ def _most_likely(
     # To look for the place of the largest costs far more than its value, so only where it may be.
     right[right.clone()] = logits[right].argmax(1) == labels[right]
     return right
+
+
+def _ends(
+    logits: Float[Tensor, "token vocab"],
+    labels: Int[Tensor, " token"],
+    last: Bool[Tensor, " token"],
+    ends: Sequence[int],
+) -> Bool[Tensor, " token"]:
+    """Whether an answer ends where it should, by any of the end tokens."""
+    found = torch.zeros_like(last)
+    if len(ends) > 1:
+        asked = last & (labels == ends[0])
+        found[asked] = torch.isin(logits[asked].argmax(1), labels.new_tensor(ends))
+    return found
 
 
 def batches(
@@ -137,8 +154,9 @@ def evaluate(
     Args:
         adapter: None is the base as it is; a method that changes it must be applied.
         gates: See `gate_settings`.
-        decode: Exact match from greedy decoding (trailing white space ignored), else from the
-            teacher-forced tokens, which needs no extra forward and never counts more.
+        decode: Exact match from greedy decoding, else from the teacher-forced tokens, which needs
+            no extra forward. Both ask for every token of the answer and then an end, so they differ
+            by ties that rounding breaks and by nothing else.
 
     Returns:
         `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
@@ -200,23 +218,25 @@ def summarise(scores: dict[str, list[tuple[float, float, float]]]) -> dict[str, 
 def greedy_matches(
     attachment: Attachment, req: Request, encoded: Encoded, part: slice
 ) -> Float[Tensor, " batch"]:
-    """1 where greedy decoding gives the whole answer and then ends, else 0."""
+    """1 where greedy decoding gives each token of the answer and then ends, else 0."""
     base = attachment.base
     examples = encoded.examples[part]
     prompts = collate([Example(e.prompt, ()) for e in examples], base.pad_id).to(base.device)
-    longest = max(len(e.answer) for e in examples)
     tokens, _ = attachment.generate(
         req,
         input_ids=prompts.input_ids,
         attention_mask=prompts.attention_mask,
-        max_new_tokens=longest + 1,
-        do_sample=False,
-        pad_token_id=base.pad_id,
+        generation_config=base.greedy(max(len(e.answer) for e in examples)),
     )
-    texts = base.tokenizer.batch_decode(
-        tokens[:, prompts.input_ids.shape[1] :], skip_special_tokens=True
-    )
-    responses = [row.response for row in encoded.rows[part]]
-    return torch.tensor(
-        [float(a.strip() == b.strip()) for a, b in zip(texts, responses, strict=True)]
-    )
+    new = tokens[:, prompts.input_ids.shape[1] :].tolist()
+    right = [_gives(found, e.answer, base) for found, e in zip(new, examples, strict=True)]
+    return torch.tensor(right, dtype=torch.float32)
+
+
+def _gives(found: Sequence[int], answer: Sequence[int], base: Base) -> bool:
+    """Whether these new tokens are the answer; one that was cut has no end to ask for."""
+    text = tuple(answer[:-1]) if answer[-1:] == base.ends[:1] else tuple(answer)
+    unknown = base.tokenizer.unk_token_id
+    if tuple(found[: len(text)]) != text or unknown in text:
+        return False
+    return len(text) == len(answer) or found[len(text)] in base.ends

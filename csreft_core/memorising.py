@@ -186,10 +186,7 @@ def _given_back(run: Run, base: Base) -> dict[str, Any]:
             request(adapter, config.router.gates),
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
-            min_new_tokens=len(learned),
-            max_new_tokens=len(learned),
-            do_sample=False,
-            pad_token_id=base.pad_id,
+            generation_config=base.exactly(len(learned)),
         )
     scores = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
     return {

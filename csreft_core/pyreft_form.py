@@ -8,10 +8,12 @@ tokens. Beside them, `csreft.json` keeps what the files cannot say. Only one sub
 """
 
 import json
+import pickletools
 import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +22,7 @@ from torch import Tensor
 from csreft_core.adapter import AdapterSpec, CSReFT
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Constraint, Form, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.positions import parse_positions
 
 DESCRIPTION = "csreft.json"
 _SPEC = TypeAdapter(AdapterSpec)
@@ -35,6 +38,11 @@ _OTHER_KEYS = {
     "bias": "learned_source.bias",
     "rotate_layer": "proj_layer.weight",
 }
+# What the pickle inside may call: it is plain tensors, or parameters, in a dictionary.
+_CALLS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
+_MOST_PICKLE_BYTES = 2**20
 # Rows of a trained basis are orthonormal to about 1e-6 in float32; free rows are off by about 1.
 _ORTHONORMAL = 1e-3
 
@@ -81,10 +89,11 @@ def _check_fits(spec: AdapterSpec) -> None:
             f"pyreft's form needs W, but form '{spec.adapter.form}' has no W; "
             "train with adapter.form=loreft, direft or noreft, or share adapter.safetensors"
         )
-    if spec.router.gates == "learned":
+    if spec.has_router:
         raise AdapterError(
             "pyreft's form has no gates, but this adapter's router scales the edit for each "
-            "prompt; train with router.gates=uniform, or share adapter.safetensors"
+            "prompt; train with router.gates=uniform and router.supervision=0, or share "
+            "adapter.safetensors"
         )
 
 
@@ -106,7 +115,7 @@ def import_pyreft(
         folder: Folder with the `intkey_... .bin` files.
         n_layers: Blocks of the base. This and the following are needed, and used, only for a folder
             without our `csreft.json`.
-        base_fingerprint: Of the base (`base_models.fingerprint`).
+        base_fingerprint: Of the base (`identity`).
         positions: Edited tokens, such as `f4+l4`; untied where a layer has two files.
         form: `loreft`; `direft`, pyreft's Direft with an orthonormal basis, else its Nodireft; or
             `noreft`.
@@ -130,11 +139,12 @@ def import_pyreft(
     else:
         spec = _spec_of(folder, edits, n_layers, base_fingerprint, positions, form)
     _check_fits(spec)
+    _check_edits(folder, spec, edits)
     try:
         adapter = CSReFT(spec, torch.Generator().manual_seed(0))
     except ConfigError as error:
         raise AdapterError(f"{folder}: {error}") from None
-    _fill(folder, adapter, edits)
+    _fill(adapter, edits)
     return adapter.eval()
 
 
@@ -160,12 +170,12 @@ def _read_edits(folder: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
 
 
 def _read_edit(path: Path) -> dict[str, Tensor]:
+    n_bytes = path.stat().st_size
+    _check_archive(path)
     try:
         found: Any = torch.load(path, weights_only=True, map_location="cpu")
     except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError):
-        raise AdapterError(
-            f"{path}: is damaged, or holds more than tensors; save it again with pyreft"
-        ) from None
+        raise _damaged(path) from None
     found = found if isinstance(found, dict) else {}
     if _OTHER_KEYS["rotate_layer"] in found:
         found = {ours: found.get(theirs) for ours, theirs in _OTHER_KEYS.items()}
@@ -178,6 +188,8 @@ def _read_edit(path: Path) -> dict[str, Tensor]:
                 f"{path}: expected the tensors weight, bias and rotate_layer, but {key} is "
                 "missing; only pyreft's Loreft, Noreft and Nodireft can be imported"
             )
+    if any(t is not None and t.numel() * t.element_size() > n_bytes for t in tensors.values()):
+        raise _damaged(path)  # one number that is repeated, or files unpacked to a multiple
     edit = {key: tensor.float() for key, tensor in tensors.items() if tensor is not None}
     if not all(torch.isfinite(tensor).all() for tensor in edit.values()):
         raise AdapterError(f"{path}: holds values that are not finite; train again")
@@ -189,6 +201,33 @@ def _read_edit(path: Path) -> dict[str, Tensor]:
             "save it again with pyreft"
         )
     return edit
+
+
+def _check_archive(path: Path) -> None:
+    """See that the file is what `torch.save` writes of tensors: nothing packed, no other calls.
+
+    What torch accepts as weights may still ask for memory without end.
+    """
+    try:
+        with ZipFile(path) as archive:
+            entries = archive.infolist()
+            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            plain = all(entry.compress_type == ZIP_STORED for entry in entries)
+            if not plain or len(pickles) != 1 or pickles[0].file_size > _MOST_PICKLE_BYTES:
+                raise _damaged(path)
+            operations = [*pickletools.genops(archive.read(pickles[0]))]
+    except (BadZipFile, ValueError, OSError, EOFError, KeyError, RuntimeError):
+        raise _damaged(path) from None
+    called = {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
+    others = {operation.name for operation, _, _ in operations} & {"STACK_GLOBAL", "INST"}
+    if others or any(_CALLS.fullmatch(name) is None for name in called):
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> AdapterError:
+    return AdapterError(
+        f"{path}: is damaged, or holds more than tensors; save it again with pyreft"
+    )
 
 
 def _read_description(path: Path) -> AdapterSpec:
@@ -256,25 +295,35 @@ def _constraint_of(
     return "within" if form != "noreft" and error <= _ORTHONORMAL else "none"
 
 
-@torch.no_grad()
-def _fill(folder: Path, adapter: CSReFT, edits: dict[tuple[int, int], dict[str, Tensor]]) -> None:
-    """Put the tensors in place."""
-    groups = adapter.positions.n_groups
-    expected = {(layer, group) for layer in adapter.layers for group in range(groups)}
+def _check_edits(
+    folder: Path, spec: AdapterSpec, edits: dict[tuple[int, int], dict[str, Tensor]]
+) -> None:
+    """See that the files are those of the description, before anything of its size is made."""
+    groups = parse_positions(spec.adapter.positions, tied=spec.adapter.tied).n_groups
+    expected = {(layer, group) for layer in spec.adapter.layers for group in range(groups)}
     if set(edits) != expected:
         missing = sorted(expected.symmetric_difference(edits))[0]
         raise AdapterError(
-            f"{folder}: expected {groups} file(s) for each of the layers {list(adapter.layers)}, "
-            f"which fails at {_file_name(*missing)}; copy the whole folder again"
+            f"{folder}: expected {groups} file(s) for each of the layers "
+            f"{list(spec.adapter.layers)}, which fails at {_file_name(*missing)}; copy the whole "
+            "folder again"
         )
+    shape = [spec.adapter.rank, spec.d_model]
+    for (layer, group), edit in edits.items():
+        found = list(edit["weight"].shape)
+        if found != shape:
+            raise AdapterError(
+                f"{folder}: {_file_name(layer, group)} has weight {found}, expected {shape}; all "
+                "files must be of one adapter"
+            )
+
+
+@torch.no_grad()
+def _fill(adapter: CSReFT, edits: dict[tuple[int, int], dict[str, Tensor]]) -> None:
+    """Put the tensors in place."""
     for (layer, group), edit in edits.items():
         subspaces = adapter.at(layer)
         assert subspaces.W is not None
-        if edit["weight"].shape != subspaces.W.shape[-2:]:
-            raise AdapterError(
-                f"{folder}: {_file_name(layer, group)} has weight {list(edit['weight'].shape)}, "
-                f"expected {list(subspaces.W.shape[-2:])}; all files must be of one adapter"
-            )
         subspaces.W[group, 0] = edit["weight"]
         subspaces.b[group, 0] = edit["bias"]
         subspaces.raw[group, 0] = edit["rotate_layer"].mT

@@ -15,6 +15,7 @@ from csreft_core.base_models import Base
 from csreft_core.chat_templates import resolve_template
 from csreft_core.config import BaseConfig, Config, Provenance
 from csreft_core.errors import CsreftError, RunError
+from csreft_core.identity import differences
 from csreft_core.runs import Run
 
 
@@ -64,16 +65,18 @@ def with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
         RunError: the run was begun on another base.
     """
     config = run.config()
-    if config.provenance and config.provenance.base_fingerprint != base.fingerprint:
+    template, begun = resolve_template(config.data.template, base.tokenizer), config.provenance
+    chat = template == "chat"
+    found = begun and differences(begun.base_fingerprint, base.fingerprint, chat=chat)
+    if found:
         raise RunError(
-            f"run {run.name!r} was begun on a base with fingerprint "
-            f"{config.provenance.base_fingerprint[:12]}, but {base.id!r} has "
-            f"{base.fingerprint[:12]}; restore that base, or begin a new run"
+            f"run {run.name!r} was begun on a base with other {' and '.join(found)} than "
+            f"{base.id!r} has; restore that base, or begin a new run"
         )
     provenance = Provenance(
         base_fingerprint=base.fingerprint,
         base_revision=base.revision,
-        template=resolve_template(config.data.template, base.tokenizer),
+        template=template,
         versions={name: version(name) for name in ("torch", "transformers", "accelerate")},
     )
     threads = config.train.threads or torch.get_num_threads()

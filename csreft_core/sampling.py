@@ -4,17 +4,37 @@ The global random state is neither read nor changed, so callers in other threads
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from csreft_core.errors import ConfigError
 
 MOST_TEMPERATURE = 5.0
 MOST_SEED = 2**32 - 1
+# In the order in which transformers applies them.
+_OWN: dict[str, Any] = {
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "min_p": MinPLogitsWarper,
+    "typical_p": TypicalLogitsWarper,
+    "epsilon_cutoff": EpsilonLogitsWarper,
+    "eta_cutoff": EtaLogitsWarper,
+}
 _SMALLEST = torch.finfo(torch.float64).tiny
 
 
@@ -80,5 +100,12 @@ def sampler(temperature: float, top_p: float, seed: int) -> LogitsProcessorList:
     steps.append(TemperatureLogitsWarper(float(temperature)))
     if top_p < 1:
         steps.append(TopPLogitsWarper(float(top_p)))
+    steps.append(_GumbelMax(seed))
+    return steps
+
+
+def own_sampler(draws: Mapping[str, Any], seed: int) -> LogitsProcessorList:
+    """As `sampler`, by the settings that a base brings (`decoding.followed`)."""
+    steps = LogitsProcessorList(make(draws[name]) for name, make in _OWN.items() if name in draws)
     steps.append(_GumbelMax(seed))
     return steps

@@ -26,7 +26,7 @@ class TuningSpec(Protocol):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the base that it was trained on (`base_models.fingerprint`)."""
+        """Which base it was trained on (see `identity`)."""
         ...
 
     @property

@@ -25,7 +25,8 @@ def _handler(folder: Path, refusal: tuple[int, str] | None, asked: list[str]) ->
 
         def _answer(self, *, body: bool) -> None:
             path = self.path.partition("?")[0]
-            asked.append(path)
+            if body:  # what is fetched; a HEAD asks for the size alone
+                asked.append(path)
             if refusal is not None:
                 status, code = refusal
                 self._send(status, b"{}", {"X-Error-Code": code} if code else {}, body=body)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import shutil
 import struct
 
@@ -15,6 +16,7 @@ from csreft_core.adapter import (
     check_base,
     load_adapter,
     parameter_counts,
+    read_adapter_file,
     save_adapter,
 )
 from csreft_core.config import PRESETS, AdapterConfig, Config, RouterConfig, with_overrides
@@ -212,7 +214,7 @@ def test_description_that_is_no_json_object(file, text):
 def test_adapter_of_another_base(tiny_llama):
     base = tiny_base(tiny_llama)
     check_base(make_adapter(base), base.fingerprint, base.id)
-    with pytest.raises(AdapterError, match="trained on a base with fingerprint 000000000000, but"):
+    with pytest.raises(AdapterError, match="trained on a base with other weights"):
         check_base(make_adapter(), base.fingerprint, base.id)
 
 
@@ -322,3 +324,30 @@ def test_settings_are_kept_in_the_file(tmp_path):
     spec = load_adapter(moved).spec
     assert (spec.adapter, spec.router) == (config.adapter, config.router)
     assert spec.base_fingerprint == "f" * 64
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"adapter": {"rank": 10**6, "constraint": "none", "form": "noreft"}},
+        {"adapter": {"rank": 10**30, "constraint": "none", "form": "noreft"}},
+        {"router": {"hidden": 10**9}},
+        {"d_model": 10**9},
+        {"adapter": {"layers": list(range(2000))}, "n_layers": 2000},
+        {"names": [f"s{i}" for i in range(10**4)], "adapter": {"constraint": "none"}},
+    ],
+    ids=str,
+)
+def test_a_small_file_that_asks_for_much_is_refused_before_it_gets_it(tmp_path, claims):
+    """27 kB once asked for 32 GB, and shapes were compared afterwards."""
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(make_adapter(), path)
+    metadata, tensors = read_adapter_file(path)
+    tree = json.loads(metadata["csreft"])
+    for name, value in claims.items():
+        tree[name] = {**tree[name], **value} if isinstance(value, dict) else value
+    save_file(tensors, path, metadata={"csreft": json.dumps(tree)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(AdapterError, match=r"asks for \d+ numbers or more, but it holds \d+"):
+        load_adapter(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # in KiB

@@ -7,10 +7,11 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import torch
 
-from csreft_core.base_files import base_folder, check_weights, read_description
+from csreft_core import base_files, base_models
+from csreft_core.base_files import base_folder, read_description
 from csreft_core.base_models import load_base
 from csreft_core.config import BaseConfig
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
 from csreft_core.shapes import shape_of
 from tests.small_hub import REPOSITORY, hub
 from tests.tiny import tiny_tokenizer
@@ -87,6 +88,39 @@ def test_fetching_can_be_cancelled(folder, connect):
         assert load_base(HUB).n_layers == 3
 
 
+def fetched_weights(asked):
+    return any("/resolve/" in path and path.endswith(".safetensors") for path in asked)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_fetched(folder, connect, monkeypatch):
+    with hub(folder) as (address, asked):
+        connect(address)
+        monkeypatch.setattr(base_models, "free_bytes", lambda device: 1000)  # noqa: ARG005
+        with pytest.raises(NotEnoughMemoryError, match=r"for its weights in fp32, .* are free"):
+            load_base(HUB)
+        monkeypatch.undo()
+        connect(address)
+        disk = shutil.disk_usage(folder)._replace(free=1000)
+        monkeypatch.setattr(base_files.shutil, "disk_usage", lambda path: disk)  # noqa: ARG005
+        with pytest.raises(UnsupportedModelError, match=r"the disk of .* make room, or set HF_HUB"):
+            load_base(HUB)
+        assert not fetched_weights(asked)
+        monkeypatch.undo()
+        connect(address)
+        assert load_base(HUB).n_layers == 3
+        assert fetched_weights(asked)
+
+
+def test_a_hub_id_with_pickled_weights_alone_is_refused_before_it_is_fetched(folder, connect):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with hub(folder) as (address, asked):
+        connect(address)
+        with pytest.raises(UnsupportedModelError, match="no weights of it in safetensors; pickled"):
+            load_base(HUB)
+    assert not any(path.endswith((".bin", "tokenizer.json")) for path in asked)
+
+
 @pytest.mark.parametrize(
     ("refusal", "message"),
     [
@@ -142,6 +176,8 @@ def test_neither_a_folder_nor_a_hub_id(path):
         ),
         ({"quantization_config": {"quant_method": "gptq"}}, r"is quantised already \(gptq\)"),
         ({"hidden_size": "wide"}, "does not describe a llama model"),
+        ({"num_hidden_layers": 10**6}, "1000000 blocks, at most 2000 can be"),
+        ({"transformers_weights": "../x.safetensors"}, "names a file of weights by itself"),
     ],
 )
 def test_descriptions_that_are_refused(folder, changes, message):
@@ -158,7 +194,7 @@ def test_descriptions_that_are_taken(folder, architectures):
     assert read_description(config, base_folder(config)).model_type == "llama"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "nothing"])
+@pytest.mark.parametrize("text", ["{", "[]", "nothing", "[" * 100_000, '{"a":' * 100_000])
 def test_a_description_that_is_no_json(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(UnsupportedModelError, match=r"config\.json cannot be read"):
@@ -167,7 +203,7 @@ def test_a_description_that_is_no_json(folder, text):
 
 def test_weights_that_are_missing_or_pickled(folder):
     config = BaseConfig(path=str(folder))
-    check_weights(config, folder)
+    assert load_base(config).n_layers == 3
     (folder / "model.safetensors").unlink()
     with pytest.raises(UnsupportedModelError, match="no weights in safetensors"):
         load_base(config)

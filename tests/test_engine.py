@@ -151,7 +151,7 @@ def test_too_long_prompt(engine):
 
 
 def test_adapter_of_another_base(engine):
-    with pytest.raises(AdapterError, match="trained on a base with fingerprint"):
+    with pytest.raises(AdapterError, match="trained on a base with other weights"):
         engine.generate(make_adapter(), PROMPT, **SHORT)
 
 

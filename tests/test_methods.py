@@ -1,6 +1,7 @@
 """Every method behind the one interface: what it computes, trains, stores and leaves alone."""
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csreft_core.adapter import load_adapter
+from csreft_core.adapter import load_adapter, read_adapter_file
 from csreft_core.base_models import Base
 from csreft_core.config import Config, MethodConfig, RouterConfig, with_overrides
 from csreft_core.errors import AdapterError, ConfigError
@@ -123,7 +125,7 @@ def test_saved_and_loaded_it_is_the_same(gpt2, tmp_path, label):
 def test_a_file_of_another_base_or_with_other_tensors_is_refused(gpt2, llama, tmp_path):
     path = tmp_path / "adapter.safetensors"
     moved("red", gpt2).save(path)
-    with pytest.raises(AdapterError, match="fingerprint"):
+    with pytest.raises(AdapterError, match="other weights"):
         load_method(path, llama)
     method = moved("red", gpt2)
     del method.trained["0/s"]
@@ -423,3 +425,22 @@ def test_a_config_without_the_section_is_csreft(llama):
 def test_the_file_is_written_whole(llama, tmp_path):
     moved("red", llama).save(tmp_path / "a.safetensors")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["lora", "lora_per_skill", "prefix", "series_adapter"])
+def test_a_description_that_asks_for_more_than_its_file_holds(gpt2, tmp_path, name):
+    path = tmp_path / "adapter.safetensors"
+    moved(name, gpt2).save(path)
+    description, tensors = read_adapter_file(path)
+    key = next(iter(description))
+    for claims, message in (
+        ({"method": {"size": 10**9}}, r"asks for \d+ numbers or more, but it holds"),
+        ({"n_layers": 4}, "is of a base of 4 blocks of width 32, but 'tiny' has 3 of 32"),
+        ({"d_model": 64}, "is of a base of 3 blocks of width 64"),
+    ):
+        tree = json.loads(description[key])
+        for field, value in claims.items():
+            tree[field] = {**tree[field], **value} if isinstance(value, dict) else value
+        save_file(tensors, path, metadata={key: json.dumps(tree)})
+        with pytest.raises(AdapterError, match=message):
+            load_method(path, gpt2)

@@ -69,10 +69,11 @@ def test_decoding_is_that_of_reft(engine, adapter, monkeypatch):
     monkeypatch.setattr(engine.attachment, "generate", generate)
     m._answer(engine, adapter, ASKED[0]["instruction"], "learned", PLAIN_TEMPLATE, 2048)
     n = len(prompt_ids(ASKED[0]["instruction"], engine.base.tokenizer, PLAIN_TEMPLATE))
-    assert (asked["do_sample"], asked["repetition_penalty"]) == (False, 1.1)
-    assert asked["no_repeat_ngram_size"] == 5
+    settings = asked["generation_config"]
+    assert (settings.do_sample, settings.repetition_penalty) == (False, 1.1)
+    assert settings.no_repeat_ngram_size == 5
     # 2048 new tokens are more than this base can read.
-    assert asked["max_new_tokens"] == engine.base.context - n < 2048
+    assert settings.max_new_tokens == engine.base.context - n < 2048
 
 
 @pytest.mark.parametrize("setting", ["repetition_penalty", "no_repeat_ngram_size"])

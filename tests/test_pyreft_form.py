@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -336,3 +337,54 @@ def test_free_rows_are_not_taken_for_a_loreft(folder):
     with pytest.raises(AdapterError, match="off by 3; if it is pyreft's Noreft or Nodireft"):
         import_pyreft(folder, **said)
     assert import_pyreft(folder, form="noreft", **said).spec.adapter.form == "noreft"
+
+
+def repeated(tensors):
+    """One number that stands for 4 TB: nothing is stored, until somebody works with it."""
+    return {**tensors, "weight": torch.zeros(1, 1).expand(10**6, 10**6)}
+
+
+def packed(path):
+    """The same files inside, compressed: 1 GB of zeros would be 1 MB."""
+    with ZipFile(path) as archive:
+        inside = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, content in inside.items():
+            archive.writestr(name, content)
+
+
+class Asks:
+    """What torch takes for harmless: so many zeros."""
+
+    def __reduce__(self):
+        return bytearray, (2**20,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: torch.save(repeated(torch.load(path, weights_only=True)), path),
+        packed,
+        lambda path: torch.save({"weight": Asks()}, path),
+        lambda path: torch.save({"weight": torch.ones(2, 32)}, path, pickle_protocol=4),
+        lambda path: torch.save({"weight": 1}, path, _use_new_zipfile_serialization=False),
+    ],
+    ids=["repeated", "packed", "zeros", "protocol 4", "old form"],
+)
+def test_files_that_ask_for_more_than_they_hold(folder, change):
+    change(first(folder))
+    with pytest.raises(AdapterError, match="is damaged, or holds more than tensors"):
+        import_pyreft(folder)
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"d_model": 10**9}, "expected .*1000000000"),
+        ({"router": {"supervision": 1.0, "hidden": 10**9, "gates": "uniform"}}, "has no gates"),
+    ],
+)
+def test_a_description_that_asks_for_more_than_the_files_hold(folder, claims, message):
+    edit_description(folder, **claims)
+    with pytest.raises(AdapterError, match=message):
+        import_pyreft(folder)

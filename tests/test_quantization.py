@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from csreft_core import quantization
 from csreft_core.adapter import load_adapter
-from csreft_core.base_models import fingerprint, load_base
+from csreft_core.base_models import load_base
 from csreft_core.config import BaseConfig, preset, with_overrides
 from csreft_core.errors import UnsupportedModelError
 from csreft_core.hooking import attach
@@ -102,7 +102,7 @@ def test_asking_for_evaluation_does_not_reach_the_4_bit_layers(narrow):
 @pytest.mark.parametrize("precision", ["nf4", "fp4", "int8"])
 def test_it_is_the_same_base_in_fewer_bytes(narrow, precision):
     whole, small = (load_base(BaseConfig(path=narrow, precision=p)) for p in ("fp32", precision))
-    assert small.fingerprint == whole.fingerprint == fingerprint(whole.model)
+    assert small.fingerprint == whole.fingerprint
     assert small.n_parameters == whole.n_parameters
     assert small.model.get_memory_footprint() < 0.7 * whole.model.get_memory_footprint()
     ids = torch.tensor([[5, 6, 7, 8]])

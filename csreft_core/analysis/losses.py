@@ -105,9 +105,7 @@ def greedy_answers(subject: Subject, encoded: Encoded, gates: str) -> list[str]:
         request(subject.adapter, gates, labels),
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        max_new_tokens=max(len(example.answer) for example in encoded.examples) + 4,
-        do_sample=False,
-        pad_token_id=base.pad_id,
+        generation_config=base.greedy(max(len(example.answer) for example in encoded.examples) + 4),
     )
     new = tokens[:, batch.input_ids.shape[1] :]
     return [text.strip() for text in base.tokenizer.batch_decode(new, skip_special_tokens=True)]

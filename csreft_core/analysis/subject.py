@@ -106,5 +106,7 @@ def open_subject(path: str, engine: Engine | None = None) -> Subject:
     config, adapter = run.config(), load_adapter(run.adapter_path)
     skill_set = run.skill_set()
     engine = engine or Engine.load(config.base)
-    check_base(adapter, engine.base.fingerprint, engine.base.id)
-    return Subject(engine, adapter, config, skill_set, run)
+    subject = Subject(engine, adapter, config, skill_set, run)
+    chat = subject.template == "chat"
+    check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
+    return subject

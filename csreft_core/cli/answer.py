@@ -11,14 +11,16 @@ from csreft_core.analysis.composition import best_patterns, pattern_scores, patt
 from csreft_core.analysis.gates import gate_skill_nmi, gates_table
 from csreft_core.analysis.subject import Subject
 from csreft_core.base_models import Base, load_base
-from csreft_core.cli.model_outputs import REFT_DECODING, read_instructions, write_outputs
+from csreft_core.cli.model_outputs import REFT_LONGEST, read_instructions, write_outputs
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.config import PLAIN_TEMPLATE, Config
+from csreft_core.decoding import BASES, OURS, check_decoding, differing, in_words
 from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import encode_rows, evaluate
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.hooking import attach
+from csreft_core.identity import old_record
 from csreft_core.runs import Run, open_run
 from csreft_core.sampling import check_sampling
 from csreft_core.skills import Row, SkillSet, read_skills
@@ -44,7 +46,10 @@ class _Trained:
     def base(self) -> Base:
         """Load its base and see that it is the right one."""
         base = load_base(self.config.base)
-        check_base(self.adapter, base.fingerprint, base.id)
+        chat = self.template == "chat"
+        check_base(self.adapter, base.fingerprint, base.id, chat=chat)
+        if note := old_record(self.adapter.spec.base_fingerprint, base.id):
+            print(f"note: {note}", file=sys.stderr)
         return base
 
     def rows(self, skills: str | None, split: str) -> tuple[Row, ...]:
@@ -115,19 +120,25 @@ def generate_command(args: argparse.Namespace) -> int:
     if args.format or args.out or args.generator:
         raise ConfigError("--format, --out and --generator belong to --file, not to --prompt")
     check_sampling(**sampling)
+    check_decoding(args.decoding, args.temperature, args.top_p)
     trained = _open(args.run)
     parse_gate_setting(args.gates, trained.adapter.names)
     engine = Engine(trained.base())
     answer = engine.generate(
-        trained.adapter, args.prompt, args.gates, template=trained.template, **sampling
-    )
+        trained.adapter, args.prompt, args.gates, template=trained.template,
+        decoding=args.decoding, **sampling,
+    )  # fmt: skip
+    own = differing(engine.base.own_decoding) if args.decoding == BASES else {}
     if args.json:
-        shown = {"prompt": answer.prompt, "text": answer.text, "gates": answer.gates}
+        shown = {"prompt": answer.prompt, "text": answer.text, "gates": answer.gates,
+                 "decoding": args.decoding, "base_settings": own}  # fmt: skip
         print(json.dumps(shown, ensure_ascii=False))
         return 0
     print(answer.text)
     gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
     print("gates: " + "  ".join(gates))
+    if args.decoding == BASES:
+        print(f"decoded by the base's own settings: {in_words(own)}")
     return 0
 
 
@@ -135,11 +146,11 @@ def _generate_file(args: argparse.Namespace) -> int:
     """Answer a file of instructions with ReFT's decoding, in alpaca_eval's form."""
     if args.format is None or args.out is None:
         raise ConfigError("--file needs --format alpaca_eval and --out FILE.json")
-    if (args.temperature, args.top_p, args.seed) != (0.0, 1.0, 0):
-        raise ConfigError("--file decodes greedily; leave --temperature, --top-p and --seed out")
-    longest = REFT_DECODING["max_new_tokens"] if args.max_new_tokens is None else (
-        args.max_new_tokens
-    )  # fmt: skip
+    if (args.temperature, args.top_p, args.seed, args.decoding) != (0.0, 1.0, 0, OURS):
+        raise ConfigError(
+            "--file decodes greedily; leave --temperature, --top-p, --seed and --decoding out"
+        )
+    longest = REFT_LONGEST if args.max_new_tokens is None else args.max_new_tokens
     check_sampling(max_new_tokens=longest)
     instructions, trained = read_instructions(Path(args.file)), _open(args.run)
     parse_gate_setting(args.gates, trained.adapter.names)

@@ -126,6 +126,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     generate.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     generate.add_argument(
+        "--decoding", choices=("ours", "base"), default="ours",
+        help="by the settings above, or by those that the base brings, such as a repetition "
+        "penalty; default: ours",
+    )  # fmt: skip
+    generate.add_argument(
         "--max-new-tokens",
         type=int,
         metavar="N",

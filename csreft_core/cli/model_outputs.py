@@ -20,12 +20,8 @@ from csreft_core.files import write_atomic
 from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import request
 
-REFT_DECODING = {
-    "do_sample": False,
-    "repetition_penalty": 1.1,
-    "no_repeat_ngram_size": 5,
-    "max_new_tokens": 2048,
-}
+REFT_DECODING = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 5}
+REFT_LONGEST = 2048
 """How ReFT decoded for AlpacaEval (its appendix D.1): greedy, at most 2048 tokens."""
 
 _KEPT = ("dataset", "datasplit")
@@ -71,7 +67,7 @@ def write_outputs(
     gates: str,
     template: str,
     generator: str,
-    max_new_tokens: int = REFT_DECODING["max_new_tokens"],
+    max_new_tokens: int = REFT_LONGEST,
 ) -> Iterator[int]:
     """Answer the instructions one by one; the file is whole after each, and is gone on with.
 
@@ -136,8 +132,7 @@ def _answer(
             request(adapter, gates, None),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
-            pad_token_id=base.pad_id,
-            **(REFT_DECODING | {"max_new_tokens": limit}),
+            generation_config=base.greedy(limit, **REFT_DECODING),
         )
     new = tokens[0, batch.input_ids.shape[1] :]
     return base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()

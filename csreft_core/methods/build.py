@@ -5,7 +5,12 @@ from pathlib import Path
 
 import torch
 
-from csreft_core.adapter import build_adapter, check_fingerprint, load_adapter
+from csreft_core.adapter import (
+    build_adapter,
+    check_claims,
+    check_fingerprint,
+    load_adapter,
+)
 from csreft_core.base_models import Base
 from csreft_core.config import Config
 from csreft_core.errors import AdapterError, ConfigError
@@ -23,6 +28,9 @@ _CLASSES: dict[str, Callable[[MethodSpec, Base, torch.Generator], ChangedBase]] 
     "parallel_adapter": ParallelAdapter,
     "full": FullFineTuning,
 }
+
+
+_WITHOUT_SIZE = ("red", "bitfit", "ia3", "full")
 
 
 def build_method(config: Config, base: Base, skills: tuple[str, ...]) -> Tuning:
@@ -75,6 +83,23 @@ def _built(spec: MethodSpec, base: Base) -> ChangedBase:
     return of_peft[spec.method.name](spec, base, generator)
 
 
+def _check_claims(
+    path: Path, spec: MethodSpec, base: Base, tensors: dict[str, torch.Tensor]
+) -> None:
+    """See that a description fits the base and asks for no more than its file holds."""
+    if (spec.d_model, spec.n_layers) != (base.d_model, base.n_layers):
+        raise AdapterError(
+            f"{path}: its description is of a base of {spec.n_layers} blocks of width "
+            f"{spec.d_model}, but {base.id!r} has {base.n_layers} of {base.d_model}; the file was "
+            "changed, train again"
+        )
+    if spec.method.name not in _WITHOUT_SIZE:
+        # Two matrices in each block lead from its width to the size and back; a prefix has two
+        # vectors, as narrow as the base's keys.
+        width = 1 if spec.method.name == "prefix" else spec.d_model
+        check_claims(path, 2 * len(spec.blocks) * spec.method.size * width, tensors)
+
+
 def load_method(path: Path, base: Base) -> Tuning:
     """Read what a run has trained, CS-ReFT or any other method; in evaluation mode.
 
@@ -88,6 +113,7 @@ def load_method(path: Path, base: Base) -> Tuning:
         return adapter.to(base.device)
     spec, tensors = found
     check_fingerprint(spec, base.fingerprint, base.id)
+    _check_claims(path, spec, base, tensors)
     method = _built(spec, base)
     own = method.state_dict()
     same = own.keys() == tensors.keys() and all(

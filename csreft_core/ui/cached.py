@@ -108,8 +108,10 @@ def subject_of(run: Run) -> Subject:
         AdapterError: no adapter yet, a damaged one, or one of another base.
     """
     adapter, engine = adapter_of(run), engine_of(run)
-    check_base(adapter, engine.base.fingerprint, engine.base.id)
-    return Subject(engine, adapter, run.config(), skill_set_of(run), run)
+    subject = Subject(engine, adapter, run.config(), skill_set_of(run), run)
+    chat = subject.template == "chat"
+    check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
+    return subject
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing …")

@@ -8,6 +8,7 @@ from csreft_core.analysis import geometry as tables
 from csreft_core.analysis import geometry_sentences as sentences
 from csreft_core.charts import drift, geometry, gram
 from csreft_core.config import Config
+from csreft_core.identity import differences
 from csreft_core.runs import Run
 from csreft_core.ui import cached, library, views
 from csreft_core.ui.state import remembered, written
@@ -233,7 +234,7 @@ def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
         if (
             other.path != run.path
             and other.adapter_path.exists()
-            and _base_of(theirs) == _base_of(mine)
+            and not differences(_base_of(theirs), _base_of(mine))
             and layer in theirs.adapter.layers
             and (group == 0 or not theirs.adapter.tied)
         ):
@@ -241,8 +242,8 @@ def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
     return found
 
 
-def _base_of(config: Config) -> str | None:
-    return None if config.provenance is None else config.provenance.base_fingerprint
+def _base_of(config: Config) -> str:
+    return "" if config.provenance is None else config.provenance.base_fingerprint
 
 
 def _same_but_seed(one: Config, other: Config) -> bool:

@@ -11,6 +11,7 @@ from csreft_core.analysis import gates
 from csreft_core.charts import gate_maps, gate_scores
 from csreft_core.charts import gates as gate_charts
 from csreft_core.errors import AdapterError
+from csreft_core.identity import differences
 from csreft_core.runs import Run
 from csreft_core.skills import TEST_SPLITS
 from csreft_core.ui import cached, library, views
@@ -42,8 +43,8 @@ def control_runs(run: Run) -> tuple[str, ...]:
         theirs = cached.adapter_of(other).spec.base_fingerprint
     except AdapterError:
         return ()  # A damaged control must not take the run's own figures away.
-    same = theirs == cached.adapter_of(run).spec.base_fingerprint
-    return (views.path_of(other),) if same else ()
+    other_base = differences(theirs, cached.adapter_of(run).spec.base_fingerprint)
+    return () if other_base else (views.path_of(other),)
 
 
 def choose_look(run: Run) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import streamlit as st
 from csreft_core import jobs
 from csreft_core.config import ASSETS
 from csreft_core.errors import CsreftError
+from csreft_core.identity import old_record
 from csreft_core.runs import Run, runs_root
 from csreft_core.ui import library
 from csreft_core.ui.state import forget, keep, remembered, written
@@ -104,8 +105,17 @@ def run_link(identity: str) -> dict[str, str]:
     return {"run": identity} if identity else {}
 
 
+def _say_old_record(run: Run) -> None:
+    with showing_errors():
+        config = run.config()
+        recorded = config.provenance.base_fingerprint if config.provenance else ""
+        if note := old_record(recorded, config.base.path):
+            st.caption(f"Note: {note}.")
+
+
 def _footer(run: Run | None) -> None:
     parts = [f"{name} {version(name)}" for name in ("torch", "transformers", "streamlit")]
     if run is not None:
         parts.insert(0, f"run {run.name}")
+        _say_old_record(run)
     st.caption(" · ".join(["CS-ReFT Explorer", *parts]))
