@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from csreft_core.base_files import first_line
 from csreft_core.blocks import Form, find_blocks, states_of, with_states
+from csreft_core.decoding import token_ids
 from csreft_core.errors import UnsupportedModelError
 from csreft_core.out_of_memory import is_out_of_memory
 from csreft_core.positions import token_index
@@ -69,7 +70,8 @@ class _Trial:
     def _tokens(self) -> Int[Tensor, " token"]:
         """Tokens that differ, none of them for padding."""
         text = self.model.config.get_text_config()
-        special = {getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")}
+        named = (getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos"))
+        special = {token for value in named for token in token_ids(value)}
         spread = range(text.vocab_size - 1, -1, -max(1, text.vocab_size // 32))
         chosen = [token for token in spread if token not in special][: _N + _MORE]
         chosen = (chosen or [0]) * (_N + _MORE)

@@ -129,15 +129,21 @@ def end_tokens(
     embedding = model.get_input_embeddings().weight
     assert isinstance(embedding, Tensor)
     config = model.config.get_text_config()
-    ends = list(_ids(tokenizer.eos_token_id))
-    for token in (*_ids(own.get("eos_token_id")), *_ids(getattr(config, "eos_token_id", None))):
+    ends = list(token_ids(tokenizer.eos_token_id))
+    for token in _own_ends(own, config):
         fits = 0 <= token < len(embedding) and token not in ends
         if fits and not tokenizer.decode([token], skip_special_tokens=True):
             ends.append(token)
     return tuple(ends)
 
 
-def _ids(value: object) -> tuple[int, ...]:
+def _own_ends(own: Mapping[str, Any], config: Any) -> tuple[int, ...]:
+    named = (own.get("eos_token_id"), getattr(config, "eos_token_id", None))
+    return tuple(token for value in named for token in token_ids(value))
+
+
+def token_ids(value: object) -> tuple[int, ...]:
+    """The tokens of a setting that names one, several or none."""
     values = value if isinstance(value, list | tuple) else (value,)
     return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
 

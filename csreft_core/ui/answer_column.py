@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from csreft_core.analysis.token_changes import Piece, token_changes, token_texts
+from csreft_core.decoding import OURS
 from csreft_core.engine import Answer
 from csreft_core.runs import Run
 from csreft_core.skills import Row
@@ -30,6 +31,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     max_new_tokens: int = 32
+    decoding: str = OURS
 
 
 @dataclass(frozen=True)

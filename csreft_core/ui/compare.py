@@ -10,6 +10,7 @@ import streamlit as st
 from csreft_core.analysis.answer_sentences import sentence_dose, sentence_next_token
 from csreft_core.analysis.answers import MANUAL, THIS, dose_table, next_token_table
 from csreft_core.charts.answers import dose_curve, next_tokens
+from csreft_core.decoding import BASES, differing, in_words
 from csreft_core.runs import Run
 from csreft_core.skills import Row
 from csreft_core.ui import cached, views
@@ -126,7 +127,7 @@ def show_answers(asked: Asked) -> None:
         with place.container():
             show_given(column, answer, marked)
     st.markdown(_sentence(there))
-    st.caption(_notes(len(there), sampling))
+    st.caption(_notes(len(there), sampling, _how(asked.run, sampling)))
     with st.container(horizontal=True, gap="small"):
         _save(asked, there, pieces)
         _commands(there, sampling)
@@ -149,13 +150,23 @@ def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
     return f"{agree} The known answer is `{row.response}`. {who}".strip()
 
 
-def _notes(n: int, sampling: Sampling) -> str:
+def _how(run: Run, sampling: Sampling) -> str:
+    """How the answers were decoded, in words."""
+    if sampling.decoding == BASES:
+        own = differing(cached.engine_of(run).base.own_decoding)
+        return f"by the base's own settings: {in_words(own)}"
+    return "greedy" if sampling.temperature == 0 else "drawn, same seed for all"
+
+
+def _notes(n: int, sampling: Sampling, how: str) -> str:
     marks = (
         "Marked against the first column: +, bold and underlined: a token that it lacks; [−n]: n "
         "of its tokens are missing here. "
         if n > 1
         else ""
     )
+    if sampling.decoding == BASES:
+        return f"{marks}Decoded {how}."
     if sampling.temperature == 0:
         return f"{marks}Greedy: the most likely token at each step; the seed plays no role."
     return (
@@ -190,7 +201,7 @@ def card_of(
         "base": asked.run.config().base.path,
         "base fingerprint": provenance.base_fingerprint if provenance else "unknown",
         **asdict(asked.sampling),
-        "decoding": "greedy" if asked.sampling.temperature == 0 else "drawn, same seed for all",
+        "decoding": _how(asked.run, asked.sampling),
         **{name: version(name) for name in ("torch", "transformers", "streamlit")},
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -7,6 +7,7 @@ import streamlit as st
 
 from csreft_core.analysis.answers import MANUAL
 from csreft_core.analysis.gates import gates_table
+from csreft_core.decoding import BASES, OURS
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.runs import Run
@@ -24,6 +25,7 @@ MOST_LENGTH = 512
 _KINDS = {"base": "Base", "learned": "This run", "manual": "Manual gates", "other": "Another run"}
 _DEFAULT = "base,learned,manual"
 _NONE = "none"
+_DECODINGS = {OURS: "ours", BASES: "the base's own"}
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,25 @@ def choose_other(run: Run) -> Run | None:
 
 
 def choose_sampling() -> Sampling:
-    """Temperature, top-p, seed and longest answer; each in the URL under its name."""
+    """How to decode, with seed and longest answer; each in the URL under its name.
+
+    Temperature and top-p are ours: the base's own decoding has its own.
+    """
+    decoding = remembered("decoding", OURS, _DECODINGS)
+    st.selectbox(
+        "Decoding", list(_DECODINGS), format_func=_DECODINGS.__getitem__, key="decoding",
+        on_change=written, args=("decoding",), help=help_text("decoding"), width=170,
+    )  # fmt: skip
+    temperature, top_p = 0.0, 1.0
+    if decoding == OURS:
+        temperature = _number("temperature", "Temperature", 0.0, (0.0, MOST_TEMPERATURE), 0.1)
+        top_p = _number("top_p", "Top-p", 1.0, (0.05, 1.0), 0.05)
     return Sampling(
-        float(_number("temperature", "Temperature", 0.0, (0.0, MOST_TEMPERATURE), 0.1)),
-        float(_number("top_p", "Top-p", 1.0, (0.05, 1.0), 0.05)),
+        float(temperature),
+        float(top_p),
         int(_number("seed", "Seed", 0, (0, MOST_SEED), 1)),
         int(_number("length", "Most tokens", 32, (1, MOST_LENGTH), 1)),
+        decoding,
     )
 
 

@@ -332,3 +332,15 @@ def test_differences_are_marked_by_a_sign_and_by_type_and_are_escaped():
     assert 'title="missing here: un&quot;x&quot;"' in html
     assert '+</span><b style="text-decoration:underline">&lt;chat&gt;</b> ' in html
     assert answer_html((Piece("a<b"),)) == "a&lt;b"
+
+
+def test_the_base_s_own_decoding_is_an_option_that_says_what_it_follows(open_app):
+    app = open_app(PAGE, decoding="base", columns="learned")
+    assert app.selectbox(key="decoding").value == "base"
+    assert not [box for box in app.number_input if box.key == "compare-temperature"]
+    assert "Decoded by the base's own settings: none that differs from ours." in texts(app)
+    assert any("--decoding=base" in code.value for code in app.code)
+    app.selectbox(key="decoding").set_value("ours").run()
+    assert "Greedy: the most likely token at each step" in texts(app)
+    assert address(app, "decoding") is None
+    assert not app.error
