@@ -336,7 +336,7 @@ def test_settings_are_kept_in_the_file(tmp_path):
         {"adapter": {"layers": list(range(2000))}, "n_layers": 2000},
         {"names": [f"s{i}" for i in range(10**4)], "adapter": {"constraint": "none"}},
     ],
-    ids=str,
+    ids=["rank", "huge rank", "router", "width", "layers", "names"],
 )
 def test_a_small_file_that_asks_for_much_is_refused_before_it_gets_it(tmp_path, claims):
     """27 kB once asked for 32 GB, and shapes were compared afterwards."""
