@@ -55,11 +55,11 @@ _one_load = RLock()
 class Base:
     """A loaded, frozen language model in evaluation mode.
 
-    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`. `conduct` is what
-    was seen of it when it was tried. `n_parameters` counts all weights, shared ones once. `ends` are
-    the tokens that end an answer, first the one that training writes; `fingerprint` says which base
-    it is (see `identity`); `own_decoding` are settings that the base brings and that nothing follows
-    unless it is asked to (see `decoding`).
+    `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`. `conduct` is
+    what was seen of it when it was tried. `n_parameters` counts all weights, shared ones once.
+    `ends` are the tokens that end an answer, first the one that training writes. `fingerprint` says
+    which base it is (see `identity`). `own_decoding` are settings that the base brings and that
+    nothing follows unless it is asked to (see `decoding`).
     """
 
     model: PreTrainedModel
@@ -286,7 +286,10 @@ def freeze(
     blocks = find_blocks(model)
     width = model.config.get_text_config().hidden_size
     own = of_config(model.generation_config) if own_decoding is None else own_decoding
-    base = Base(
+    ends, table = end_tokens(model, tokenizer, own), model.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    take_over(model, ends, pad_token(tokenizer, len(table)))
+    return Base(
         model=model,
         tokenizer=tokenizer,
         id=base_id,
@@ -296,8 +299,6 @@ def freeze(
         conduct=tried(model, base_id),
         d_model=int(width),
         n_parameters=model.num_parameters(),
-        ends=end_tokens(model, tokenizer, own),
+        ends=ends,
         own_decoding=own,
     )
-    take_over(model, base.ends, base.pad_id)
-    return base

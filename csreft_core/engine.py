@@ -26,6 +26,7 @@ from csreft_core.hooking import Attachment
 from csreft_core.out_of_memory import memory_errors
 from csreft_core.passes import Pass, Request, request
 from csreft_core.sampling import check_sampling, own_sampler, sampler
+from csreft_core.template_text import is_chat
 
 _FEWER = "look at fewer or shorter prompts at once"
 
@@ -93,7 +94,7 @@ class Engine:
     ) -> Request:
         if adapter is None:
             return Request(None, capture=capture)
-        check_base(adapter, self.base.fingerprint, self.base.id, chat=template == "chat")
+        check_base(adapter, self.base.fingerprint, self.base.id, chat=is_chat(template))
         labels = None
         if skills is not None:
             labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])

@@ -229,14 +229,13 @@ def greedy_matches(
         generation_config=base.greedy(max(len(e.answer) for e in examples)),
     )
     new = tokens[:, prompts.input_ids.shape[1] :].tolist()
-    right = [_gives(found, e.answer, base) for found, e in zip(new, examples, strict=True)]
+    found = zip(new, examples, strict=True)
+    right = [not e.lost and _gives(tokens, e.answer, base.ends) for tokens, e in found]
     return torch.tensor(right, dtype=torch.float32)
 
 
-def _gives(found: Sequence[int], answer: Sequence[int], base: Base) -> bool:
-    """Whether these new tokens are the answer; one that was cut has no end to ask for."""
-    text = tuple(answer[:-1]) if answer[-1:] == base.ends[:1] else tuple(answer)
-    unknown = base.tokenizer.unk_token_id
-    if tuple(found[: len(text)]) != text or unknown in text:
-        return False
-    return len(text) == len(answer) or found[len(text)] in base.ends
+def _gives(found: Sequence[int], answer: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether these new tokens are the answer and, if it has one, an end."""
+    n = len(answer) - (tuple(answer[-1:]) == tuple(ends[:1]))
+    same = tuple(found[:n]) == tuple(answer[:n])
+    return same and (n == len(answer) or found[n] in ends)

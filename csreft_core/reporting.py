@@ -17,6 +17,7 @@ from csreft_core.config import BaseConfig, Config, Provenance
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.identity import differences
 from csreft_core.runs import Run
+from csreft_core.template_text import is_chat
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
     """
     config = run.config()
     template, begun = resolve_template(config.data.template, base.tokenizer), config.provenance
-    chat = template == "chat"
+    chat = is_chat(template)
     found = begun and differences(begun.base_fingerprint, base.fingerprint, chat=chat)
     if found:
         raise RunError(

@@ -11,6 +11,11 @@ FORMS = (
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
+def is_chat(template: str) -> bool:
+    """Whether prompts are put into the base's chat template."""
+    return template.partition(" ")[0] == "chat"
+
+
 def chat_settings(template: str) -> dict[str, Any] | None:
     """The settings behind `chat`, such as `{"enable_thinking": false}`; None for other templates.
 

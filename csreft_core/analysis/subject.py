@@ -15,6 +15,7 @@ from csreft_core.engine import Engine
 from csreft_core.evaluation import Encoded, encode_rows, skill_name
 from csreft_core.runs import Run, open_run
 from csreft_core.skills import Row, SkillSet
+from csreft_core.template_text import is_chat
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,6 @@ def open_subject(path: str, engine: Engine | None = None) -> Subject:
     skill_set = run.skill_set()
     engine = engine or Engine.load(config.base)
     subject = Subject(engine, adapter, config, skill_set, run)
-    chat = subject.template == "chat"
+    chat = is_chat(subject.template)
     check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
     return subject

@@ -24,6 +24,7 @@ from csreft_core.identity import old_record
 from csreft_core.runs import Run, open_run
 from csreft_core.sampling import check_sampling
 from csreft_core.skills import Row, SkillSet, read_skills
+from csreft_core.template_text import is_chat
 
 BEST = "best"
 _PROMPT_TOKENS = 32
@@ -46,7 +47,7 @@ class _Trained:
     def base(self) -> Base:
         """Load its base and see that it is the right one."""
         base = load_base(self.config.base)
-        chat = self.template == "chat"
+        chat = is_chat(self.template)
         check_base(self.adapter, base.fingerprint, base.id, chat=chat)
         if note := old_record(self.adapter.spec.base_fingerprint, base.id):
             print(f"note: {note}", file=sys.stderr)

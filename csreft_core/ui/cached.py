@@ -24,6 +24,7 @@ from csreft_core.engine import Answer, Engine
 from csreft_core.loaded_bases import LoadedBases
 from csreft_core.runs import Run
 from csreft_core.skills import Row, SkillSet, read_skills
+from csreft_core.template_text import is_chat
 
 Stamp = tuple[str, int]
 
@@ -109,7 +110,7 @@ def subject_of(run: Run) -> Subject:
     """
     adapter, engine = adapter_of(run), engine_of(run)
     subject = Subject(engine, adapter, run.config(), skill_set_of(run), run)
-    chat = subject.template == "chat"
+    chat = is_chat(subject.template)
     check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
     return subject
 
