@@ -115,7 +115,7 @@ def of_config(config: GenerationConfig | None) -> dict[str, Any]:
 
 def take_over(model: PreTrainedModel, ends: Sequence[int], pad_id: int) -> None:
     """Leave the model no settings of its own, so that no call of `generate` follows them."""
-    model.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=pad_id)
+    model.generation_config = GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad_id)
 
 
 def end_tokens(
