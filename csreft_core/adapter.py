@@ -5,7 +5,6 @@ JSON in the metadata. A pickle is never read.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Config, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.files import replacing
 from csreft_core.identity import differences
 from csreft_core.positions import parse_positions
 from csreft_core.router import Router
@@ -205,11 +205,14 @@ def parameter_counts(adapter: CSReFT) -> dict[str, int]:
 
 
 def save_adapter(adapter: CSReFT, path: Path) -> None:
-    """Write the adapter to one safetensors file, atomically."""
+    """Write the adapter to one safetensors file, atomically.
+
+    Raises:
+        StorageError: the disk refuses; an older file stays.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in adapter.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"csreft": _SPEC.dump_json(adapter.spec).decode()})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"csreft": _SPEC.dump_json(adapter.spec).decode()})
 
 
 def read_adapter_file(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

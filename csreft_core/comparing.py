@@ -21,7 +21,7 @@ from csreft_core.comparison import Comparison, Variant
 from csreft_core.config import Config
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate
-from csreft_core.files import write_atomic
+from csreft_core.files import storage_errors, write_atomic
 from csreft_core.hooking import attach
 from csreft_core.identity import differences
 from csreft_core.methods.build import build_method, load_method
@@ -57,7 +57,8 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
         )
     for method, seed in comparison.cells():
         try:
-            with comparison.lock(method, seed).acquire(blocking=False):
+            lock = comparison.lock(method, seed)
+            with storage_errors(comparison.path), lock.acquire(blocking=False):
                 if comparison.state(method, seed) == "finished":
                     continue
                 tell(method, seed, "running")

@@ -21,12 +21,13 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 
 from csreft_core.config import ASSETS, Config
 from csreft_core.errors import RunError
-from csreft_core.files import write_atomic
+from csreft_core.files import check_plain, storage_errors, write_atomic
 from csreft_core.method_presets import method_name
 
 CellState = Literal["finished", "failed", "missing"]
 
 _SHIPPED = ASSETS / "comparisons"
+_MOST_BYTES = 50_000_000
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.+]{0,39}")
 
 
@@ -105,6 +106,7 @@ class Comparison:
         """
         path = self.path / "comparison.json"
         try:
+            check_plain(path, _MOST_BYTES)
             return _ASKED.validate_json(path.read_bytes())
         except OSError:
             raise RunError(
@@ -139,10 +141,11 @@ class Comparison:
         """
         path = self.cell_path(method, seed) / "result.json"
         try:
+            check_plain(path, _MOST_BYTES)
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (OSError, ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.get("state") not in ("finished", "failed"):
             raise RunError(f"{path}: is broken; delete it, and the cell is measured again")
@@ -156,7 +159,8 @@ class Comparison:
     def write_result(self, method: str, seed: int, result: dict[str, Any]) -> None:
         """Mark a cell as finished or failed; numbers that are not finite become null."""
         folder = self.cell_path(method, seed)
-        folder.mkdir(parents=True, exist_ok=True)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_finite(result), ensure_ascii=False, allow_nan=False, indent=1)
         write_atomic(folder / "result.json", text + "\n")
 
@@ -165,8 +169,9 @@ def begin(path: Path, asked: Asked) -> Comparison:
     """Make a comparison's folder, or go on with the one that is there.
 
     Raises:
-        RunError: the folder holds another comparison or other files, or cannot be made; or a
-            label that cannot name a folder.
+        RunError: the folder holds another comparison or other files; or a label that cannot name
+            a folder.
+        StorageError: the disk refuses.
     """
     bad = [label for label in asked.variants if not _LABEL.fullmatch(label)]
     if bad:
@@ -183,11 +188,9 @@ def begin(path: Path, asked: Asked) -> Comparison:
         return comparison
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(f"{path}: has other files in it; choose a new folder")
-    try:
+    with storage_errors(path):
         (path / "cells").mkdir(parents=True)
         write_atomic(path / "comparison.json", _ASKED.dump_json(asked, indent=1) + b"\n")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another place") from None
     return comparison
 
 

@@ -7,6 +7,7 @@
       AdapterError           an adapter file does not fit the base or the configuration
       UnsupportedModelError  a base model that this project cannot load or edit
       NotEnoughMemoryError   the machine has less memory than this needs
+      StorageError           the disk is full, read-only or closed to this program
 
 A message says what was expected, what was given and what to do. Every other exception is a bug
 and is never caught on the way to the user.
@@ -39,3 +40,7 @@ class UnsupportedModelError(CsreftError):
 
 class NotEnoughMemoryError(CsreftError):
     """The machine has less memory than this needs; says how much, and what would fit."""
+
+
+class StorageError(CsreftError):
+    """The disk is full, read-only or closed to this program; names what was to be written."""

@@ -1,15 +1,69 @@
 """Writing files so that a reader, or a kill at any moment, never finds half of one.
 
+What a disk refuses (full, read-only, not allowed) is the user's to mend, so it is a `StorageError`.
 Knows nothing about what is written.
 """
 
+import errno
 import os
-import tempfile
+import re
+import stat
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from csreft_core.errors import CsreftError, StorageError
+
+T = TypeVar("T")
 
 _TRIES = 50
 _PAUSE_S = 0.02
+_LEFT_OVER_S = 3600.0
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your share of the disk is used up; free some space",
+    errno.EROFS: "the disk is read-only; choose a place that can be written to",
+    errno.EACCES: "this program may not write there; change the permissions, or choose another "
+    "place",
+    errno.EPERM: "this program may not write there; change the permissions, or choose another "
+    "place",
+}
+# Libraries that write by themselves hide the disk's error in one of their own.
+_NUMBERED = re.compile(r"\(os error (\d+)\)")
+_TORCH_WRITER = "PytorchStreamWriter"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses inside this block is an error that says why and what to do.
+
+    Args:
+        path: What is written, for the message.
+
+    Raises:
+        StorageError: instead of an `OSError`, or of a library's error about one.
+    """
+    try:
+        yield
+    except TimeoutError:  # a lock that another process holds
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written, {_reason(error)}") from error
+    except Exception as error:
+        found = _NUMBERED.search(str(error))
+        if found is None and _TORCH_WRITER not in str(error):
+            raise
+        number = errno.ENOSPC if found is None else int(found[1])
+        hidden = OSError(number, os.strerror(number))
+        raise StorageError(f"{path}: cannot be written, {_reason(hidden)}") from error
+
+
+def _reason(error: OSError) -> str:
+    return _REASONS.get(error.errno or 0) or f"{error.strerror or error}; see what is wrong there"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -17,20 +71,32 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
     The data reach the disk under another name in the same folder, which must exist, and then take
     the place of the old file in one step.
+
+    Raises:
+        StorageError: the disk refuses; the old content stays.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.name == "posix":
-            temporary.chmod(0o666 & ~_umask())
-        replace_file(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the name of a new file to write, which then takes the place of `path` in one step.
+
+    Raises:
+        StorageError: the disk refuses; what was there stays.
+    """
+    me = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{me}.tmp")
+    with storage_errors(path):
+        try:
+            yield temporary
+            replace_file(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -49,16 +115,82 @@ def replace_file(source: Path, target: Path) -> None:
             time.sleep(_PAUSE_S)
 
 
-def _umask() -> int:
-    """The permission bits that new files of this process do not get."""
-    return _UMASK
+def clear_left_over(
+    folder: Path, pattern: str = ".*.tmp", older_than_s: float = _LEFT_OVER_S
+) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    Args:
+        folder: Where to look; it may be missing.
+        pattern: Names of such files.
+        older_than_s: Younger ones stay: somebody may be writing them. 0 where nobody else writes.
+    """
+    with storage_errors(folder):
+        for path in folder.glob(pattern):
+            if time.time() - path.lstat().st_mtime >= older_than_s:
+                path.unlink(missing_ok=True)
 
 
-def _read_umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+def check_plain(path: Path, most: int | None = None) -> None:
+    """See that a file can be read: one that blocks, or has no end, is never opened.
+
+    Args:
+        path: Links are followed.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: missing, out of reach, no plain file, or larger.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no plain file")
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes, more than {most:,}")
 
 
-# Read once, while modules are imported: reading it means setting it, which threads would notice.
-_UMASK = _read_umask()
+class ReadCache(Generic[T]):
+    """What files hold, read again only when they have changed; errors of the user are kept too.
+
+    Args:
+        read: Reads a file.
+        most: Files that are remembered; the one not asked for longest goes first.
+    """
+
+    def __init__(self, read: Callable[[Path], T], most: int) -> None:
+        self._read, self._most = read, most
+        self._held: OrderedDict[Path, tuple[tuple[int, ...], T | CsreftError]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path) -> T:
+        """What the file holds; raises what reading it raises."""
+        stamp = _stamp(path)
+        with self._lock:
+            held = self._held.get(path)
+            if held is not None and held[0] == stamp:
+                self._held.move_to_end(path)
+                return _given(held[1])
+        try:
+            value: T | CsreftError = self._read(path)
+        except CsreftError as error:
+            value = error
+        with self._lock:
+            self._held[path] = stamp, value
+            self._held.move_to_end(path)
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+        return _given(value)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes with the file; a missing one has none."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _given(value: T | CsreftError) -> T:
+    if isinstance(value, CsreftError):
+        raise type(value)(*value.args)
+    return value

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 from csreft_core.config import Config, config_to_dict, preset, value_text
-from csreft_core.errors import ConfigError, RunError
-from csreft_core.run_folder import Run, Status
+from csreft_core.errors import ConfigError, RunError, StorageError
+from csreft_core.files import storage_errors
+from csreft_core.run_folder import Run
+from csreft_core.run_status import Status
 from csreft_core.runs import check_name, create_run, list_runs, runs_root
 from csreft_core.skills import SkillSet
 
@@ -30,6 +32,7 @@ PROGRAM = (sys.executable, "-m", "csreft_core")
 START_GRACE_S = 120.0
 """A process may take so long, in seconds, from its start until it holds the run's lock."""
 
+_ACTIVE = ("queued", "running")
 _HEARTBEAT_S = 5.0
 _SOURCE = Path(__file__).resolve().parents[1]
 
@@ -56,6 +59,7 @@ def submit(
 
     Raises:
         RunError: a bad or taken name, or a process that cannot start.
+        StorageError: the disk refuses.
     """
     check_name(name)
     run = create_run((root or runs_root()) / name, config, skill_set)
@@ -69,6 +73,7 @@ def resume(run: Run, *, command: Sequence[str] = PROGRAM) -> None:
 
     Raises:
         RunError: it is finished, or trains or waits already.
+        StorageError: the disk refuses.
     """
     with run.training_lock():
         status = run.status()
@@ -88,8 +93,10 @@ def _start(run: Run, command: Sequence[str]) -> None:
     )
     run.write_status(status)
     arguments = [*command, "train", "--out", str(run.path.absolute()), "--resume", "--queue"]
+    with storage_errors(run.log_path):
+        log = run.log_path.open("ab")
     try:
-        with run.log_path.open("ab") as log:
+        with log:
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -155,7 +162,8 @@ def wait_for_turn(run: Run, root: Path | None = None, *, poll_s: float = 0.5) ->
                 run.write_status(_beat(status, "queued"))
                 return True
             if time.time() - status.heartbeat > _HEARTBEAT_S:
-                run.write_status(_beat(status, "queued"))
+                with suppress(StorageError):  # a disk that is full for a while ends no waiting
+                    run.write_status(_beat(status, "queued"))
             time.sleep(poll_s)
         _write_stopped(run)
         return False
@@ -206,8 +214,8 @@ def _key(run: Run, status: Status) -> tuple[float, str]:
 
 def _take_slot(root: Path, slots: int) -> bool:
     folder = root / ".slots"
-    folder.mkdir(exist_ok=True)
-    with ExitStack() as undo:
+    with ExitStack() as undo, storage_errors(folder):
+        folder.mkdir(exist_ok=True)
         for i in range(slots):
             lock = FileLock(folder / str(i), thread_local=False)
             try:
@@ -246,35 +254,74 @@ def mark_interrupted(root: Path | None = None) -> list[Run]:
 
     Returns:
         The runs that were marked now.
+
+    Raises:
+        StorageError: the disk refuses; the runs that could be marked are. `standing` tells how a
+            run stands all the same.
     """
-    return [run for run in list_runs(root or runs_root()) if _mark(run)]
+    marked, refused = [], None
+    for run in list_runs(root or runs_root()):
+        try:
+            if _mark(run):
+                marked.append(run)
+        except StorageError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+    return marked
+
+
+def standing(run: Run) -> Status:
+    """How a run stands in truth, also where its status could not be written when it ended.
+
+    Raises:
+        RunError: its status is missing or broken.
+    """
+    status = run.status()
+    if status.state not in _ACTIVE or _is_alive(run, status):
+        return status
+    # It may have ended by itself between the two looks.
+    again = run.status()
+    return _as_interrupted(again) if again.state in _ACTIVE else again
+
+
+def _as_interrupted(status: Status) -> Status:
+    return replace(status, state="interrupted", message="its process ended; resume it", ended=None)
 
 
 def _mark(run: Run) -> bool:
-    if run.status().state not in ("queued", "running"):
-        return False
+    """Write `interrupted`; a run that cannot be marked now, or need not be, is left as it is.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     try:
-        with run.lock().acquire(blocking=False):
+        if run.status().state not in _ACTIVE:
+            return False
+        with storage_errors(run.path), run.lock().acquire(blocking=False):
             # Read again: it may have ended by itself just before the lock was free.
             status = run.status()
             if status.state == "running" or (
                 status.state == "queued" and not _may_be_starting(status)
             ):
-                text = "its process ended; resume it"
-                run.write_status(replace(status, state="interrupted", message=text, ended=None))
+                run.write_status(_as_interrupted(status))
                 return True
-    except (Timeout, PermissionError):
-        pass
+    except (Timeout, RunError):
+        return False  # its process lives, or somebody deletes the folder at this moment
     return False
 
 
 def stop(run: Run) -> None:
-    """Ask a run to save and end; one in the queue ends without training. Else nothing happens."""
-    if run.status().state not in ("queued", "running"):
+    """Ask a run to save and end; one in the queue ends without training. Else nothing happens.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    if run.status().state not in _ACTIVE:
         return
     run.request_stop()
     try:
-        with run.lock().acquire(blocking=False):
+        with storage_errors(run.path), run.lock().acquire(blocking=False):
             status = run.status()
             if status.state == "queued" and not _may_be_starting(status):
                 _write_stopped(run)
@@ -295,6 +342,11 @@ def queue_position(run: Run) -> int | None:
         if theirs.state == "queued"
     )
     return 1 + sum(ahead)
+
+
+def n_waiting(root: Path) -> int:
+    """How many runs wait for their turn."""
+    return sum(run.status().state == "queued" for run in list_runs(root))
 
 
 def command_line(config: Config, out: Path, preset_name: str = "recommended") -> str:

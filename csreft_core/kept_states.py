@@ -22,6 +22,7 @@ from csreft_core.adapter import AdapterSpec
 from csreft_core.batching import collate, micro_batches
 from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
+from csreft_core.files import storage_errors
 from csreft_core.hooking import Attachment
 from csreft_core.passes import Request
 
@@ -158,10 +159,12 @@ class KeptStates:
             self.n_bytes += size
             self._in_memory.update(zip(map(int, rows), states, strict=True))
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self.n_chunks}.safetensors"
         named = zip(map(int, rows), states, strict=True)
-        save_file({f"{row}.{l}": state for row, one in named for l, state in one.items()}, path)
+        tensors = {f"{row}.{l}": state for row, one in named for l, state in one.items()}
+        with storage_errors(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, path)
         self._on_disk.update((int(row), path) for row in rows)
         self.n_chunks += 1
 

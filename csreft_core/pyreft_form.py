@@ -22,6 +22,7 @@ from torch import Tensor
 from csreft_core.adapter import AdapterSpec, CSReFT
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Constraint, Form, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.files import storage_errors
 from csreft_core.positions import parse_positions
 
 DESCRIPTION = "csreft.json"
@@ -61,21 +62,22 @@ def export_pyreft(adapter: CSReFT, folder: Path) -> None:
     _check_fits(adapter.spec)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise AdapterError(f"{folder}: expected a new or empty folder; choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    for layer in adapter.layers:
-        subspaces = adapter.at(layer)
-        with torch.no_grad():
-            R = subspaces.basis()
-        assert subspaces.W is not None
-        for group in range(subspaces.n_groups):
-            tensors = {
-                "weight": subspaces.W[group, 0],
-                "bias": subspaces.b[group, 0],
-                "rotate_layer": R[group, 0].mT,
-            }
-            plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-            torch.save(plain, folder / _file_name(layer, group))
-    (folder / DESCRIPTION).write_bytes(_SPEC.dump_json(adapter.spec, indent=1))
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for layer in adapter.layers:
+            subspaces = adapter.at(layer)
+            with torch.no_grad():
+                R = subspaces.basis()
+            assert subspaces.W is not None
+            for group in range(subspaces.n_groups):
+                tensors = {
+                    "weight": subspaces.W[group, 0],
+                    "bias": subspaces.b[group, 0],
+                    "rotate_layer": R[group, 0].mT,
+                }
+                plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+                torch.save(plain, folder / _file_name(layer, group))
+        (folder / DESCRIPTION).write_bytes(_SPEC.dump_json(adapter.spec, indent=1))
 
 
 def _check_fits(spec: AdapterSpec) -> None:

@@ -25,52 +25,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as strict_dataclass
 
 from csreft_core.config import Config, config_to_dict, read_config
 from csreft_core.errors import ConfigError, RunError, SkillSetError
-from csreft_core.files import write_atomic
+from csreft_core.files import ReadCache, check_plain, clear_left_over, storage_errors, write_atomic
+from csreft_core.run_records import read_since
+from csreft_core.run_status import MOST_BYTES, Status, as_json, read_status
 from csreft_core.skills import SkillSet, read_kept
-
-State = Literal["queued", "running", "finished", "stopped", "failed", "interrupted"]
-STATES: tuple[str, ...] = get_args(State)
 
 _LOCK_PATIENCE_S = 5.0
 _KEPT_CHECKPOINTS = 2
-
-
-@strict_dataclass(frozen=True, config=ConfigDict(extra="ignore", allow_inf_nan=False))
-class Status:
-    """How a run stands.
-
-    Attributes:
-        state: One of `STATES`.
-        step: Optimiser steps that are done.
-        total_steps: Steps of the whole run.
-        heartbeat: When the trainer last wrote, in seconds since 1970; so are the times below.
-        message: A short text for the user; why it failed.
-        created: When the run was made.
-        started: When the training last began.
-        ended: When it ended.
-        pid: The process that trains or waits.
-    """
-
-    state: State
-    step: Annotated[int, Field(ge=0)]
-    total_steps: Annotated[int, Field(ge=1)]
-    heartbeat: float
-    message: str
-    created: float
-    started: float | None = None
-    ended: float | None = None
-    pid: int | None = None
-
-
-_STATUS = TypeAdapter(Status)
+_MOST_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -114,12 +82,7 @@ class Run:
         Raises:
             RunError: it is missing, broken or of a newer program.
         """
-        try:
-            return read_config(self.config_path)
-        except ConfigError as error:
-            raise RunError(
-                f"run {self.name!r}: {error}; restore its config.json or delete the run"
-            ) from None
+        return _configs(self.config_path)
 
     def write_config(self, config: Config) -> None:
         """Replace the config."""
@@ -131,18 +94,15 @@ class Run:
         Raises:
             RunError: it is missing or broken.
         """
-        path = self.path / "status.json"
-        try:
-            return _STATUS.validate_json(_read(path))
-        except (OSError, ValidationError) as error:
-            reason = "is missing or unreadable" if isinstance(error, OSError) else "is broken"
-            raise RunError(
-                f"run {self.name!r}: {path} {reason}; restore it or delete the run"
-            ) from None
+        return _statuses(self.path / "status.json")
 
     def write_status(self, status: Status) -> None:
-        """Replace the status."""
-        write_atomic(self.path / "status.json", _STATUS.dump_json(status, indent=2) + b"\n")
+        """Replace the status.
+
+        Raises:
+            StorageError: the disk refuses; the old one stays.
+        """
+        write_atomic(self.path / "status.json", as_json(status))
 
     def skill_set(self) -> SkillSet:
         """Read the rows that the run uses.
@@ -150,8 +110,16 @@ class Run:
         Raises:
             RunError: they are missing or broken.
         """
+        path = (self.path / "skills.jsonl").absolute()
         try:
-            return read_kept((self.path / "skills.jsonl").absolute())
+            if path.exists():
+                check_plain(path)
+            return read_kept(path)
+        except OSError as error:
+            raise RunError(
+                f"run {self.name!r}: {path} cannot be read ({error.strerror}); restore it or "
+                "delete the run"
+            ) from None
         except SkillSetError as error:
             raise RunError(f"run {self.name!r}: {error}; restore it or delete the run") from None
 
@@ -169,35 +137,18 @@ class Run:
             offset: 0, or what the last call gave, in bytes.
 
         Raises:
-            RunError: a whole line is no JSON object.
+            RunError: it cannot be read, or a whole line is no record.
         """
-        try:
-            with self.metrics_path.open("rb") as file:
-                if offset and not _after_line_end(file, offset):
-                    offset = 0
-                file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
-            return [], 0
-        whole = data[: data.rfind(b"\n") + 1]
-        return [self._record(line) for line in whole.splitlines()], offset + len(whole)
-
-    def _record(self, line: bytes) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise RunError(
-                f"run {self.name!r}: {self.metrics_path} has a broken line, {line[:40]!r}; "
-                "take the line out or delete the run"
-            )
-        return record
+        return read_since(self.metrics_path, offset)
 
     def append_metric(self, record: dict[str, Any]) -> None:
-        """Add a record; numbers that are not finite become null."""
+        """Add a record; numbers that are not finite become null.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
         line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
-        with self.metrics_path.open("ab") as file:
+        with storage_errors(self.metrics_path), self.metrics_path.open("ab") as file:
             file.write(line.encode("utf-8") + b"\n")
 
     def truncate_metrics(self, after_step: int) -> None:
@@ -207,16 +158,26 @@ class Run:
         write_atomic(self.metrics_path, "".join(lines))
 
     def request_stop(self) -> None:
-        """Ask the trainer to save and end."""
-        (self.path / "stop").touch()
+        """Ask the trainer to save and end.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.path / "stop"):
+            (self.path / "stop").touch()
 
     def stop_requested(self) -> bool:
         """Whether the trainer is asked to end."""
         return (self.path / "stop").exists()
 
     def clear_stop(self) -> None:
-        """Take the request back."""
-        (self.path / "stop").unlink(missing_ok=True)
+        """Take the request back.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.path / "stop"):
+            (self.path / "stop").unlink(missing_ok=True)
 
     def lock(self) -> FileLock:
         """The lock of the process that trains or waits; gone with that process, however it ends."""
@@ -240,23 +201,24 @@ class Run:
     def training_lock(self) -> Iterator[None]:
         """Hold the lock while the run is trained or waits for its turn.
 
+        What a killed process has left half-written is removed.
+
         Raises:
             RunError: another process holds it.
+            StorageError: the disk refuses.
         """
         lock = self.lock()
         try:
             # Readers hold the lock for milliseconds to see whether it is free.
-            lock.acquire(timeout=_LOCK_PATIENCE_S)
+            with storage_errors(self.path):
+                lock.acquire(timeout=_LOCK_PATIENCE_S)
         except Timeout:
             raise RunError(
                 f"run {self.name!r} is in training or in the queue already; wait for it or stop it"
             ) from None
-        except OSError as error:
-            raise RunError(
-                f"run {self.name!r}: {self.path} cannot be written to ({error.strerror}); "
-                "copy the run to a folder of your own"
-            ) from None
         try:
+            for folder in (self.path, self.path / "snapshots"):
+                clear_left_over(folder, older_than_s=0.0)
             yield
         finally:
             lock.release()
@@ -275,16 +237,28 @@ class Run:
 
         Returns:
             The checkpoint's folder.
+
+        Raises:
+            StorageError: the disk refuses; the older ones stay.
         """
         folder = self.path / "checkpoints"
+        target = folder / f"step-{step:08d}"
+        with storage_errors(target):
+            return self._checkpoint(folder, target, write)
+
+    def _checkpoint(self, folder: Path, target: Path, write: Callable[[Path], None]) -> Path:
         folder.mkdir(exist_ok=True)
         for left_over in folder.glob(".*"):
             shutil.rmtree(left_over)
         new = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
-        write(new)
-        for file in new.iterdir():
-            _flush_to_disk(file)
-        target = folder / f"step-{step:08d}"
+        try:
+            write(new)
+            for file in new.iterdir():
+                _flush_to_disk(file)
+        except BaseException:
+            # On a full disk this is the room that the status needs to say so.
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         if target.exists():
             target.rename(folder / f".old-{target.name}")
             shutil.rmtree(folder / f".old-{target.name}", ignore_errors=True)
@@ -306,19 +280,20 @@ class Run:
         return self.path / "snapshots" / f"step-{step:08d}.safetensors"
 
 
-def _read(path: Path) -> bytes:
-    """Windows refuses while the file is being replaced: try again."""
-    for _ in range(10):
-        try:
-            return path.read_bytes()
-        except PermissionError:
-            time.sleep(0.02)
-    return path.read_bytes()
+def _read_config(path: Path) -> Config:
+    try:
+        check_plain(path, MOST_BYTES)
+        return read_config(path)
+    except (ConfigError, OSError) as error:
+        reason = f"{path} {error.strerror}" if isinstance(error, OSError) else error
+        raise RunError(
+            f"run {path.parent.name!r}: {reason}; restore its config.json or delete the run"
+        ) from None
 
 
-def _after_line_end(file: Any, offset: int) -> bool:
-    file.seek(offset - 1)
-    return file.read(1) == b"\n"
+# Thousands of runs are listed at every click; what has not changed is not read again.
+_configs = ReadCache(_read_config, _MOST_KEPT)
+_statuses = ReadCache(read_status, _MOST_KEPT)
 
 
 def _finite(value: Any) -> Any:

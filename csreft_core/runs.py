@@ -17,8 +17,9 @@ from pathlib import Path
 
 from csreft_core.config import ASSETS, Config
 from csreft_core.errors import RunError
-from csreft_core.files import replace_file
-from csreft_core.run_folder import STATES, Run, State, Status
+from csreft_core.files import replace_file, storage_errors
+from csreft_core.run_folder import Run
+from csreft_core.run_status import STATES, State, Status
 from csreft_core.skills import SkillSet, write_skills
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
 
 _EXAMPLES = ASSETS / "examples"
 _TRASH = ".trash"
+_NEW = ".new-"
+_LEFT_OVER_S = 3600.0
 _KEPT_IN_TRASH = 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}(?<!\.)")
 _TRASHED = re.compile(r"(.+)-(\d{8}T\d{12})")
@@ -74,29 +77,35 @@ def create_run(path: Path, config: Config, skill_set: SkillSet) -> Run:
         skill_set: The rows, which the run keeps a copy of.
 
     Raises:
-        RunError: something is there already, or the folder cannot be made.
+        RunError: something is there already.
+        StorageError: the disk refuses.
     """
     check_new_run(path)
     now = time.time()
-    new: Path | None = None
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
-        new.chmod(0o755)
-        run = Run(new)
-        write_skills(skill_set, new / "skills.jsonl")
-        run.write_status(Status("queued", 0, config.train.steps, now, "", now))
-        run.write_config(config)
-        if path.is_dir():
-            path.rmdir()
-        replace_file(new, path)
-    except OSError as error:
-        if new is not None:
+        _clear_half_made(path.parent)
+        new = Path(tempfile.mkdtemp(dir=path.parent, prefix=_NEW))
+        try:
+            new.chmod(0o755)
+            run = Run(new)
+            write_skills(skill_set, new / "skills.jsonl")
+            run.write_status(Status("queued", 0, config.train.steps, now, "", now))
+            run.write_config(config)
+            if path.is_dir():
+                path.rmdir()
+            replace_file(new, path)
+        except BaseException:
             shutil.rmtree(new, ignore_errors=True)
-        raise RunError(
-            f"{path}: the run folder cannot be made ({error.strerror}); choose another place"
-        ) from None
+            raise
     return Run(path)
+
+
+def _clear_half_made(root: Path) -> None:
+    """Remove what processes have left that were killed while they made a run."""
+    for folder in root.glob(f"{_NEW}*"):
+        if time.time() - folder.lstat().st_mtime > _LEFT_OVER_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_run(path: Path) -> Run:
@@ -105,13 +114,16 @@ def open_run(path: Path) -> Run:
     Raises:
         RunError: no such folder, not a run, or its config or status is broken.
     """
-    if path.is_file():
-        raise RunError(f"{path}: is a file, not a run folder; give the folder of a run")
-    if not path.is_dir():
-        raise RunError(f"{path}: no such run; train one with: train --out {path}")
     run = Run(path)
-    if not run.config_path.is_file():
-        raise RunError(f"{path}: is no run, it has no config.json; give the folder of a run")
+    try:
+        if path.is_file():
+            raise RunError(f"{path}: is a file, not a run folder; give the folder of a run")
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run; train one with: train --out {path}")
+        if not run.config_path.is_file():
+            raise RunError(f"{path}: is no run, it has no config.json; give the folder of a run")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); see who may read it") from None
     run.config()
     run.status()
     return run
@@ -122,21 +134,44 @@ def runs_root() -> Path:
     return Path(os.environ.get("CSREFT_RUNS") or "runs").expanduser().absolute()
 
 
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
 def _sorted_out(root: Path) -> tuple[list[Run], list[tuple[Path, str]]]:
     runs, broken = [], []
-    for folder in _folders(root):
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        entries = []
+    except OSError as error:
+        return [], [(root, f"{root}: cannot be read ({error.strerror}); see who may read it")]
+    for entry in entries:
+        folder = Path(entry.path)
         try:
-            run = open_run(folder)
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            _check_readable_name(entry.name)
+            run = Run(folder)
+            run.config()
             runs.append((-run.status().created, run.name, run))
-        except RunError as error:
-            broken.append((folder, str(error)))
+        except (RunError, OSError) as error:
+            broken.append((folder, _why_broken(folder, error)))
     return [run for _, _, run in sorted(runs, key=lambda item: item[:2])], broken
+
+
+def _check_readable_name(name: str) -> None:
+    """Names are bytes on most systems; one that is no text cannot stand on a page."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RunError("its name is no UTF-8 text; rename the folder") from None
+
+
+def _why_broken(folder: Path, error: RunError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"{folder}: cannot be read ({error.strerror}); see who may read it"
+    try:
+        open_run(folder)
+    except RunError as found:  # says more about what is no run at all
+        return str(found)
+    return str(error)
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -174,9 +209,13 @@ def run_name(suggestion: str, root: Path) -> str:
     Args:
         suggestion: Any text; letters that a name cannot have become `-`.
         root: Folder of the runs.
+
+    Raises:
+        StorageError: the folder cannot be looked into.
     """
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", suggestion).strip(".-")[:60].rstrip(".-") or "run"
-    taken = {path.name.lower() for path in root.iterdir()} if root.is_dir() else set()
+    with storage_errors(root):
+        taken = {path.name.lower() for path in root.iterdir()} if root.is_dir() else set()
     names: Iterator[str] = (clean if i == 1 else f"{clean}-{i}" for i in range(1, len(taken) + 2))
     return next(name for name in names if name.lower() not in taken)
 
@@ -198,7 +237,8 @@ def delete_run(run: Run) -> str:
         Its name there, for `restore_run`.
 
     Raises:
-        RunError: it trains or waits to, comes with the program, or cannot be moved.
+        RunError: it trains or waits to, or comes with the program.
+        StorageError: the disk refuses.
     """
     if run.path.absolute().parent == _EXAMPLES:
         raise RunError(f"run {run.name!r} comes with the program and cannot be deleted")
@@ -206,13 +246,9 @@ def delete_run(run: Run) -> str:
         raise RunError(f"run {run.name!r} trains or waits for its turn; stop it, then delete it")
     trash = run.path.parent / _TRASH
     name = f"{run.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    try:
+    with storage_errors(run.path):
         trash.mkdir(exist_ok=True)
         replace_file(run.path, trash / name)
-    except OSError as error:
-        raise RunError(
-            f"run {run.name!r} cannot be deleted ({error.strerror}); close what has it open"
-        ) from None
     for old in trashed_runs(run.path.parent)[_KEPT_IN_TRASH:]:
         shutil.rmtree(trash / old, ignore_errors=True)
     return name
@@ -234,6 +270,7 @@ def restore_run(name: str, root: Path) -> Run:
 
     Raises:
         RunError: it is not in the trash, or its name is taken again.
+        StorageError: the disk refuses.
     """
     for entry in trashed_runs(root):
         original = entry[: -len("-20260101T000000000000")]
@@ -242,7 +279,8 @@ def restore_run(name: str, root: Path) -> Run:
         target = root / original
         if target.exists():
             raise RunError(f"{target}: is there again; rename or delete it, then restore")
-        replace_file(root / _TRASH / entry, target)
+        with storage_errors(target):
+            replace_file(root / _TRASH / entry, target)
         return Run(target)
     raise RunError(f"no deleted run {name!r}; the trash keeps the newest {_KEPT_IN_TRASH}")
 

@@ -7,7 +7,6 @@ among the rows that the trainer scores (`evaluation.scored_rows` of the validati
 and bases are float16.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from csreft_core.adapter import CSReFT
 from csreft_core.batching import collate
 from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded, row_labels
+from csreft_core.files import replacing, storage_errors
 from csreft_core.hooking import Attachment
 from csreft_core.passes import request
 from csreft_core.skills import Row
@@ -58,10 +58,10 @@ def save_snapshot(
         tensors[f"after.{layer}"] = after[:, -1].half()
         tensors[f"R.{layer}"] = adapter.at(layer).basis().half()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
     return list(zip(rows, tensors["gates"], strict=True))
 
 

@@ -74,7 +74,7 @@ def train(
     accelerator = accelerator or Accelerator(cpu=run.config().base.device == "cpu")
     if resume and run.status().state == "finished":
         raise RunError(f"run {run.name!r} is finished, there is nothing to resume; train a new one")
-    with reporting(run, accelerator):
+    with reporting(run, accelerator) as heart:
         with failing_together(accelerator):
             base = base or load_base(on_device(run.config().base, accelerator))
             config = with_provenance(run, base, accelerator)
@@ -86,6 +86,7 @@ def train(
                     training.adapter.load_state_dict(load_method(start, base).state_dict())
                 if resume:
                     load_checkpoint(training)
+            heart.follow(lambda: training.step)
             try:
                 with training.adapter.applied(attachment.current_pass):
                     yield from _begun(training)

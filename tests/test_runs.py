@@ -15,7 +15,7 @@ import pytest
 
 from csreft_core import runs
 from csreft_core.config import SCHEMA_VERSION, Config, TrainConfig
-from csreft_core.errors import RunError
+from csreft_core.errors import RunError, StorageError
 from csreft_core.files import write_atomic
 from csreft_core.runs import (
     Run,
@@ -68,7 +68,7 @@ def test_nothing_is_overwritten(tmp_path):
     for name, words in [("file", "is a file"), ("folder", "other files"), ("run", "--resume")]:
         with pytest.raises(RunError, match=words):
             make(tmp_path / name)
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot be written"):
         make(tmp_path / "file" / "below")
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     assert open_run(run.path) == run
@@ -178,7 +178,7 @@ def test_two_checkpoints_are_kept_and_half_made_ones_never_count(tmp_path):
         _write(folder / "state", "half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         run.save_checkpoint(200, fail)
     assert [p.name for p in run.checkpoints()] == ["step-00000010", "step-00000100"]
     again = run.save_checkpoint(100, lambda folder: _write(folder / "state", "again"))
@@ -276,7 +276,7 @@ def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(StorageError, match="disk full"):
             write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

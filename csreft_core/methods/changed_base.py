@@ -1,7 +1,6 @@
 """What the methods that change the base itself have in common: description, parameters, file."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from csreft_core.adapter import read_adapter_file
 from csreft_core.base_models import Base
 from csreft_core.config import SCHEMA_VERSION, MethodConfig, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.files import replacing
 from csreft_core.positions import parse_positions
 from csreft_core.tuning import METHOD_METADATA, Tuning
 
@@ -81,11 +81,9 @@ class ChangedBase(Tuning):
     def save(self, path: Path) -> None:
         """Write the parameters, with the description as JSON in the metadata."""
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(
-            tensors, temporary, metadata={METHOD_METADATA: _SPEC.dump_json(self.spec).decode()}
-        )
-        temporary.replace(path)
+        metadata = {METHOD_METADATA: _SPEC.dump_json(self.spec).decode()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
 
 
 @contextmanager

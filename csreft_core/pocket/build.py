@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from csreft_core.errors import ConfigError
+from csreft_core.files import storage_errors
 from csreft_core.pocket.episodes import Batch, EpisodeWriter, Recipe
 from csreft_core.pocket.tokenizer import MAX_LENGTH, build_tokenizer
 
@@ -164,18 +165,19 @@ def _save(
     out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, curve: dict[str, Any]
 ) -> dict[str, Any]:
     """Write everything next to ``out`` first, then move it there in one step."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        model.eval()
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-        (draft / CURVE_FILE).write_text(json.dumps(curve) + "\n", encoding="utf-8")
-        draft.chmod(0o755)
-        draft.replace(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            model.eval()
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+            (draft / CURVE_FILE).write_text(json.dumps(curve) + "\n", encoding="utf-8")
+            draft.chmod(0o755)
+            draft.replace(out)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
     return {
         "event": "saved",
         "path": str(out),
