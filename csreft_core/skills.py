@@ -20,6 +20,7 @@ from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
 from csreft_core.skill_formats import SPLITS, ReadRows, Row, kept_rows, read_rows
 from csreft_core.skill_splits import check_leaks, check_names, in_one_order, with_splits
+from csreft_core.spreadsheets import harmless
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
 SHIPPED = ("four", "six", "eight", "two_skills")
@@ -179,11 +180,14 @@ def as_jsonl(rows: Sequence[Row]) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV; several skills, or a name that looks like a list, stand in a cell as JSON."""
+    """Rows as CSV; several skills, or a name that looks like a list, stand in a cell as JSON.
+
+    A text that a spreadsheet would run gets an apostrophe in front; JSONL keeps all as they are.
+    """
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("skill", "prompt", "response", "split"))
-    writer.writerows(as_cells(row) for row in rows)
+    writer.writerows(map(harmless, as_cells(row)) for row in rows)
     return table.getvalue()
 
 

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from csreft_core.skills import SkillSet
+from csreft_core.spreadsheets import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def rows_text(rows: Sequence[dict[str, Any]]) -> str:
 def print_table(table: "pd.DataFrame", *, csv: bool, json: bool) -> None:
     """A table as CSV, as JSON rows, or aligned."""
     if csv:
-        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+        print(csv_text(table), end="")
     elif json:
         print(table.to_json(orient="records", force_ascii=False, double_precision=15))
     else:

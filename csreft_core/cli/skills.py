@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from csreft_core.data_presets import DATA_PRESETS, skills_from_preset
 from csreft_core.errors import ConfigError, SkillSetError
 from csreft_core.evaluation import skill_name
 from csreft_core.skills import write_skills
+from csreft_core.spreadsheets import csv_text
 
 TABLES = {
     "skills": skills_table,
@@ -83,7 +83,7 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 def _print(table: pd.DataFrame, args: argparse.Namespace) -> None:
     if args.csv:
-        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+        print(csv_text(table), end="")
     elif args.json:
         print(json.dumps(_records(table), ensure_ascii=False))
     else:

@@ -9,6 +9,10 @@ from csreft_core.ui.skill_views import Source
 from csreft_core.uploads import edited_set
 
 MOST_EDITED = 200
+_ABOUT_CSV = (
+    "For a spreadsheet: a text that begins with =, +, -, @ or a tab gets an apostrophe in "
+    "front, or it would be run as a formula."
+)
 _COLUMNS = ("skill", "prompt", "response", "split")
 
 
@@ -66,9 +70,9 @@ def _edit(source: Source, frame: pd.DataFrame) -> None:
 
 def _download(skill_set: SkillSet) -> None:
     with st.container(horizontal=True):
-        for label, write, ending, mime in (
-            ("JSONL", as_jsonl, "jsonl", "application/jsonl"),
-            ("CSV", as_csv, "csv", "text/csv"),
+        for label, write, ending, mime, text in (
+            ("JSONL", as_jsonl, "jsonl", "application/jsonl", "Every text as it is."),
+            ("CSV", as_csv, "csv", "text/csv", _ABOUT_CSV),
         ):
             st.download_button(
                 label,
@@ -77,5 +81,6 @@ def _download(skill_set: SkillSet) -> None:
                 mime=mime,
                 icon=":material/download:",
                 key=f"rows-{ending}",
+                help=text,
                 on_click="ignore",
             )
