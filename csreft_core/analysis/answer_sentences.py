@@ -18,18 +18,18 @@ def sentence_next_token(table: pd.DataFrame) -> str:
     said = []
     for name, part in table[table["column"] != BASE].groupby("column", sort=False):
         top = part.iloc[0]
-        new = f"`{visible(top['token'])}`"
+        new = f"“{visible(top['token'])}”"
         if top["token_id"] == base["token_id"]:
             said.append(
-                f"**{name}**: the first token stays {new} "
+                f"{name}: the first token stays {new} "
                 f"({_percent(top['base_probability'])} → {_percent(top['probability'])})."
             )
             continue
         old = part[part["token_id"] == base["token_id"]].iloc[0]
         said.append(
-            f"**{name}** promotes {new} from rank {top['base_rank']} "
+            f"{name} promotes {new} from rank {top['base_rank']} "
             f"({_percent(top['base_probability'])}) to rank 1 ({_percent(top['probability'])}); "
-            f"the base's first choice `{visible(old['token'])}` falls to rank {old['rank']} "
+            f"the base's first choice “{visible(old['token'])}” falls to rank {old['rank']} "
             f"({_percent(old['probability'])})."
         )
     return " ".join(said) or "Only the base was asked."
@@ -50,8 +50,8 @@ def sentence_dose(table: pd.DataFrame) -> str:
     best = main.loc[main["log_probability"].idxmax()]
     held = ", the others held by hand" if best["held"] == "manual" else ""
     text = (
-        f"From gate 0 to 1 of **{best['subspace']}**{held}, the log-probability of the {kinds[0]} "
-        f"`{visible(best['answer'])}` {_course(main)}. Over gates from {main['gate'].min():g} to "
+        f"From gate 0 to 1 of {best['subspace']}{held}, the log-probability of the {kinds[0]} "
+        f"“{visible(best['answer'])}” {_course(main)}. Over gates from {main['gate'].min():g} to "
         f"{main['gate'].max():g} it is largest at {best['gate']:.3g} "
         f"({best['log_probability']:.3g} nats)"
     )
@@ -68,7 +68,7 @@ def sentence_dose(table: pd.DataFrame) -> str:
     if control["undefined"].iloc[0]:
         return f"{text}. The base's own answer cannot be scored ({control['undefined'].iloc[0]})."
     return (
-        f"{text}. The base's own answer `{visible(control['answer'].iloc[0])}` {_course(control)}."
+        f"{text}. The base's own answer “{visible(control['answer'].iloc[0])}” {_course(control)}."
     )
 
 
@@ -101,5 +101,5 @@ def _percent(probability: float) -> str:
 
 
 def visible(token: str) -> str:
-    """White space made visible, and nothing that would end a code mark."""
-    return token.replace("`", "ˋ").replace("\n", "⏎") or "(empty)"
+    """A line break made visible, and a token without a letter."""
+    return token.replace("\n", "⏎") or "(empty)"

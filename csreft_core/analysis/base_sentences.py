@@ -17,9 +17,9 @@ def sentence_need(table: pd.DataFrame, what: str) -> str:
     largest = str(parts.idxmax())
     share = f"the largest part is {largest}, {in_gb(int(parts[largest]))}"
     if needed <= free:
-        return f"**It fits.** {what} needs {in_gb(needed)} of {in_gb(free)} free; {share}."
+        return f"It fits. {what} needs {in_gb(needed)} of {in_gb(free)} free; {share}."
     return (
-        f"**It does not fit.** {what} needs {in_gb(needed)}, {in_gb(needed - free)} more than the "
+        f"It does not fit. {what} needs {in_gb(needed)}, {in_gb(needed - free)} more than the "
         f"{in_gb(free)} that are free; {share}."
     )
 

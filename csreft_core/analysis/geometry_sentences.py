@@ -36,7 +36,7 @@ def sentence_pairs(table: pd.DataFrame, measure: str = "smallest_angle") -> str:
     if run.empty:
         return f"This run has one subspace, so it has no pair to compare. {chance}"
     forced = (
-        f"The constraint `{first['constraint']}` holds them there by construction, so this tells "
+        f"The constraint “{first['constraint']}” holds them there by construction, so this tells "
         "nothing about the skills."
         if first["constraint"] in _HELD_APART
         else ""
@@ -194,7 +194,7 @@ def sentence_training(table: pd.DataFrame) -> str:
     promised = table["constraint_error"].dropna()
     if len(promised):
         text += (
-            f", and what `{table['constraint'].iloc[0]}` promises was kept to {promised.max():.1e}"
+            f", and what “{table['constraint'].iloc[0]}” promises was kept to {promised.max():.1e}"
         )
     overlap = table["overlap"].dropna()
     if overlap.empty:

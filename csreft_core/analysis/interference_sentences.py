@@ -233,12 +233,12 @@ def sentence_overlap(table: pd.DataFrame) -> str:
     if np.ptp(table["overlap"].to_numpy(dtype=float)) < _NO_OVERLAP:
         value = float(table["overlap"].mean())
         shown = "0" if value < _NO_OVERLAP else f"{value:.3f}"
-        rules = ", ".join(f"`{rule}`" for rule in dict.fromkeys(table["constraint"]))
+        rules = ", ".join(f"“{rule}”" for rule in dict.fromkeys(table["constraint"]))
         return (
             f"The scatter cannot answer: under the constraint {rules} the overlap of all {n} pairs "
             f"is {shown}. Yet {hurt} of them interfere for certain (highest change "
-            f"{table['change'].max():+.3f} nats a token). Pool a run with the constraint `none` or "
-            "`within` to compare."
+            f"{table['change'].max():+.3f} nats a token). Pool a run with the constraint “none” or "
+            "“within” to compare."
         )
     r, low, high = correlation(table)
     span = "" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"

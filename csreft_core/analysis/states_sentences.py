@@ -31,7 +31,7 @@ def sentence_states(table: pd.DataFrame) -> str:
         return f"{first}{stop} {_nothing_moves(moves, one)}"
     chance = len(axes) / one["d_model"]
     joiner = " They show" if np.isnan(variance) else " and"
-    return f"{first}{joiner} **{edit:.1%} of the edit**{_verdict(edit, chance, one['basis'])}"
+    return f"{first}{joiner} {edit:.1%} of the edit{_verdict(edit, chance, one['basis'])}"
 
 
 def _first(table: pd.DataFrame) -> dict[Any, Any]:

@@ -52,7 +52,8 @@ def loss_table(records: Sequence[Record]) -> pd.DataFrame:
         for record in _of_kind(records, "eval")
         for skill, scores in record["skills"].items()
     ]
-    return pd.DataFrame(rows, columns=list(_LOSS_COLUMNS))
+    # A loss that was not finite is null; a column of nulls alone would be no numbers.
+    return pd.DataFrame(rows, columns=list(_LOSS_COLUMNS)).astype({"loss": float})
 
 
 def gate_curve_table(records: Sequence[Record], split: str = "validation") -> pd.DataFrame:
@@ -72,7 +73,7 @@ def gate_curve_table(records: Sequence[Record], split: str = "validation") -> pd
         for skill, gates in (record.get("gates_by_skill") or {}).items()
         for subspace, gate in gates.items()
     ]
-    return pd.DataFrame(rows, columns=list(_GATE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(_GATE_COLUMNS)).astype({"gate": float})
 
 
 def eval_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -86,7 +87,9 @@ def eval_table(records: Sequence[Record]) -> pd.DataFrame:
         for record in _of_kind(records, "eval")
         for skill, scores in record["skills"].items()
     ]
-    return pd.DataFrame(rows, columns=list(_EVAL_COLUMNS))
+    return pd.DataFrame(rows, columns=list(_EVAL_COLUMNS)).astype(
+        {"loss": float, "exact_match": float}
+    )
 
 
 def last_scores(records: Sequence[Record]) -> pd.DataFrame:
@@ -110,6 +113,8 @@ def sentence_loss(records: Sequence[Record]) -> str:
     ends = table[table["step"] == last].set_index("skill")["loss"]
     if first == last:
         return f"At step {last} the mean validation loss is {ends.mean():.3f} nats a token."
+    if ends.isna().all():
+        return f"At step {last} no skill has a finite validation loss."
     starts = table[table["step"] == first].set_index("skill")["loss"]
     worst = ends.idxmax()
     return (
@@ -172,7 +177,9 @@ def sentence_exact_match(records: Sequence[Record]) -> str:
     table = last_scores(records)
     if table.empty:
         return "No evaluation yet."
-    scores = table.set_index("skill")["exact_match"]
+    scores = table.set_index("skill")["exact_match"].dropna()
+    if scores.empty:
+        return "The last evaluation has no share of right answers."
     n, worst = int(table["n"].sum()), str(scores.idxmin())
     return (
         f"{scores.mean():.1%} of the answers are right on the mean over {len(scores)} skills "

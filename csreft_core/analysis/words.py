@@ -217,7 +217,7 @@ def sentence_word_map(table: pd.DataFrame) -> str:
             f"no gate moves by more than {_up(abs(top['value']))}. The logits say which count."
         )
     return (
-        f"Without `{top['token']}` the gate {top['subspace']} {_moved(top)}: of "
+        f"Without “{top['token']}” the gate {top['subspace']} {_moved(top)}: of "
         f"{words['position'].nunique()} words it moves a gate most."
     )
 
@@ -238,7 +238,7 @@ def _no_word(table: pd.DataFrame) -> str:
     names = list(dict.fromkeys(others.sort_values("position")["token"]))
     n, largest = words["position"].nunique(), words["value"].abs().max()
     rest = (
-        f" Only {' and '.join(f'`{name}`' for name in names[:3])} moves them, and that stands in "
+        f" Only {' and '.join(f'“{name}”' for name in names[:3])} moves them, and that stands in "
         "every prompt."
         if names
         else ""
@@ -266,11 +266,11 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
     only, tokens = both[is_word], words["token"].to_numpy()[is_word]
     tops = {m: tokens[int(only[m].abs().to_numpy().argmax())] for m in (OCCLUSION, GRADIENTS)}
     if tops[OCCLUSION] == tops[GRADIENTS]:
-        found = f"Both methods: `{tops[OCCLUSION]}` counts most for the gate {name}."
+        found = f"Both methods: “{tops[OCCLUSION]}” counts most for the gate {name}."
     else:
         found = (
-            f"For the gate {name}, taking away `{tops[OCCLUSION]}` changes the logit most; "
-            f"integrated gradients give most to `{tops[GRADIENTS]}`."
+            f"For the gate {name}, taking away “{tops[OCCLUSION]}” changes the logit most; "
+            f"integrated gradients give most to “{tops[GRADIENTS]}”."
         )
     agreement = only[OCCLUSION].corr(only[GRADIENTS], method="spearman") if len(only) > 2 else None
     ranks = "" if agreement is None or pd.isna(agreement) else (

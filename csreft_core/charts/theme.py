@@ -4,8 +4,10 @@ A skill is told apart by its colour and by its marker, dash and pattern, so a fi
 without colour. No I/O, no randomness.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,6 +20,8 @@ _MARKERS = (
     "circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star",
 )  # fmt: skip
 _PATTERNS = ("", "/", "x", ".", "\\", "-", "|", "+")
+_FOREIGN_TAG = re.compile(r"<(?!/?(?:br|b|i|sub|sup|extra)>)")
+_NO_TEXT = ("type", "meta", "template")
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,36 @@ def finish(
     )
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
+    _leave_own_tags(figure)
     return figure
+
+
+def _leave_own_tags(figure: go.Figure) -> None:
+    """See that names, prompts and tokens make no link and lose no letter.
+
+    Plotly reads a little HTML in every text: `<a href=…>` becomes a link, `<unk>` nothing at all.
+    Only the tags that the charts themselves write are left as such.
+    """
+    framed = (trace for frame in figure.frames for trace in frame.data)
+    for part in (*figure.data, *framed, figure.layout):
+        for name, value in part.to_plotly_json().items():
+            if name not in _NO_TEXT and (text := _as_text(value)) is not value:
+                part[name] = text
+
+
+def _as_text(value: Any) -> Any:
+    """The value with foreign tags as text; the same object where there are none."""
+    if isinstance(value, str):
+        return _FOREIGN_TAG.sub("&lt;", value) if _FOREIGN_TAG.search(value) else value
+    if isinstance(value, dict):
+        new = {key: _as_text(item) for key, item in value.items()}
+        return new if any(new[key] is not value[key] for key in new) else value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        items = [_as_text(item) for item in value]
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    return value
 
 
 def empty(question: str, message: str, palette: Palette, height: int = 240) -> go.Figure:

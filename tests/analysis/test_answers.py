@@ -247,8 +247,8 @@ def test_sentence_of_a_promoted_token():
         ("manual gates", "a", 1, 0.6, 1, 0.5, 1),
     )
     assert sentence_next_token(table) == (
-        "**this run** promotes `b⏎` from rank 7 (0.02%) to rank 1 (90.0%); the base's first choice "
-        "`a` falls to rank 50 (below 0.001%). **manual gates**: the first token stays `a` (50.0% → "
+        "this run promotes “b⏎” from rank 7 (0.02%) to rank 1 (90.0%); the base's first choice "
+        "“a” falls to rank 50 (below 0.001%). manual gates: the first token stays “a” (50.0% → "
         "60.0%)."
     )
     assert sentence_next_token(table[:1]) == "Only the base was asked."
@@ -277,9 +277,7 @@ def curve(values, gates=(-1, 0, 0.5, 1, 2), kind="known answer", mark=3):
 )
 def test_sentence_of_a_dose(values, course):
     said = sentence_dose(curve(values))
-    assert (
-        f"From gate 0 to 1 of **s**, the log-probability of the known answer `x` {course}" in said
-    )
+    assert f"From gate 0 to 1 of s, the log-probability of the known answer “x” {course}" in said
     best = max(values)
     gate = (-1, 0, 0.5, 1, 2)[values.index(best)]
     assert f"largest at {gate:.3g} ({best:.3g} nats)" in said
@@ -291,7 +289,7 @@ def test_sentence_of_a_dose_names_the_control_and_what_is_held():
     control = curve((-1, -2, -3, -4, -5), kind="base's answer").assign(answer="y")
     both = pd.concat([curve((-9, -4, -2, -1, -3), mark=None), control]).assign(held="manual")
     said = sentence_dose(both)
-    assert "of **s**, the others held by hand, the log" in said
-    assert said.endswith("The base's own answer `y` falls all the way, from -2 to -4 nats.")
+    assert "of s, the others held by hand, the log" in said
+    assert said.endswith("The base's own answer “y” falls all the way, from -2 to -4 nats.")
     assert "own gate" not in said
     assert sentence_dose(both[:0]) == "There is no prompt to ask about."

@@ -109,11 +109,11 @@ def need_rows(needed: int, free: int) -> pd.DataFrame:
 
 
 def test_the_sentence_says_whether_it_fits():
-    assert "**It fits.** Training needs 2.0 GB of 2.0 GB free" in say.sentence_need(
+    assert "It fits. Training needs 2.0 GB of 2.0 GB free" in say.sentence_need(
         need_rows(2 * GB, 2 * GB), "Training"
     )
     text = say.sentence_need(need_rows(3 * GB, 2 * GB), "Training")
-    assert text.startswith("**It does not fit.** Training needs 3.0 GB, 1.0 GB more than the 2.0")
+    assert text.startswith("It does not fit. Training needs 3.0 GB, 1.0 GB more than the 2.0")
     assert "largest part is weights, 3.0 GB" in text
 
 

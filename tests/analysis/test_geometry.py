@@ -565,7 +565,7 @@ def test_another_pair_can_be_planted(shipped):
 
 def test_sentences_of_the_constraint_say_that_it_forces_the_angle(shipped):
     text = s.sentence_pairs(g.pairs_table(shipped))
-    assert text.startswith("All 6 pairs are at 90.0°. The constraint `joint` holds them there")
+    assert text.startswith("All 6 pairs are at 90.0°. The constraint “joint” holds them there")
     assert "by construction" in text
     assert "(rank 2, d = 128)" in text
     overlap = s.sentence_pairs(g.pairs_table(shipped), "overlap")

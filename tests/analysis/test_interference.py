@@ -382,7 +382,7 @@ def test_under_joint_the_scatter_cannot_answer(engine):
     assert len(found) == 6
     assert found["overlap"].max() < 1e-10
     text = s.sentence_overlap(found)
-    assert text.startswith("The scatter cannot answer: under the constraint `joint`")
+    assert text.startswith("The scatter cannot answer: under the constraint “joint”")
     assert "overlap of all 6 pairs is 0" in text
     spread = t.overlap_table(subject(engine, constraint="within"))
     assert spread["overlap"].max() > 1e-3

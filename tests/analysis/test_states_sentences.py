@@ -25,12 +25,12 @@ def states(edit=(0.001, 0.0), variance=(0.5, 0.25), moved=1.0, **alike):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (states(), "75.0% of the variance of 1 base states and **0.1% of the edit**, less than "
+        (states(), "75.0% of the variance of 1 base states and 0.1% of the edit, less than "
          "random axes would (1.6%). The picture hides the edit. Choose the axes of the"),
-        (states(edit=(0.1, 0.05)), "**15.0% of the edit** (random axes: 1.6%). The picture hides "
+        (states(edit=(0.1, 0.05)), "15.0% of the edit (random axes: 1.6%). The picture hides "
          "most of the edit. Choose"),
         (states(edit=(0.1, 0.05), basis="differences"), "The picture hides most of the edit."),
-        (states(edit=(0.9, 0.05)), "**95.0% of the edit** (random axes: 1.6%)."),
+        (states(edit=(0.9, 0.05)), "95.0% of the edit (random axes: 1.6%)."),
         (states(moved=0.0, layer=0), "layer 0 lies below the first edited layer, 1. The "
          "difference is exactly 0."),
         (states(moved=0.0, gates="off"), "all gates are 0. The difference is exactly 0."),
@@ -38,7 +38,7 @@ def states(edit=(0.001, 0.0), variance=(0.5, 0.25), moved=1.0, **alike):
         (states(moved=1e-9), "at most 5e-10 of |h|, which is rounding"),
         (states(variance=(float("nan"),) * 2, edit=(1.0, 0.0), position="first"),
          "At layer 1, the first token, the base gives all 1 prompts the same state. They show "
-         "**100.0% of the edit**"),
+         "100.0% of the edit"),
     ],
 )  # fmt: skip
 def test_what_a_picture_shows(table, expected):

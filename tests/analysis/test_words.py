@@ -105,7 +105,7 @@ def test_no_word_decides_for_a_first_token_router(engine):
     assert w.no_word_decides(table)
     for text in (w.sentence_word_map(table), w.sentence_words(table)):
         assert text.startswith("No word decides: taking away any of the 4 words leaves every gate")
-        assert "Only `w20` moves them, and that stands in every prompt." in text
+        assert "Only “w20” moves them, and that stands in every prompt." in text
     other = w.words_table(subject_of(engine, "w20 {prompt}"), prompts=(PROMPT,))
     assert not w.no_word_decides(other)
     assert "No word decides" not in w.sentence_words(other)
@@ -160,15 +160,15 @@ def test_sentences_name_the_word():
         ("cat", "word", 0.4, 1.5, 1.0), ("of", "word", 0.0, 0.1, -8.0),
     )  # fmt: skip
     assert w.sentence_word_map(table) == (
-        "Without `cat` the gate a falls from 0.900 to 0.500: of 3 words it moves a gate most."
+        "Without “cat” the gate a falls from 0.900 to 0.500: of 3 words it moves a gate most."
     )
     text = w.sentence_words(table)
-    assert "taking away `cat` changes the logit most" in text
-    assert "integrated gradients give most to `of`" in text
+    assert "taking away “cat” changes the logit most" in text
+    assert "integrated gradients give most to “of”" in text
     assert "Rank correlation of the methods over 3 words: 0.50." in text
     assert "sum to 1.500 of a logit difference of 1.500" in text
     agreeing = words_of(("dog", "word", 0.01, 0.3, 0.5), ("cat", "word", 0.0494, 1.5, 1.0))
-    assert "Both methods: `cat` counts most for the gate a." in w.sentence_words(agreeing)
+    assert "Both methods: “cat” counts most for the gate a." in w.sentence_words(agreeing)
     assert "no gate moves by more than 0.050" in w.sentence_word_map(agreeing)
 
 
