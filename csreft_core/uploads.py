@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csreft_core.ceilings import MOST_UPLOAD_BYTES as MAX_BYTES
+from csreft_core.ceilings import MOST_UPLOAD_ROWS as MAX_ROWS
 from csreft_core.column_mapping import ColumnMapping, known_form, usual
 from csreft_core.errors import SkillSetError
-from csreft_core.files import write_atomic
+from csreft_core.files import clear_left_over, storage_errors, write_atomic
 from csreft_core.runs import runs_root
 from csreft_core.skill_files import read_records, suffix_of
 from csreft_core.skill_formats import as_rows, columns_of
 from csreft_core.skill_records import Record
 from csreft_core.skills import SkillSet, as_jsonl, checked_set
 
-MAX_BYTES = 5_000_000
-MAX_ROWS = 5_000
 _LONGEST_NAME = 255
 # Names of devices on Windows, with any ending.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -134,13 +134,19 @@ def edited_set(rows: Sequence[dict[str, Any]]) -> SkillSet:
 
 
 def keep(skill_set: SkillSet) -> Path:
-    """Keep a skill set; the same rows always get the same file."""
+    """Keep a skill set; the same rows always get the same file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     data = as_jsonl(skill_set.rows).encode()
     folder = uploads_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
-    if not path.exists():
-        write_atomic(path, data)
+    with storage_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_left_over(folder)
+        if not path.exists():
+            write_atomic(path, data)
     return path
 
 

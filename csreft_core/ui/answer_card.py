@@ -8,6 +8,7 @@ from typing import Any
 
 from csreft_core.analysis.token_changes import Piece
 from csreft_core.ui.answer_column import answer_html, gates_text
+from csreft_core.ui.markup import plain, verbatim
 
 _STYLE = (
     ":root{color-scheme:light dark}"
@@ -81,10 +82,12 @@ class Card:
             parts.append(f"Known answer:\n\n{_fenced(self.known)}")
         for answer in self.answers:
             parts.append(
-                f"## {answer['title']}\n\n{_fenced(answer['text'])}\n\n{_cost(answer)}\n\n"
-                f"{gates_text(answer['gates'])}"
+                f"## {plain(answer['title'])}\n\n{_fenced(answer['text'])}\n\n"
+                f"{plain(_cost(answer))}\n\n{plain(gates_text(answer['gates']))}"
             )
-        settings = "\n".join(f"- {name}: {value}" for name, value in self.settings.items())
+        settings = "\n".join(
+            f"- {name}: {verbatim(value)}" for name, value in self.settings.items()
+        )
         return "\n\n".join([*parts, f"## Settings\n\n{settings}"]) + "\n"
 
 

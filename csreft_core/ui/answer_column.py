@@ -16,6 +16,7 @@ from csreft_core.engine import Answer
 from csreft_core.runs import Run
 from csreft_core.skills import Row
 from csreft_core.ui import cached
+from csreft_core.ui.markup import plain
 from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.views import path_of
 
@@ -176,7 +177,7 @@ def show_given(column: Column, given: Given, pieces: Sequence[Piece]) -> None:
     parts = [marks[right]] if right is not None else []
     tokens = f"{given.n_tokens} token{'' if given.n_tokens == 1 else 's'}"
     st.markdown(" · ".join([*parts, tokens, f"{given.seconds:.2f} s"]))
-    st.caption(gates_text(given.gates))
+    st.caption(plain(gates_text(given.gates)))
 
 
 def gates_text(gates: dict[str, float] | None) -> str:

@@ -7,10 +7,11 @@ import streamlit as st
 import torch
 
 from csreft_core.base_presets import BasePreset, base_presets
+from csreft_core.ceilings import MOST_CHARACTERS
 from csreft_core.config import BaseConfig
 from csreft_core.quantization import QUANTIZED
 from csreft_core.ui.base_folders import check_allowed, limiting_folder, offered_folders
-from csreft_core.ui.state import MOST_CHARACTERS, remembered, written
+from csreft_core.ui.state import remembered, written
 from csreft_core.ui.widgets import help_text
 
 KNOWN, FOLDER, HUB = "known", "folder", "hub"

@@ -15,6 +15,7 @@ from csreft_core.memory import changes, in_gb, row_length, rows_at_a_time, small
 from csreft_core.shapes import Shape
 from csreft_core.ui import settings
 from csreft_core.ui.base_folders import limiting_folder
+from csreft_core.ui.markup import verbatim
 from csreft_core.ui.state import keep, remembered, written
 from csreft_core.ui.widgets import help_text, show_chart
 
@@ -92,7 +93,7 @@ def _show_smaller(config: Config, shape: Shape, free: int) -> None:
         )
         return
     changed = changes(config, smaller)
-    listed = ", ".join(f"`{assignment}`" for assignment in changed)
+    listed = ", ".join(map(verbatim, changed))
     st.info(
         f"It fits with {listed}: {in_gb(tables.needed(smaller).total)}.",
         icon=":material/lightbulb:",

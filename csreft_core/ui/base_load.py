@@ -12,6 +12,7 @@ from csreft_core.config import BaseConfig, Config
 from csreft_core.devices import free_bytes
 from csreft_core.loaded_bases import Held, Load
 from csreft_core.ui import cached
+from csreft_core.ui.markup import plain
 from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.widgets import duration, help_text, show_data
 
@@ -75,7 +76,7 @@ def _show_load(base: BaseConfig) -> None:
         st.rerun()
     load.want(_who())
     share = "" if load.share is None else f", {load.share:.0%}"
-    st.progress(load.share or 0.0, text=f"{load.phase}{share}")
+    st.progress(load.share or 0.0, text=plain(f"{load.phase}{share}"))
     st.button(
         "Cancel", icon=":material/close:", key="cancel", on_click=_cancel, args=(base,),
         help=help_text("cancel"),
@@ -114,7 +115,7 @@ def _show_others(base: BaseConfig) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Also in memory, two bases at most:")
         for other in others:
-            _unload_button(other, f"Unload {other.path} ({other.precision})")
+            _unload_button(other, f"Unload {plain(other.path)} ({other.precision})")
 
 
 def show_measured(held: Held, config: Config) -> None:
@@ -134,7 +135,7 @@ def show_measured(held: Held, config: Config) -> None:
     with st.grid(4, min_column_width=150):
         for label, (value, text) in facts.items():
             st.metric(label, value, help=help_text(text))
-    st.markdown(say.sentence_measured(table))
+    st.markdown(plain(say.sentence_measured(table)))
     show_data(table, "measured")
 
 

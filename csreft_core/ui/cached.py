@@ -18,9 +18,12 @@ import streamlit as st
 from csreft_core import tokenisers
 from csreft_core.adapter import CSReFT, check_base, load_adapter, parameter_counts
 from csreft_core.analysis.subject import Subject
+from csreft_core.ceilings import MOST_FILE_BYTES
 from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.engine import Answer, Engine
+from csreft_core.errors import RunError
+from csreft_core.files import check_plain
 from csreft_core.loaded_bases import LoadedBases
 from csreft_core.runs import Run
 from csreft_core.skills import Row, SkillSet, read_skills
@@ -32,6 +35,21 @@ Stamp = tuple[str, int]
 def _stamp(path: Path) -> Stamp:
     """A file and its time of change: the same stamp means the same content."""
     return str(path), path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _checked(path: Path) -> Path:
+    """The path of a run's file that a page can read whole.
+
+    Raises:
+        RunError: it is no plain file, or too large for a page.
+    """
+    try:
+        check_plain(path, MOST_FILE_BYTES)
+    except FileNotFoundError:
+        pass  # who reads it says so
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; a page cannot show it") from None
+    return path
 
 
 def _base_key(config: Config) -> str:
@@ -68,7 +86,7 @@ def _adapter(stamp: Stamp) -> CSReFT:
 
 def adapter_of(run: Run) -> CSReFT:
     """The run's trained adapter; raises `AdapterError` where there is none."""
-    return _adapter(_stamp(run.adapter_path))
+    return _adapter(_stamp(_checked(run.adapter_path)))
 
 
 def template_of(config: Config) -> str:
@@ -140,12 +158,14 @@ def _table_key(
     make: Callable[..., pd.DataFrame], run: Run, arguments: dict[str, Any]
 ) -> tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]]:
     folders = (run, *(Run(Path(other)) for other in arguments.get("others", ())))
-    files = (
-        file
-        for r in folders
-        for file in (r.adapter_path, r.config_path, r.path / "skills.jsonl", r.metrics_path)
-    )
-    return name_of(make), str(run.path), tuple(map(_stamp, files)), tuple(sorted(arguments.items()))
+    stamps = tuple(stamp for folder in folders for stamp in stamps_of(folder))
+    return name_of(make), str(run.path), stamps, tuple(sorted(arguments.items()))
+
+
+def stamps_of(run: Run) -> tuple[Stamp, ...]:
+    """The files that decide what a run shows."""
+    files = (run.adapter_path, run.config_path, run.path / "skills.jsonl", run.metrics_path)
+    return tuple(map(_stamp, files))
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -192,7 +212,7 @@ def _skill_set(stamp: Stamp) -> SkillSet:
 
 def skill_set_of(run: Run) -> SkillSet:
     """The data of a run."""
-    return _skill_set(_stamp(run.path / "skills.jsonl"))
+    return _skill_set(_stamp(_checked(run.path / "skills.jsonl")))
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:
@@ -222,7 +242,7 @@ def _metrics(stamp: Stamp, size: int) -> list[dict[str, Any]]:  # noqa: ARG001
 
 def metrics_of(run: Run) -> list[dict[str, Any]]:
     """The run's records; read again only when the file has changed."""
-    path = run.metrics_path
+    path = _checked(run.metrics_path)
     return _metrics(_stamp(path), path.stat().st_size if path.exists() else 0)
 
 

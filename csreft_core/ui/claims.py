@@ -15,6 +15,7 @@ from csreft_core.charts import claims as charts
 from csreft_core.charts import memorisation as memorisation_charts
 from csreft_core.charts import parameters as parameter_charts
 from csreft_core.ui import judged
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import remembered, written
 from csreft_core.ui.widgets import show_data
 
@@ -47,7 +48,7 @@ def show_verdicts() -> None:
     arguments = {"comparisons": folders}
     conditions = judged.table(tables.conditions_table, judged.stamp(*folders), **arguments)
     verdicts = judge_claims(conditions)
-    st.markdown(sentences.sentence_verdicts(verdicts))
+    st.markdown(plain(sentences.sentence_verdicts(verdicts)))
     st.caption(
         "The rules were written down before the results, but for C1.harm: a claim holds here if "
         "every 95 % interval lies beyond its bound, against its control. On this base, data and "
@@ -69,8 +70,8 @@ def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
             st.markdown(claim["why_not"])
             return
         for _, row in conditions.iterrows():
-            st.markdown(f"- **{row['quantity']}**, against {row['control']}. "
-                        f"{sentences.sentence_condition(row)}")  # fmt: skip
+            st.markdown(f"- **{plain(row['quantity'])}**, against {plain(row['control'])}. "
+                        f"{plain(sentences.sentence_condition(row))}")  # fmt: skip
         panel = st.expander(
             "Figure, and how to measure it again", icon=":material/straighten:",
             key=f"open-{claim['claim']}", on_change="rerun",
@@ -164,7 +165,7 @@ def show_results() -> None:
         "share": st.column_config.NumberColumn("trained (%)", format="%.4f"),
         "origin": st.column_config.TextColumn("who measured it", width="large"),
     })  # fmt: skip
-    st.markdown(sentences.sentence_results(table))
+    st.markdown(plain(sentences.sentence_results(table)))
     st.caption(f"{contents.loc[name, 'note']} None of these numbers was measured here.")
     arguments = {"name": name}
     show_data(table, "results", command=judged.command(paper_tables.results_table, arguments))

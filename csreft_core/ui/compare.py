@@ -27,6 +27,7 @@ from csreft_core.ui.answer_column import (
     kept,
     show_given,
 )
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.prompts import trained_setting, wants_answers
 from csreft_core.ui.state import remembered, written
 from csreft_core.ui.widgets import help_text
@@ -109,7 +110,7 @@ def show_answers(asked: Asked) -> None:
     for column, spot in zip(columns, st.columns(len(columns) or 1), strict=False):
         with spot.container(border=True, height="stretch"):
             icons = {"base": "lock", "manual": "tune", "other": "compare_arrows"}
-            st.markdown(f":material/{icons.get(column.kind, 'edit')}: **{column.title}**")
+            st.markdown(f":material/{icons.get(column.kind, 'edit')}: **{plain(column.title)}**")
             places.append(st.empty())
     missing = [
         (column, place)
@@ -146,8 +147,8 @@ def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
     if not row.response:
         return f"{agree} No right answer is known for this prompt.".strip()
     right = [column.title for column, given in there if is_right(given.text, row)]
-    who = f"Right: {', '.join(right)}." if right else "None is right."
-    return f"{agree} The known answer is `{row.response}`. {who}".strip()
+    who = f"Right: {plain(', '.join(right))}." if right else "None is right."
+    return f"{agree} The known answer is {verbatim(row.response)}. {who}".strip()
 
 
 def _how(run: Run, sampling: Sampling) -> str:
@@ -224,7 +225,7 @@ def _commands(there: Sequence[tuple[Column, Given]], sampling: Sampling) -> None
     )
     with popover:
         for column, given in there:
-            st.caption(column.title)
+            st.caption(plain(column.title))
             st.code(command(column, given, sampling), language="bash", wrap_lines=True)
 
 
@@ -232,7 +233,7 @@ def _warn_unknown(asked: Asked) -> None:
     unknown = cached.unknown_words(asked.run, asked.row.prompt)
     if unknown:
         st.warning(
-            f"The base has no token for {', '.join(repr(w) for w in unknown[:5])}: it cannot read "
+            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
             "that. The pocket base knows only the words of its own skill sets.",
             icon=":material/help:",
         )
@@ -247,7 +248,7 @@ def show_next_token(asked: Asked) -> None:
         if column.run.config().base == asked.run.config().base:
             others, name = (views.path_of(column.run),), column.run.name
         else:
-            st.caption(f"{column.run.name} has another base: its tokens are not those here.")
+            st.caption(f"{plain(column.run.name)} has another base: its tokens are not those here.")
     shown = {"learned": THIS, "manual": MANUAL, "other": name}
     manual = asked.gates.setting if "manual" in asked.kinds else ""
     columns = [shown[kind] for kind in asked.kinds if shown.get(kind)]

@@ -7,6 +7,7 @@ import streamlit as st
 
 from csreft_core.analysis.answers import MANUAL
 from csreft_core.analysis.gates import gates_table
+from csreft_core.ceilings import MOST_NEW_TOKENS
 from csreft_core.decoding import BASES, OURS
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
@@ -15,13 +16,13 @@ from csreft_core.sampling import MOST_SEED, MOST_TEMPERATURE
 from csreft_core.skills import Row
 from csreft_core.ui import cached, library
 from csreft_core.ui.answer_column import Column, Sampling
+from csreft_core.ui.markup import plain
 from csreft_core.ui.prompts import trained_setting
 from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.state import forget, keep, remembered, written
 from csreft_core.ui.widgets import help_text
 
 LOWEST, HIGHEST, STEP = -1.0, 2.0, 0.05
-MOST_LENGTH = 512
 _KINDS = {"base": "Base", "learned": "This run", "manual": "Manual gates", "other": "Another run"}
 _DEFAULT = "base,learned,manual"
 _NONE = "none"
@@ -129,7 +130,7 @@ def choose_sampling() -> Sampling:
         float(temperature),
         float(top_p),
         int(_number("seed", "Seed", 0, (0, MOST_SEED), 1)),
-        int(_number("length", "Most tokens", 32, (1, MOST_LENGTH), 1)),
+        int(_number("length", "Most tokens", 32, (1, MOST_NEW_TOKENS), 1)),
         decoding,
     )
 
@@ -150,7 +151,7 @@ def _number(
         value = None
     if value is None or not limits[0] <= value <= limits[1]:
         st.warning(
-            f"The address asks for {name}={text[:40]}; it must be a "
+            f"The address asks for {plain(f'{name}={text[:40]}')}; it must be a "
             f"{'whole ' if kind is int else ''}number from {limits[0]:g} to {limits[1]:g}. "
             f"{default:g} is used.",
             icon=":material/link_off:",
@@ -184,9 +185,9 @@ def read_gates(run: Run, row: Row) -> Gates:
         manual = ()
     if not manual or not all(LOWEST <= gate <= HIGHEST for gate in manual):
         st.warning(
-            f"The address asks for gates={text[:60]}; this run needs {len(names)} numbers from "
-            f"{LOWEST:g} to {HIGHEST:g}, one for each of {', '.join(names)}. The manual gates "
-            "follow the run.",
+            f"The address asks for {plain(f'gates={text[:60]}')}; this run needs {len(names)} "
+            f"numbers from {LOWEST:g} to {HIGHEST:g}, one for each of {plain(', '.join(names))}. "
+            "The manual gates follow the run.",
             icon=":material/link_off:",
         )
         forget("gates")
@@ -219,7 +220,7 @@ def choose_gates(run: Run, gates: Gates) -> None:
 
 
 def _slider(gates: Gates, place: int) -> None:
-    name, key = gates.names[place], f"compare-gate-{place}"
+    name, key = plain(gates.names[place]), f"compare-gate-{place}"
     _show(key, round(round(gates.values[place] / STEP) * STEP, 2))
     st.slider(
         name, LOWEST, HIGHEST, step=STEP, key=key, help=help_text("manual"),

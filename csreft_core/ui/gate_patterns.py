@@ -9,6 +9,7 @@ from csreft_core.charts import prompt as charts
 from csreft_core.runs import Run
 from csreft_core.skills import Row
 from csreft_core.ui import cached, views
+from csreft_core.ui.markup import verbatim
 from csreft_core.ui.prompts import trained_setting
 from csreft_core.ui.state import forget, remembered, written
 
@@ -21,8 +22,8 @@ def few_subspaces(run: Run) -> bool:
     if k <= MAX_SUBSPACES:
         return True
     st.info(
-        f"Run {run.name!r} has {k} subspaces, so 2^{k} = {2**k} patterns of gates. All patterns "
-        f"are tried up to {MAX_SUBSPACES} subspaces.",
+        f"Run {verbatim(run.name)} has {k} subspaces, so 2^{k} = {2**k} patterns of gates. All "
+        f"patterns are tried up to {MAX_SUBSPACES} subspaces.",
         icon=":material/info:",
     )
     return False

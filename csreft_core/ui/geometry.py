@@ -11,6 +11,7 @@ from csreft_core.config import Config
 from csreft_core.identity import differences
 from csreft_core.runs import Run
 from csreft_core.ui import cached, library, views
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import remembered, written
 
 _MEASURES = {
@@ -31,7 +32,7 @@ def intro(run: Run) -> None:
     # One message, instead of one below every figure, where the run does not fit its base.
     spec = cached.subject_of(run).adapter.spec
     k, r, d = len(spec.names), spec.adapter.rank, spec.d_model
-    one = "one subspace" if k == 1 else f"{k} subspaces ({', '.join(spec.names)})"
+    one = "one subspace" if k == 1 else f"{k} subspaces ({plain(', '.join(spec.names))})"
     st.markdown(
         f"The edit of this run has {one} of rank r = {r} in hidden states of width d = {d}, with "
         f"the constraint `{spec.adapter.constraint}`. Every figure shows random subspaces of the "

@@ -10,6 +10,7 @@ from csreft_core.analysis import interference_sentences as sentences
 from csreft_core.charts import interference as charts
 from csreft_core.runs import Run
 from csreft_core.ui import cached, library, views
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.state import remembered, written
 
 SETTINGS, PAIRS = "Gate settings", "Pairs of gates"
@@ -55,9 +56,9 @@ def several_subspaces(run: Run) -> bool:
     if cached.subject_of(run).adapter.n_subspaces > 1:
         return True
     st.info(
-        f"Run {run.name!r} has one subspace for all skills. Pairs of gates, interactions, overlap "
-        "and the cost of routing need several: choose a run such as `recommended-0` on the left. "
-        "The other figures work.",
+        f"Run {verbatim(run.name)} has one subspace for all skills. Pairs of gates, interactions, "
+        "overlap and the cost of routing need several: choose a run such as `recommended-0` on the "
+        "left. The other figures work.",
         icon=":material/looks_one:",
     )
     return False
@@ -212,7 +213,7 @@ def show_bottleneck(run: Run, rows: dict[str, Any]) -> None:
     others = _others(run)
     table = cached.table(tables.settings_table, run, **rows, others=others)
     if not {"learned", "oracle"} <= set(table["setting"]):
-        st.info(sentences.sentence_bottleneck(table), icon=":material/info:")
+        st.info(plain(sentences.sentence_bottleneck(table)), icon=":material/info:")
         return
     views.show(
         run, tables.settings_table, charts.bottleneck_bars, name="bottleneck",

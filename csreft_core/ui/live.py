@@ -1,5 +1,7 @@
 """The panel of one run: how it goes, its curves, and its buttons. Reads the run folder only."""
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ import streamlit as st
 from csreft_core import jobs
 from csreft_core.analysis import training as tables
 from csreft_core.charts import training as charts
+from csreft_core.errors import StorageError
+from csreft_core.files import check_plain
 from csreft_core.runs import Run, Status, runs_root
-from csreft_core.ui import cached, library
+from csreft_core.ui import cached, library, starting
+from csreft_core.ui.markup import plain
 from csreft_core.ui.parts import choose_part
 from csreft_core.ui.shell import showing_errors
 from csreft_core.ui.train import duplicate
@@ -17,6 +22,8 @@ from csreft_core.ui.widgets import duration, show_chart
 
 _EVERY_S = 2.0
 _LOG_LINES = 40
+_QUIET_S = 60.0
+"""A training writes every five seconds; so long a silence is worth a word."""
 _LEARNING, _ANSWERS, _OPTIMISER = "Loss and gates", "Answers and entropy", "Constraint and rates"
 _PARTS = (_LEARNING, _ANSWERS, _OPTIMISER)
 _STATES: dict[str, tuple[Any, str]] = {
@@ -31,15 +38,16 @@ _STATES: dict[str, tuple[Any, str]] = {
 
 def watch(run: Run) -> None:
     """Draw the run; while it waits or trains, draw it again every two seconds."""
-    active = run.status().state in library.ACTIVE
+    active = jobs.standing(run).state in library.ACTIVE
     st.fragment(_panel, run_every=_EVERY_S if active else None)(str(run.path), active)
 
 
 def _panel(path: str, was_active: bool) -> None:
-    with showing_errors():
+    with suppress(StorageError):  # the page has said it
         jobs.mark_interrupted(runs_root())
+    with showing_errors():
         run = Run(Path(path))
-        status = run.status()
+        status = jobs.standing(run)
         if was_active and status.state not in library.ACTIVE:
             st.rerun()
         records = cached.metrics_of(run)
@@ -53,10 +61,10 @@ def _panel(path: str, was_active: bool) -> None:
 def _show_state(run: Run, status: Status, records: list[dict[str, Any]]) -> None:
     colour, icon = _STATES[status.state]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(run.name, anchor=False, width="content")
+        st.subheader(plain(run.name), anchor=False, width="content")
         st.badge(status.state, icon=icon, color=colour)
     share = min(1.0, status.step / status.total_steps)
-    st.progress(share, text=_phase(run, status, records))
+    st.progress(share, text=plain(_phase(run, status, records)))
 
 
 def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
@@ -68,30 +76,35 @@ def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
         return f"{status.state}, {done}"
     if run.stop_requested():
         return f"is saving, then stops; {done}"
+    quiet = time.time() - status.heartbeat
+    if quiet > _QUIET_S:
+        return f"no sign of life for {duration(quiet)}; {done}"
     if status.message:
         return f"{status.message}; {done}"
-    steps = [record for record in records if record["kind"] == "step"]
+    steps = [record for record in records if record.get("kind") == "step"]
     if not steps:
         return f"first evaluation; {done}"
-    left, speed = steps[-1]["time_left_s"], steps[-1]["tokens_per_second"]
+    left, speed = steps[-1].get("time_left_s"), steps[-1].get("tokens_per_second")
+    if left is None or speed is None:
+        return f"training: {done}"
     return f"training: {done}, {duration(left)} left, {speed:,.0f} answer tokens a second"
 
 
 def _show_buttons(run: Run, status: Status) -> None:
     own = not library.is_example(library.run_id(run))
     with st.container(horizontal=True, vertical_alignment="center"):
-        if own and status.state in library.ACTIVE:
-            st.button(
-                "Stop and save", icon=":material/stop:", key="stop",
-                on_click=jobs.stop, args=(run,), disabled=run.stop_requested(),
-                help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
-            )  # fmt: skip
+        if own and status.state in library.ACTIVE and st.button(
+            "Stop and save", icon=":material/stop:", key="stop", disabled=run.stop_requested(),
+            help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
+        ):  # fmt: skip
+            jobs.stop(run)
+            st.rerun()
         resumable = status.state in ("stopped", "failed", "interrupted")
         if own and resumable and st.button(
             "Resume", icon=":material/play_arrow:", key="resume", type="primary",
             help="Goes on from the last checkpoint; the result is that of an unbroken run.",
         ):  # fmt: skip
-            jobs.resume(run)
+            starting.resume(run)
             st.rerun()
         if st.button(
             "Duplicate", icon=":material/content_copy:", key="duplicate",
@@ -108,20 +121,22 @@ def _show_buttons(run: Run, status: Status) -> None:
 
 def _show_problems(run: Run, status: Status, records: list[dict[str, Any]]) -> None:
     if status.state == "failed":
-        st.error(f"The training failed: {status.message}")
+        st.error(f"The training failed: {plain(status.message)}")
         lines = _log_end(run)
         if lines:
             with st.expander("End of its log", expanded=True, icon=":material/description:"):
                 st.code(lines, language=None, height=240)
     elif status.state == "interrupted":
-        st.warning(f"The training ended before it was done: {status.message}.")
+        st.warning(f"The training ended before it was done: {plain(status.message)}.")
     learned = run.config().router.gates == "learned"
     for alert in tables.alerts(records, learned_gates=learned):
-        st.warning(f"**{alert.text}** {alert.remedy}", icon=":material/warning:")
+        st.warning(f"**{plain(alert.text)}** {plain(alert.remedy)}", icon=":material/warning:")
 
 
 def _log_end(run: Run) -> str:
-    if not run.log_path.exists():
+    try:
+        check_plain(run.log_path)
+    except OSError:
         return ""
     with run.log_path.open("rb") as file:
         file.seek(max(0, run.log_path.stat().st_size - 20_000))

@@ -10,6 +10,7 @@ from csreft_core.analysis import methods_sentences as sentences
 from csreft_core.charts import methods as charts
 from csreft_core.comparison import Comparison
 from csreft_core.ui import judged
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import keep, remembered, written
 from csreft_core.ui.widgets import show_data
 
@@ -58,15 +59,18 @@ def show_about(comparison: Comparison) -> None:
     )  # fmt: skip
     versions = ", ".join(f"{name} {found}" for name, found in asked.versions.items())
     st.caption(
-        f"{len(asked.methods)} methods, seeds {', '.join(map(str, asked.seeds))}; base "
-        f"{first.base.path}, skill set {first.data.path}, {first.train.steps} steps of "
-        f"{first.train.batch_size} prompts; {budget}. {asked.date}, {asked.machine}; {versions}."
+        plain(
+            f"{len(asked.methods)} methods, seeds {', '.join(map(str, asked.seeds))}; base "
+            f"{first.base.path}, skill set {first.data.path}, {first.train.steps} steps of "
+            f"{first.train.batch_size} prompts; {budget}. {asked.date}, "
+            f"{asked.machine}; {versions}."
+        )
     )
     with st.popover("Command", icon=":material/terminal:", type="tertiary", key="m-command"):
         st.code(asked.command, language="bash", wrap_lines=True)
     problems = judged.table(tables.problems_table, **_of(comparison))
     if len(problems):
-        st.warning(sentences.sentence_problems(problems), icon=":material/error:")
+        st.warning(plain(sentences.sentence_problems(problems)), icon=":material/error:")
         with st.expander("Cells that are not finished", key="m-problems"):
             st.dataframe(problems, hide_index=True)
 

@@ -13,6 +13,7 @@ from csreft_core.errors import UnsupportedModelError
 from csreft_core.loaded_bases import Held
 from csreft_core.shapes import Shape
 from csreft_core.ui import base_choice, base_fit, settings
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.state import keep, remembered
 from csreft_core.ui.widgets import help_text, show_data
 
@@ -119,7 +120,7 @@ def show_layers(choice: Choice, held: Held | None) -> None:
         height=min(430, 38 + 35 * len(table)),
         alt=f"Table of the {len(table)} layers of the base; the edited ones are ticked.",
     )  # fmt: skip
-    st.markdown(say.sentence_layers(table, list(choice.layers)))
+    st.markdown(plain(say.sentence_layers(table, list(choice.layers))))
     middle = _middle(choice.config, choice.shape)
     with st.container(horizontal=True):
         if choice.layers != middle:
@@ -181,10 +182,12 @@ def show_use(choice: Choice) -> None:
             on_click=_use, args=(choice,), disabled=not choice.layers, help=help_text("use"),
         )  # fmt: skip
         st.page_link("pages/Train.py", label="To the Train page", icon=":material/model_training:")
-    base, layers = settings.current("base.path"), settings.current("adapter.layers")
+    base, precision, layers = (
+        settings.current(path) for path in ("base.path", "base.precision", "adapter.layers")
+    )
     st.caption(
-        f"The next run uses `base.path={base}`, "
-        f"`base.precision={settings.current('base.precision')}`, `adapter.layers={list(layers)}`."
+        f"The next run uses {verbatim(f'base.path={base}')}, "
+        f"{verbatim(f'base.precision={precision}')}, {verbatim(f'adapter.layers={layers}')}."
     )
 
 

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from csreft_core import jobs
 from csreft_core.analysis.subject import evenly
+from csreft_core.ceilings import MOST_CHARACTERS
 from csreft_core.runs import Run
 from csreft_core.skills import TEST_SPLITS, Row
 from csreft_core.ui import cached, library
-from csreft_core.ui.state import MOST_CHARACTERS, keep, remembered, written
+from csreft_core.ui.markup import plain, verbatim
+from csreft_core.ui.state import keep, remembered, written
 
 
 def held_out(run: Run) -> list[Row]:
@@ -47,11 +50,13 @@ def choose_prompt(run: Run, shown: Sequence[Row] | None = None) -> Row:
         help="Press Enter to ask. The address of this page keeps the prompt.",
     )
     with st.container(horizontal=True, gap="small"):
-        for row in shown:
+        names = ["-".join(row.skills) for row in shown]
+        for place, (name, row) in enumerate(zip(names, shown, strict=True)):
             st.button(
-                row.prompt,
-                key=f"example-{'-'.join(row.skills)}",
-                help=f"Skill: {' and '.join(row.skills) or 'not labelled'}. Held out of training.",
+                plain(row.prompt),
+                key=f"example-{name}" + f"-{place}" * (names.count(name) > 1),
+                help=f"Skill: {plain(' and '.join(row.skills)) or 'not labelled'}. Held out of "
+                "training.",
                 on_click=keep,
                 args=("prompt", row.prompt),
                 type="tertiary",
@@ -66,8 +71,8 @@ def can_answer(run: Run) -> bool:
     if run.adapter_path.exists():
         return True
     st.info(
-        f"Run {run.name!r} has no trained adapter yet (it is {run.status().state}). Watch it on "
-        "the Train page, or choose another run on the left.",
+        f"Run {verbatim(run.name)} has no trained adapter yet (it is {jobs.standing(run).state}). "
+        "Watch it on the Train page, or choose another run on the left.",
         icon=":material/hourglass_top:",
     )
     link = {"run": library.run_id(run)}
@@ -83,7 +88,7 @@ def wants_answers(run: Run) -> bool:
         return True
     return st.toggle(
         "Ask the model at every change", key="autorun", persist_state="session",
-        help=f"The base of this run, {run.config().base.path}, may need long to load.",
+        help=f"The base of this run, {verbatim(run.config().base.path)}, may need long to load.",
     )  # fmt: skip
 
 

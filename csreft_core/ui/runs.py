@@ -1,11 +1,14 @@
 """Panels of the Runs page: the table, two runs side by side, delete with undo, download."""
 
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from csreft_core import jobs
 from csreft_core.analysis import training as tables
 from csreft_core.charts import training as charts
 from csreft_core.config import PRESETS, Config, config_to_dict
@@ -13,18 +16,22 @@ from csreft_core.errors import CsreftError
 from csreft_core.jobs import changes
 from csreft_core.runs import Run, broken_runs, delete_run, export_zip, restore_run, runs_root
 from csreft_core.ui import cached, library
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.state import forget, remembered, written
 from csreft_core.ui.widgets import duration, show_chart, show_data
 
+PAGE = 50
+_MOST_BROKEN = 20
 _NOBODY = ""
 
 
 def show_table(runs: dict[str, Run]) -> None:
-    """Every run with how it stands; broken folders with what is wrong."""
+    """The runs with how they stand, a page of them; broken folders with what is wrong."""
+    shown = _page_of(list(runs))
     rows = []
-    for identity, run in runs.items():
+    for identity in shown:
         try:
-            rows.append(_row(identity, run))
+            rows.append(_row(identity, runs[identity]))
         except CsreftError as error:
             rows.append(
                 {"run": library.label(identity), "status": "broken", "settings": str(error)}
@@ -39,8 +46,25 @@ def show_table(runs: dict[str, Run]) -> None:
         table = pd.DataFrame(rows)
         st.dataframe(table, hide_index=True, column_config=_columns(), key="runs-table")
         show_data(table, "runs")
-    for folder, message in broken_runs(runs_root()):
-        st.error(f"`{folder.name}` cannot be read: {message}.")
+    broken = broken_runs(runs_root())
+    for folder, message in broken[:_MOST_BROKEN]:
+        st.error(f"{verbatim(folder.name)} cannot be read: {plain(message)}.")
+    if len(broken) > _MOST_BROKEN:
+        st.error(f"{len(broken) - _MOST_BROKEN:,} more folders cannot be read.")
+
+
+def _page_of(identities: list[str]) -> list[str]:
+    """The runs on the chosen page of the table; where they fit on one, there is no choice."""
+    pages = [str(n) for n in range(1, 1 + math.ceil(len(identities) / PAGE))]
+    if len(pages) < 2:
+        return identities
+    page = remembered("runs-page", pages[0], pages)
+    st.selectbox(
+        "Page", pages, key="runs-page", on_change=written, args=("runs-page",), width=120,
+        help=f"{len(identities):,} runs, the newest first, {PAGE} on a page.",
+    )  # fmt: skip
+    first = (int(page) - 1) * PAGE
+    return identities[first : first + PAGE]
 
 
 def _columns() -> dict[str, Any]:
@@ -62,19 +86,28 @@ def _columns() -> dict[str, Any]:
 
 
 def _row(identity: str, run: Run) -> dict[str, object]:
-    status, config, means = run.status(), run.config(), tables.mean_curve(cached.metrics_of(run))
-    steps = tables.step_table(cached.metrics_of(run))
+    status = jobs.standing(run)
     return {
         "run": library.label(identity),
         "status": status.state,
+        **_scores_of(str(run.path), cached.stamps_of(run)),
+        "steps": f"{status.step} of {status.total_steps}",
+        "created": pd.Timestamp(status.created, unit="s", tz="UTC"),
+    }
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def _scores_of(path: str, stamps: tuple[cached.Stamp, ...]) -> dict[str, object]:  # noqa: ARG001
+    """What of a row changes only with the run's files."""
+    run = Run(Path(path))
+    means, steps = (make(cached.metrics_of(run)) for make in (tables.mean_curve, tables.step_table))
+    return {
         "exact match": means["exact_match"].iloc[-1] if len(means) else None,
         "loss": means["loss"].iloc[-1] if len(means) else None,
         "loss curve": means["loss"].tolist(),
-        "steps": f"{status.step} of {status.total_steps}",
         "time": duration(float(steps["elapsed_s"].iloc[-1])) if len(steps) else "",
-        "settings": summary(config),
+        "settings": summary(run.config()),
         "skills": ", ".join(cached.skill_names(run)),
-        "created": pd.Timestamp(status.created, unit="s", tz="UTC"),
     }
 
 
@@ -92,7 +125,7 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
     others = [identity for identity in runs if identity != chosen]
     other = remembered("with", _NOBODY, [_NOBODY, *others])
     st.selectbox(
-        f"Compare {library.label(chosen)} with", [_NOBODY, *others], key="with",
+        f"Compare {plain(library.label(chosen))} with", [_NOBODY, *others], key="with",
         format_func=lambda i: library.label(i) if i else "no other run",
         on_change=written, args=("with",),
         help="The first run is the one that is chosen on the left.",
@@ -116,7 +149,7 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
 
 
 def _who_is_lower(table: pd.DataFrame) -> str:
-    ends = table.groupby("run", sort=False)["loss"].last()
+    ends = table.dropna(subset="loss").groupby("run", sort=False)["loss"].last()
     if ends.empty:
         return "No evaluation yet."
     if len(ends) == 1:
@@ -184,7 +217,7 @@ def _flat(config: Config) -> dict[str, str]:
 def show_keeping(run: Run) -> None:
     """Download the chosen run, delete it, and bring deleted ones back."""
     identity = library.run_id(run)
-    st.header(f"Keep or delete {library.label(identity)}", anchor=False, divider="gray")
+    st.header(f"Keep or delete {plain(library.label(identity))}", anchor=False, divider="gray")
     with st.container(horizontal=True):
         st.download_button(
             "Download (zip)", lambda: export_zip(run), file_name=f"{run.name}.zip",
@@ -207,8 +240,8 @@ def show_undo() -> None:
     if not deleted:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(f"Deleted: {deleted.rpartition('-')[0]}", icon=":material/delete:")
+        st.info(f"Deleted: {plain(deleted.rpartition('-')[0])}", icon=":material/delete:")
         if st.button("Undo", icon=":material/undo:", key="undo"):
-            st.session_state["deleted"] = None
             restore_run(deleted, runs_root())
+            st.session_state["deleted"] = None
             st.rerun()

@@ -15,6 +15,7 @@ import streamlit as st
 from annotated_types import Ge, Gt
 
 from csreft_core import jobs
+from csreft_core.ceilings import MOST_CHARACTERS, MOST_SETTINGS, SETTINGS, check_setting
 from csreft_core.config import (
     PRESETS,
     AdapterConfig,
@@ -41,6 +42,9 @@ GROUPS = {
 }
 _KEPT = "kept-settings"
 _PARAM = "set"
+_MOST_BRACKETS = 10
+_MOST_TYPED = 400
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Setting:
     help: str
     annotation: Any
     least: int | float | None
+    most: float | None
 
     @property
     def label(self) -> str:
@@ -64,7 +69,7 @@ def setting(path: str) -> Setting:
     field = GROUPS[group].__pydantic_fields__[name]  # type: ignore[attr-defined]
     bounds = [m.ge if isinstance(m, Ge) else m.gt for m in field.metadata if isinstance(m, Ge | Gt)]
     least = next((bound for bound in bounds if isinstance(bound, int | float)), None)
-    return Setting(path, field.description or "", field.annotation, least)
+    return Setting(path, field.description or "", field.annotation, least, SETTINGS.get(path))
 
 
 def all_paths() -> list[str]:
@@ -81,12 +86,19 @@ def overrides() -> dict[str, Any]:
     """What differs from the preset, by path; the URL's, else the session's."""
     given = st.query_params.get_all(_PARAM)
     if given:
-        pairs = (text.partition("=") for text in given[:100])
-        found = {p: read_value(p, text) for p, _, text in pairs if p in all_paths()}
+        pairs = (text.partition("=") for text in given[:MOST_SETTINGS])
+        found = {p: _read(p, text) for p, _, text in pairs if p in all_paths()}
     else:
         found = st.session_state.get(_KEPT, {})
     _write(found)
     return found
+
+
+def _read(path: str, text: str) -> Any:
+    """As `read_value`; what is too long or too deep to be a setting stays a text."""
+    if len(text) > MOST_CHARACTERS or text.count("[") + text.count("{") > _MOST_BRACKETS:
+        return text
+    return read_value(path, text)
 
 
 def _write(changed: dict[str, Any]) -> None:
@@ -142,7 +154,10 @@ def take_over(config: Config) -> None:
 def build() -> Config:
     """The config of the settings; raises `ConfigError` where they do not fit."""
     check_allowed(str(current("base.path")))
-    assignments = [f"{p}={json.dumps(v)}" for p, v in st.session_state.get(_KEPT, {}).items()]
+    changed = st.session_state.get(_KEPT, {})
+    for path, value in changed.items():
+        check_setting(path, value)
+    assignments = [f"{path}={json.dumps(value)}" for path, value in changed.items()]
     return with_overrides(preset(st.session_state["preset"]), assignments)
 
 
@@ -181,26 +196,39 @@ def _switch(field: Setting, label: str, value: Any) -> None:
 
 
 def _whole(field: Setting, label: str, value: Any) -> None:
-    number = value if isinstance(value, int) else None
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
     least = None if field.least is None else int(field.least)
-    number = None if number is None or (least is not None and number < least) else number
-    st.number_input(label, min_value=least, step=1, **_options(field, number, _same))
+    most = None if field.most is None else int(field.most)
+    st.number_input(
+        label, min_value=least, max_value=most, step=1,
+        **_options(field, _within(number, least, most), _same),
+    )  # fmt: skip
 
 
 def _decimal(field: Setting, label: str, value: Any) -> None:
-    number = float(value) if isinstance(value, int | float) else None
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = _within(number, -_LARGEST, _LARGEST if field.most is None else field.most)
+    shown = None if number is None else float(number)
     step = 0.001 if field.path.endswith("lr") else 0.1
-    st.number_input(label, step=step, format="%g", **_options(field, number, _same))
+    st.number_input(label, step=step, format="%g", **_options(field, shown, _same))
+
+
+def _within(number: Any, least: float | None, most: float | None) -> Any:
+    """The number, or None where the widget could not show it; the message says what is wrong."""
+    inside = number is not None and (least is None or number >= least) and (
+        most is None or number <= most
+    )  # fmt: skip
+    return number if inside else None
 
 
 def _text(field: Setting, label: str, value: Any) -> None:
-    shown = "" if value is None else value_text(field.path, value)
+    shown = "" if value is None else value_text(field.path, value)[:_MOST_TYPED]
     optional = NoneType in get_args(field.annotation)
 
     def convert(text: str) -> Any:
-        return None if optional and not text.strip() else read_value(field.path, text.strip())
+        return None if optional and not text.strip() else _read(field.path, text.strip())
 
-    st.text_input(label, max_chars=200, **_options(field, shown, convert))
+    st.text_input(label, max_chars=_MOST_TYPED, **_options(field, shown, convert))
 
 
 def _same(value: Any) -> Any:

@@ -12,6 +12,7 @@ from csreft_core.errors import CsreftError
 from csreft_core.identity import old_record
 from csreft_core.runs import Run, runs_root
 from csreft_core.ui import library
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import forget, keep, remembered, written
 
 _PAGES = (
@@ -43,7 +44,7 @@ def showing_errors() -> Iterator[None]:
         yield
     except CsreftError as error:
         text = str(error)
-        st.error(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."))
+        st.error(plain(text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")))
 
 
 @contextmanager
@@ -56,11 +57,17 @@ def start_page(title: str) -> Iterator[Run | None]:
     # A local file: the browser would fetch a Material icon for the tab from the network.
     icon = str(ASSETS / "icon.svg")
     st.set_page_config(page_title=f"{title} · CS-ReFT Explorer", page_icon=icon, layout="wide")
-    jobs.mark_interrupted(runs_root())
+    mark_interrupted()
     run = _chosen_run(library.all_runs())
     with showing_errors():
         yield run
     _footer(run)
+
+
+def mark_interrupted() -> None:
+    """Tell runs whose process is gone from those that train; where it cannot be kept, say so."""
+    with showing_errors():
+        jobs.mark_interrupted(runs_root())
 
 
 def _chosen_run(runs: dict[str, Run]) -> Run | None:
@@ -89,7 +96,7 @@ def _chosen_run(runs: dict[str, Run]) -> Run | None:
         else:
             forget("run")
     if problem:
-        st.error(problem)
+        st.error(plain(problem))
     return runs.get(chosen)
 
 
@@ -116,6 +123,6 @@ def _say_old_record(run: Run) -> None:
 def _footer(run: Run | None) -> None:
     parts = [f"{name} {version(name)}" for name in ("torch", "transformers", "streamlit")]
     if run is not None:
-        parts.insert(0, f"run {run.name}")
+        parts.insert(0, f"run {plain(run.name)}")
         _say_old_record(run)
     st.caption(" · ".join(["CS-ReFT Explorer", *parts]))

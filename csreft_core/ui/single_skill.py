@@ -1,5 +1,6 @@
 """Panel of the Interference page that trains on one skill at a time, when asked to."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -10,9 +11,11 @@ from csreft_core.analysis import interference_sentences as sentences
 from csreft_core.analysis import training
 from csreft_core.analysis.single_skill import find_only_runs, only_config, only_name, only_rows
 from csreft_core.charts import interference as charts
+from csreft_core.errors import StorageError
 from csreft_core.runs import Run, run_name, runs_root
-from csreft_core.ui import cached, library, views
+from csreft_core.ui import cached, library, starting, views
 from csreft_core.ui.interference import control_of, path_argument
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import remembered, written
 from csreft_core.ui.widgets import duration
 
@@ -36,7 +39,7 @@ def show_single_skill(run: Run) -> None:
     runs = [*found.values(), *found_control.values()]
     if not runs:
         return
-    active = any(each.status().state in library.ACTIVE for each in runs)
+    active = any(jobs.standing(each).state in library.ACTIVE for each in runs)
     paths = tuple(str(each.path) for each in runs)
     st.fragment(_show_states, run_every=_EVERY_S if active else None)(paths, active)
     done = [each for each in runs if each.status().state == "finished"]
@@ -58,18 +61,19 @@ def _offer(run: Run, found: dict[str, Run], label: str, key: str) -> None:
         return
     n = len(missing)
     if st.button(
-        f"Train {n} run{'s' if n > 1 else ''} with {label}", key=key,
-        icon=":material/model_training:", help=f"One for each of {', '.join(missing)}. They wait "
-        "for each other, and go on when you close this page.",
+        f"Train {n} run{'s' if n > 1 else ''} with {plain(label)}", key=key,
+        icon=":material/model_training:", help=f"One for each of {plain(', '.join(missing))}. They "
+        "wait for each other, and go on when you close this page.",
     ):  # fmt: skip
         config, skill_set = only_config(run.config()), cached.skill_set_of(run)
         # Made before the first is started: a skill that cannot be trained on starts nothing.
+        starting.check_room(len(missing))
         parts = [(skill, only_rows(skill_set, skill)) for skill in missing]
         for skill, rows in parts:
             name = run_name(only_name(run.name, skill), runs_root())
-            jobs.submit(config, rows, name)
+            starting.submit(config, rows, name)
         st.rerun()
-    st.caption(_cost(run, n))
+    st.caption(plain(_cost(run, n)))
 
 
 def _cost(run: Run, n: int) -> str:
@@ -83,9 +87,10 @@ def _cost(run: Run, n: int) -> str:
 
 def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
     """How each run goes; the whole page is drawn anew when the last one has ended."""
-    jobs.mark_interrupted(runs_root())
+    with suppress(StorageError):  # the page has said it
+        jobs.mark_interrupted(runs_root())
     runs = [Run(Path(path)) for path in paths]
-    states = [run.status() for run in runs]
+    states = [jobs.standing(run) for run in runs]
     if was_active and not any(status.state in library.ACTIVE for status in states):
         st.rerun()
     for run, status in zip(runs, states, strict=True):
@@ -96,7 +101,7 @@ def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
             place = jobs.queue_position(run)
             waits = f", place {place} in the queue" if place else ""
             why = f": {status.message}" if status.message else ""
-            st.progress(share, text=f"{run.name}: {status.state}{waits}{why}")
+            st.progress(share, text=plain(f"{run.name}: {status.state}{waits}{why}"))
             st.page_link(
                 "pages/Train.py", label="Watch", icon=":material/visibility:",
                 query_params={"run": library.run_id(run)},

@@ -16,6 +16,7 @@ from csreft_core.skill_files import SUFFIXES
 from csreft_core.skill_formats import as_rows
 from csreft_core.skills import SHIPPED, SkillSet, as_cells
 from csreft_core.ui import cached, settings
+from csreft_core.ui.markup import plain
 from csreft_core.uploads import MAX_BYTES, MAX_ROWS, Upload, is_kept, keep, open_upload
 from csreft_core.uploads import skill_set_of as rows_of_upload
 
@@ -91,7 +92,7 @@ def _own() -> None:
         return
     problem = st.session_state.get("own-problem")
     if problem:
-        st.error(f"{problem}. What was chosen before stays.")
+        st.error(f"{plain(problem)}. What was chosen before stays.")
     _show_notes()
     try:
         upload = _opened(*content, not st.session_state.get("map-no-header"))
@@ -203,7 +204,7 @@ def _preview(upload: Upload, mapping: ColumnMapping) -> None:
         try:
             read = as_rows(first, upload.name, mapping).rows
         except CsreftError as error:
-            st.error(f"{error}.")
+            st.error(f"{plain(error)}.")
             return
         frame = pd.DataFrame([as_cells(item.row) for item in read], columns=list(_COLUMNS))
     st.dataframe(frame, hide_index=True)

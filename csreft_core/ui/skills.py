@@ -15,19 +15,20 @@ from csreft_core.analysis.skill_tables import (
     unknown_table,
     unwritable_table,
 )
+from csreft_core.ceilings import MOST_STEP, MOST_TABLE_TOKENS
 from csreft_core.charts import skill_batch as batch_charts
 from csreft_core.charts import skills as charts
 from csreft_core.charts.theme import DARK, LIGHT, styles
 from csreft_core.config import Config
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import ConfigError, UnsupportedModelError
 from csreft_core.ui import settings, skill_choice, skill_views
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.skill_views import Source
 from csreft_core.ui.widgets import help_text, show_data
 
 BALANCE, SEEN, LEAKS, ROWS = PARTS = ("Balance", "As the model sees it", "Leaks", "Rows")
 _MOST_CARDS = 12
 _EXAMPLES = 8
-_MOST_STEPS = 100_000
 
 
 def choose() -> Config:
@@ -108,9 +109,9 @@ def show_unwritable(source: Source) -> None:
         return
     st.subheader("Can the base write every answer?", help=help_text("unwritable"), anchor=False)
     if (table["lost"] != "cut").any():
-        st.warning(say.sentence_unwritable(table), icon=":material/block:")
+        st.warning(plain(say.sentence_unwritable(table)), icon=":material/block:")
     else:
-        st.markdown(say.sentence_unwritable(table))
+        st.markdown(plain(say.sentence_unwritable(table)))
     if len(table):
         st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * len(table)))
     show_data(table, "unwritable", command=skill_views.command(source, unwritable_table, {}))
@@ -120,7 +121,7 @@ def show_special(source: Source) -> None:
     """Special tokens that texts spell."""
     table = skill_views.table_of(source, special_table)
     if len(table):
-        st.warning(say.sentence_special(table), icon=":material/code_off:")
+        st.warning(plain(say.sentence_special(table)), icon=":material/code_off:")
         show_data(table, "special", command=skill_views.command(source, special_table, {}))
 
 
@@ -132,8 +133,8 @@ def show_reading(source: Source, config: Config) -> None:
         settings.draw("adapter.positions", "edited tokens")
     subject = skill_views.subject_of(source)
     st.caption(
-        f"Read by the tokeniser of the base `{config.base.path}`, at most "
-        f"{subject.max_length:,} tokens a row. Template: `{subject.template!r}`."
+        f"Read by the tokeniser of the base {verbatim(config.base.path)}, at most "
+        f"{subject.max_length:,} tokens a row. Template: {verbatim(repr(subject.template))}."
     )
 
 
@@ -141,17 +142,18 @@ def show_batch(source: Source, config: Config) -> None:
     """A training batch as the trainer makes it, token by token."""
     st.subheader(batch_charts.QUESTION, help=help_text("batch"), anchor=False)
     step = st.number_input(
-        "Training step", 1, min(_MOST_STEPS, config.train.steps), key="batch-step",
+        "Training step", 1, min(MOST_STEP, config.train.steps), key="batch-step",
         help="The batch of this step, in the order that the seed gives (`train.seed`).",
         width=200,
     )  # fmt: skip
+    _check_batch(source, config)
     table = skill_views.table_of(source, batch_table, step=int(step) - 1)
     options = {"names": names_of(source), "examples": _EXAMPLES}
     palette = DARK if st.context.theme.type == "dark" else LIGHT
     st.html(batch_charts.batch_html(table, palette=palette, **options))
     n = int(table["example"].max())
     st.caption(f"{min(n, _EXAMPLES)} of {n} examples; the table below has all of them.")
-    st.markdown(say.sentence_batch(table))
+    st.markdown(plain(say.sentence_batch(table)))
     arguments = {"step": int(step) - 1}
     show_data(
         table,
@@ -160,6 +162,18 @@ def show_batch(source: Source, config: Config) -> None:
         code=skill_views.code(source, batch_table, batch_charts.batch_page, arguments, options),
         command=skill_views.command(source, batch_table, arguments),
     )
+
+
+def _check_batch(source: Source, config: Config) -> None:
+    """Refuse a batch that is too large to be drawn token by token."""
+    lengths = skill_views.table_of(source, lengths_table)
+    longest = int(lengths[["tokens", "limit"]].min(axis=1).max())
+    n = longest * (config.train.batch_size // config.train.accumulate)
+    if n > MOST_TABLE_TOKENS:
+        raise ConfigError(
+            f"A batch of {config.train.batch_size:,} rows has up to {n:,} tokens; "
+            f"{MOST_TABLE_TOKENS:,} can be shown here. Lower train.batch_size or train.max_length."
+        )
 
 
 def show_lengths(source: Source) -> None:
@@ -176,7 +190,7 @@ def show_unknown(source: Source) -> None:
     st.subheader("Can the base read every word?", help=help_text("unknown"), anchor=False)
     if len(table):
         st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * len(table)))
-    st.markdown(say.sentence_unknown(table))
+    st.markdown(plain(say.sentence_unknown(table)))
     show_data(table, "unknown", command=skill_views.command(source, unknown_table, {}))
 
 

@@ -15,6 +15,7 @@ from csreft_core.charts.gates import gate_bars, gates_over_prompts
 from csreft_core.runs import Run
 from csreft_core.skills import Row
 from csreft_core.ui import cached, library, views
+from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.prompts import examples, trained_setting
 from csreft_core.ui.widgets import help_text
 
@@ -35,8 +36,8 @@ def intro(run: Run | None) -> None:
     names = cached.skill_names(run)
     st.markdown(
         "A small language model is frozen. Beside it, small edits of its hidden state were "
-        f"trained for {len(names)} skills ({', '.join(names)}), and a **router** that reads the "
-        "prompt and sets a **gate** for each edit. Change the sentence and see what happens."
+        f"trained for {len(names)} skills ({plain(', '.join(names))}), and a **router** that reads "
+        "the prompt and sets a **gate** for each edit. Change the sentence and see what happens."
     )
 
 
@@ -74,7 +75,7 @@ def show_answers(run: Run, row: Row) -> None:
     unknown = cached.unknown_words(run, row.prompt)
     if unknown:
         st.warning(
-            f"The base has no token for {', '.join(repr(w) for w in unknown[:5])}: it cannot read "
+            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
             "that. The pocket base knows only the words of its own skill sets.",
             icon=":material/help:",
         )
@@ -92,7 +93,7 @@ def _sentence_answers(base: str, edited: str, row: Row) -> str:
     )  # fmt: skip
     if not row.response or edited.strip() == row.response.strip():
         return change
-    return f"{change} Right would be: `{row.response}`."
+    return f"{change} Right would be: {verbatim(row.response)}."
 
 
 def show_paper(run: Run | None, other: Run | None) -> None:
@@ -121,7 +122,7 @@ def _show_range(run: Run) -> None:
     router = reads.get(run.config().router.input, "mean of the prompt")
     largest = gate_range(table)["range"].max()
     st.metric(
-        f"Largest max - min of a gate ({run.name})",
+        f"Largest max - min of a gate ({plain(run.name)})",
         f"{largest:.3f}" if largest > 1e-3 or largest == 0 else f"{largest:.1e}",
         help=help_text("range"),
     )

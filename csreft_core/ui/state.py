@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import streamlit as st
 
-MOST_CHARACTERS = 2000
+from csreft_core.ceilings import MOST_CHARACTERS
 
 
 def remembered(name: str, default: str, options: Collection[str] | None = None) -> str:

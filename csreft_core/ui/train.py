@@ -12,7 +12,8 @@ from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_
 from csreft_core.errors import CsreftError
 from csreft_core.runs import run_name, runs_root
 from csreft_core.skills import SkillSet
-from csreft_core.ui import settings, skill_choice, skill_views
+from csreft_core.ui import settings, skill_choice, skill_views, starting
+from csreft_core.ui.markup import plain
 from csreft_core.ui.state import forget, keep, written
 from csreft_core.unwritable import FLAG, unwritable_message
 
@@ -79,11 +80,11 @@ def start_or_say_why_not() -> None:
         help="A process of its own: it goes on when you close this page.",
     )  # fmt: skip
     if config is None or skill_set is None:
-        st.error(f"{problem}")
+        st.error(plain(problem))
         return
     _show_command(config, unwritable=known is not None)
     if clicked and _may_start(config):
-        run = jobs.submit(config, skill_set, st.session_state["name"])
+        run = starting.submit(config, skill_set, st.session_state["name"])
         keep("run", run.name)
         st.session_state.pop("kept-name", None)
         st.rerun()
@@ -94,7 +95,7 @@ def _known_unwritable(config: Config | None) -> str | None:
     source, message = st.session_state.get("unwritable", (None, None))
     if config is None or message is None or source != skill_views.source_of(config):
         return None
-    st.error(f"{message}. Change the answers, take another base, or ask a second time:")
+    st.error(f"{plain(message)}. Change the answers, take another base, or ask a second time:")
     st.checkbox("Train all the same", key="train-unwritable")
     return message
 
@@ -114,7 +115,8 @@ def _may_start(config: Config) -> bool:
 
 
 def _name_written() -> None:
-    st.session_state["kept-name"] = st.session_state["name"].strip()
+    # Spaces are what people type; everything else that cannot name a folder is said.
+    st.session_state["kept-name"] = "-".join(st.session_state["name"].split())
 
 
 def _show_command(config: Config, *, unwritable: bool) -> None:
@@ -137,7 +139,9 @@ def _n_layers(base_path: str) -> int | None:
     folder = ASSETS / "pocket" if base_path == "pocket" else Path(base_path)
     try:
         tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(tree, dict):
         return None
     names = ("num_hidden_layers", "n_layer", "num_layers")
     found = [tree.get(name) for name in names if isinstance(tree.get(name), int)]
@@ -171,7 +175,8 @@ def _skill_set(config: Config) -> SkillSet:
 def _show_rows(names: tuple[str, ...], rows: tuple[Any, ...]) -> None:
     n = sum(row.split == "train" for row in rows)
     with st.expander(
-        f"{len(names)} skills, {n} training prompts: {', '.join(names)}", icon=":material/list:"
+        f"{len(names)} skills, {n} training prompts: {plain(', '.join(names))}",
+        icon=":material/list:",
     ):
         sample = rows[:: max(1, len(rows) // 30)][:30]
         table = [("+".join(r.skills), r.split, r.prompt, r.response) for r in sample]

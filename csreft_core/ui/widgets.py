@@ -1,6 +1,7 @@
 """A chart with its heading, sentence, table and downloads; the texts of the tooltips."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import streamlit as st
 
 from csreft_core.charts.theme import DARK, LIGHT, Palette
 from csreft_core.config import ASSETS
+from csreft_core.spreadsheets import csv_text
+from csreft_core.ui.markup import plain
 
 _CONFIG = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
@@ -62,7 +65,7 @@ def show_chart(
         figure = draw(table, *args, palette=screen(), **options)
     meta = _meta(figure)
     question, alt = meta["question"], meta["alt"]
-    st.subheader(heading or question, help=help_text(name.split("-")[0]), anchor=False)
+    st.subheader(plain(heading or question), help=help_text(name.split("-")[0]), anchor=False)
     st.plotly_chart(
         figure,
         key=f"chart-{name}",
@@ -70,7 +73,7 @@ def show_chart(
         alt=alt if live or not sentence else f"{alt} {sentence}",
     )
     if sentence:
-        st.markdown(sentence)
+        st.markdown(plain(sentence))
     show_data(
         table,
         name,
@@ -100,7 +103,7 @@ def show_data(
         with st.container(horizontal=True):
             st.download_button(
                 "Table (CSV)",
-                lambda: table.to_csv(index=False),
+                lambda: csv_text(table),
                 file_name=f"{name}.csv",
                 mime="text/csv",
                 icon=":material/download:",
@@ -144,7 +147,9 @@ def offline_page(figure: go.Figure | str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span as one reads it, such as `1 min 5 s`."""
+    """A time span as one reads it, such as `1 min 5 s`; a dash where it is not known."""
+    if not math.isfinite(seconds):
+        return "-"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -319,3 +319,13 @@ def test_a_run_without_records_waits_for_them(open_app, make_run):
         assert "place 1 in the queue" in app.get("progress")[0].text
         assert n_charts(app) == 2
         assert not app.error
+
+
+@pytest.mark.usefixtures("tmp_runs")
+def test_spaces_in_a_name_become_dashes(open_app, submitted):
+    app = open_app(PAGE)
+    app.text_input(key="name").set_value(" my  skills ").run()
+    assert app.text_input(key="name").value == "my-skills"
+    app.button(key="start").click().run()
+    assert_no_bug(app)
+    assert [name for _, _, name in submitted] == ["my-skills"]

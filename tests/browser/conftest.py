@@ -36,7 +36,8 @@ def address(tmp_runs: Path, tmp_path: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py"]
-    options = ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    # The address is that of the configuration: this machine alone.
+    options = ["--server.port", str(port)]
     log = (tmp_path / "server.log").open("wb")
     environment = {**os.environ, "CSREFT_RUNS": str(tmp_runs)}
     with log, subprocess.Popen(
