@@ -75,7 +75,7 @@ def sentence_unwritable(table: pd.DataFrame) -> str:
     """How many answers the base cannot give, and why, from `unwritable_table`."""
     never = table[table["lost"] != "cut"]
     n_cut = len(table) - len(never)
-    cut = f" {_count(n_cut, 'answer')} more are cut by `train.max_length`." if n_cut else ""
+    cut = f" {_count(n_cut, 'answer')} more are cut by train.max_length." if n_cut else ""
     if never.empty:
         return f"The base can write every answer.{cut}"
     first = never.iloc[0]
