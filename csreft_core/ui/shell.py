@@ -117,7 +117,7 @@ def _say_old_record(run: Run) -> None:
         config = run.config()
         recorded = config.provenance.base_fingerprint if config.provenance else ""
         if note := old_record(recorded, config.base.path):
-            st.caption(f"Note: {note}.")
+            st.caption(f"Note: {plain(note)}.")
 
 
 def _footer(run: Run | None) -> None:
