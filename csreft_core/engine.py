@@ -28,6 +28,8 @@ from csreft_core.passes import Pass, Request, request
 from csreft_core.sampling import check_sampling, own_sampler, sampler
 from csreft_core.template_text import is_chat
 
+# A text without template, or the tokens of a row's prompt as `encode` cuts it in training.
+Prompt = str | tuple[int, ...]
 _FEWER = "look at fewer or shorter prompts at once"
 
 Gates = str | Sequence[float] | Float[Tensor, "prompt k"]
@@ -100,11 +102,13 @@ class Engine:
             labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])
         return request(adapter, gates, labels, capture)
 
-    def _encode(self, prompts: Sequence[str], template: str) -> dict[str, Tensor]:
-        if not prompts or any(not prompt.strip() for prompt in prompts):
+    def _encode(self, prompts: Sequence[Prompt], template: str) -> dict[str, Tensor]:
+        if not prompts or any(isinstance(p, str) and not p.strip() for p in prompts):
             raise ConfigError("the prompt is empty; write a question")
         ids = [
             tuple(prompt_ids(prompt, self.base.tokenizer, template, self.base.vocabulary))
+            if isinstance(prompt, str)
+            else prompt
             for prompt in prompts
         ]
         longest = max(len(i) for i in ids)
@@ -137,13 +141,14 @@ class Engine:
         }
 
     def _answer(
-        self, adapter: CSReFT | None, prompt: str, new: Int[Tensor, " answer"], this: Pass
+        self, adapter: CSReFT | None, prompt: Prompt, new: Int[Tensor, " answer"], this: Pass
     ) -> Answer:
         text = self.base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()
         named = None
         if adapter is not None:
             named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
-        return Answer(prompt, text, named, len(new))
+        asked = prompt if isinstance(prompt, str) else self.base.tokenizer.decode(prompt)
+        return Answer(asked, text, named, len(new))
 
     def _memory(self, doing: str, advice: str) -> AbstractContextManager[None]:
         return memory_errors(doing, self.base.device, lambda: advice)
@@ -152,7 +157,7 @@ class Engine:
     def generate(
         self,
         adapter: CSReFT | None,
-        prompt: str,
+        prompt: Prompt,
         gates: str | Sequence[float] = "learned",
         *,
         max_new_tokens: int = 32,
@@ -202,7 +207,7 @@ class Engine:
     def stream(
         self,
         adapter: CSReFT | None,
-        prompt: str,
+        prompt: Prompt,
         gates: str | Sequence[float] = "learned",
         **settings: Any,
     ) -> Generator[str, None, Answer]:
@@ -235,7 +240,7 @@ class Engine:
     def gates(
         self,
         adapter: CSReFT,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         setting: str | Sequence[float] = "learned",
         *,
         template: str = PLAIN_TEMPLATE,
@@ -258,7 +263,7 @@ class Engine:
     def trace(
         self,
         adapter: CSReFT | None,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         setting: Gates = "learned",
         *,
         layers: Sequence[int] = (),

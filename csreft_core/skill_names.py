@@ -45,6 +45,11 @@ def joined(skills: Sequence[str]) -> str:
     return "+".join(skills) or UNLABELLED
 
 
+def is_part(name: str, whole: str, names: Iterable[str]) -> bool:
+    """Whether a skill is one of those counted as `whole`; some of `names` may have a `+` inside."""
+    return name == whole if whole in names else f"+{name}+" in f"+{whole}+"
+
+
 def check_joined(places: Mapping[tuple[str, ...], str]) -> None:
     """See that no two sets of skills are counted under one name.
 

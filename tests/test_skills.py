@@ -16,6 +16,7 @@ from csreft_core.chat_templates import resolve_template
 from csreft_core.config import PLAIN_TEMPLATE
 from csreft_core.encoding import Example, encode, prompt_ids
 from csreft_core.errors import SkillSetError, UnsupportedModelError
+from csreft_core.skill_names import alike, folded, is_part, plain_name
 from csreft_core.skills import (
     SHIPPED,
     TEST_SPLITS,
@@ -239,3 +240,39 @@ def test_an_epoch_is_a_permutation_and_repeats(n, seed, epoch):
 def test_epochs_and_seeds_differ():
     orders = [epoch_order(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
+
+
+def test_names_as_people_see_them():
+    assert plain_name(" cafe\u0301\u200b  noir\ufeff") == "caf\u00e9 noir"
+    assert folded(" Skill-Name ") == "skill_name"
+    assert alike(["French", "plural", "french", "Plu-ral"]) == [
+        ("French", "french"), ("plural", "Plu-ral"),
+    ]  # fmt: skip
+    names = ("red", "c++", "c")
+    assert is_part("c++", "c++", names)
+    assert not is_part("c", "c++", names)
+    assert is_part("c++", "red+c++", names)
+    assert not is_part("blue", "red+c++", names)
+
+
+def test_a_home_folder_and_a_file_to_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    row = {"kind": "a", "skill": "b", "prompt": "p", "response": "r", "split": "test_items"}
+    save(tmp_path / "x.jsonl", row, {**row, "prompt": "q", "split": "train"})
+    assert read_skills("~/x.jsonl", "kind").names == ("a",)
+    save(tmp_path / "x.jsonl", {**row, "kind": None})
+    with pytest.raises(SkillSetError, match="no row has the split 'train'"):
+        read_skills("~/x.jsonl")
+    assert read_skills("~/x.jsonl", "other", to_train=False).names == ("b",)
+    with pytest.raises(SkillSetError, match="no such home folder"):
+        read_skills("~nobody-here/x.jsonl")
+
+
+def test_what_a_run_keeps_is_read_as_it_stands(tmp_path):
+    rows = (Row(("cafe\u0301", "a+b"), " p", "  x = 1", "test_items"),
+            Row(("a", "b"), "p", "r", "train"))  # fmt: skip
+    write_skills(SkillSet(rows, ()), tmp_path / "kept.jsonl")
+    assert read_kept(tmp_path / "kept.jsonl").rows == rows
+    (tmp_path / "kept.jsonl").write_text('{"prompt": "p", "response": "r"}\n')
+    with pytest.raises(SkillSetError, match=r"kept\.jsonl:1: is no row"):
+        read_kept(tmp_path / "kept.jsonl")

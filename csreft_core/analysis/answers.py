@@ -118,7 +118,7 @@ def _next(
         check_labels(rows, subject.adapter.names)
     trace = subject.engine.trace(
         None if gates is None else subject.adapter,
-        [row.prompt for row in rows],
+        subject.prompts_of(rows),
         gates or "learned",
         template=subject.template,
         skills=[row.skills for row in rows],
@@ -242,20 +242,21 @@ def _gates_of(subject: Subject, row: Row, setting: str) -> Float[Tensor, " k"]:
     if setting == "oracle":
         check_labels([row], subject.adapter.names)
     return subject.engine.gates(
-        subject.adapter, [row.prompt], setting, template=subject.template, skills=[row.skills]
-    )[0]
+        subject.adapter, subject.prompts_of([row]), setting, template=subject.template,
+        skills=[row.skills],
+    )[0]  # fmt: skip
 
 
 def _answers(subject: Subject, row: Row, gates: str) -> list[tuple[str, str]]:
     """What is scored: the known answer, else this run's; and the base's own, if it differs."""
     engine, template = subject.engine, subject.template
-    target = (KNOWN, row.response)
+    target, (asked,) = (KNOWN, row.response), subject.prompts_of([row])
     if not row.response:
         answer = engine.generate(
-            subject.adapter, row.prompt, gates, template=template, skills=row.skills
+            subject.adapter, asked, gates, template=template, skills=row.skills
         )
         target = (LEARNED, answer.text)
-    control = engine.generate(None, row.prompt, template=template).text
+    control = engine.generate(None, asked, template=template).text
     return [target] if control == target[1].strip() else [target, (BASES, control)]
 
 

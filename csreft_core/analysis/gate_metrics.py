@@ -49,8 +49,12 @@ def gate_skill_nmi(table: pd.DataFrame, threshold: float = 0.5) -> float:
         threshold: A gate above it is open.
 
     Returns:
-        0 (the open gates tell nothing about the skill) to 1 (they tell it).
+        0 (the open gates tell nothing about the skill) to 1 (they tell it). NaN where the prompts
+        have fewer than two skills: there is nothing to tell. Prompts without a skill do not count.
     """
+    table = table[table["skill"] != ""]
+    if table["skill"].nunique() < 2:
+        return float("nan")
     copy = table.groupby(["prompt", "skill", "subspace"], sort=False).cumcount()
     opened = table.assign(is_open=table["gate"] > threshold, copy=copy)
     patterns = opened.groupby(["prompt", "skill", "copy"], sort=False)["is_open"].agg(tuple)
@@ -125,7 +129,7 @@ def usage_balance(mean_gates: Float[np.ndarray, "*lead k"]) -> Float[np.ndarray,
 
 
 def bootstrap_interval(
-    statistic: Callable[..., np.ndarray], *groups: Int[np.ndarray, " n"]
+    statistic: Callable[..., np.ndarray], *groups: Int[np.ndarray, " _"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile bootstrap interval over prompts (`scipy.stats.bootstrap`).
 

@@ -100,8 +100,9 @@ def score_settings(
 
 def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
     """Scores of the rows under soft gates and cut at each threshold; see `sweep_table`."""
-    prompts = [row.prompt for row in rows]
-    soft = subject.engine.gates(subject.adapter, prompts, template=subject.template)
+    soft = subject.engine.gates(
+        subject.adapter, subject.prompts_of(rows), template=subject.template
+    )
     reference = row_scores(subject, rows, soft)
     start = {"source": name, "gates": "soft", "threshold": float("nan")}
     found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, reference))]

@@ -103,8 +103,8 @@ def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[np.ndar
         return row_labels(rows, names).double().numpy()
     if setting == "uniform":
         return np.full((len(rows), len(names)), 1 / len(names))
-    prompts = [row.prompt for row in rows]
     gates = subject.engine.gates(
-        subject.adapter, prompts, setting, template=subject.template, batch_size=256
-    )
+        subject.adapter, subject.prompts_of(rows), setting, template=subject.template,
+        batch_size=256,
+    )  # fmt: skip
     return gates.double().numpy()

@@ -71,7 +71,7 @@ def gates_table(
         check_labels(rows, subject.adapter.names)
     values = subject.engine.gates(
         subject.adapter,
-        [row.prompt for row in rows],
+        subject.prompts_of(rows),
         gates,
         template=subject.template,
         skills=[row.skills for row in rows],

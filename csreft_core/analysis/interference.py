@@ -228,7 +228,14 @@ def pairs_table(
         reference = before[:, places].sum(1) / tokens[places].sum()
         columns = (found[0], *found[1:], reference, found[0] / reference)
         rows += [
-            (measure, changed, skill, changed in skill.split("+"), *values, len(places))
+            (
+                measure,
+                changed,
+                skill,
+                changed in encoded.rows[places[0]].skills,
+                *values,
+                len(places),
+            )
             for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))

@@ -9,6 +9,7 @@ from scipy.stats import pearsonr
 
 from csreft_core.analysis.gate_pairs import interference_index
 from csreft_core.analysis.interference import RUN
+from csreft_core.skill_names import is_part
 
 FEWEST_PAIRS = 10
 """A correlation over fewer pairs comes with a warning."""
@@ -65,8 +66,9 @@ def sentence_settings(table: pd.DataFrame) -> str:
             text += f"; it raises the loss of {', '.join(worse['skill'])}"
         parts.append(f"{text}.")
     alone = table[table["setting"].str.startswith("only:")]
-    foreign = alone[[s.removeprefix("only:") not in k.split("+")
-                     for s, k in zip(alone["setting"], alone["skill"], strict=True)]]  # fmt: skip
+    single = alone["setting"].str.removeprefix("only:").tolist()
+    foreign = alone[[not is_part(gate, skill, single)
+                     for gate, skill in zip(single, alone["skill"], strict=True)]]  # fmt: skip
     if len(foreign) and alone["setting"].nunique() > 1:
         top = _highest(foreign)
         gate = top["setting"].removeprefix("only:")

@@ -37,7 +37,7 @@ def site_states(
         part = rows[start : start + _BATCH]
         trace = subject.engine.trace(
             adapter,
-            [row.prompt for row in part],
+            subject.prompts_of(part),
             gates,
             layers=(layer,),
             template=subject.template,

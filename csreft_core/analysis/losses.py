@@ -86,7 +86,7 @@ def trained_gates(subject: Subject, encoded: Encoded) -> Float[Tensor, "row k"]:
                 "this router decides at every token, so a prompt has no one gate to close; "
                 "choose the measure S or I_on"
             )
-        prompts = [row.prompt for row in rows]
+        prompts = [example.prompt for example in encoded.examples]
         return subject.engine.gates(adapter, prompts, template=subject.template)
     if subject.trained_gates == "oracle":
         check_labels(rows, adapter.names)

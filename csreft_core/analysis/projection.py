@@ -49,7 +49,7 @@ def traces(
         check_labels(rows, subject.adapter.names)
     for start in range(0, len(rows), _BATCH):
         part = slice(start, min(start + _BATCH, len(rows)))
-        prompts, skills = [r.prompt for r in rows[part]], [r.skills for r in rows[part]]
+        prompts, skills = subject.prompts_of(rows[part]), [r.skills for r in rows[part]]
         plain = engine.trace(None, prompts, layers=layers, template=template)
         edited = engine.trace(
             subject.adapter, prompts, gates, layers=layers, template=template, skills=skills

@@ -169,7 +169,7 @@ def tokens_table(
     labels = [row.skills] if gates == "oracle" else None
     sides = [
         subject.engine.trace(
-            adapter, [row.prompt], gates, template=subject.template, skills=labels
+            adapter, subject.prompts_of([row]), gates, template=subject.template, skills=labels
         ).logits[0].double().numpy()
         for adapter in (None, subject.adapter)
     ]  # fmt: skip
@@ -233,7 +233,7 @@ def _asked(subject: Subject, prompts: Sequence[str], answer: str, gates: str) ->
     if not text:
         setting = "learned" if subject.adapter.router is not None else "uniform"
         text = subject.engine.generate(
-            subject.adapter, row.prompt, setting, template=subject.template
+            subject.adapter, *subject.prompts_of([row]), setting, template=subject.template
         ).text
     if not text:
         raise ConfigError("there is no answer to score: the adapter gives an empty one; write one")
@@ -247,8 +247,11 @@ def _forward(
     """Of each row of gates: nats of the whole answer, and the logits of its first token."""
     base = subject.engine.base
     encoded = subject.encoded([row])
-    if encoded.n_cut:
-        raise ConfigError("prompt and answer are longer than the base reads; shorten them")
+    if encoded.n_cut and not row.split:
+        raise ConfigError(
+            "prompt and answer are longer than the base reads, or than train.max_length; shorten "
+            "them"
+        )
     why = why_lost(encoded.examples[0], row.response, base.tokenizer)
     if why:
         raise ConfigError(

@@ -138,10 +138,19 @@ def sentence_similarity(table: pd.DataFrame) -> str:
     between = table[table["skill"] != table["other"]]
     if between.empty:
         return "One skill: there is nothing to compare it with."
-    top = max(between.to_dict("records"), key=lambda row: row["similarity"])
+    known = between[between["similarity"].notna()]
+    if known.empty:
+        return "No two skills have words to compare."
+    top = max(known.to_dict("records"), key=lambda row: row["similarity"])
     own = table[table["skill"] == table["other"]]
     within = dict(zip(own["skill"].tolist(), own["similarity"].tolist(), strict=True))
     a, b = str(top["skill"]), str(top["other"])
+    single = [name for name in (a, b) if pd.isna(within[name])]
+    if single:
+        return (
+            f"Most alike are {a} and {b}: {top['similarity']:.2f}. {' and '.join(single)} with a "
+            "single row cannot be compared with itself, so nothing says whether this is much."
+        )
     same = top["similarity"] >= min(within[a], within[b])
     verdict = "by their words they could be one skill" if same else "their words tell them apart"
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from csreft_core.adapter import CSReFT, check_base, load_adapter
 from csreft_core.config import PLAIN_TEMPLATE, Config
-from csreft_core.engine import Engine
+from csreft_core.engine import Engine, Prompt
 from csreft_core.evaluation import Encoded, encode_rows, skill_name
 from csreft_core.runs import Run, open_run
 from csreft_core.skills import Row, SkillSet
@@ -82,6 +82,16 @@ class Subject:
         """The rows as tokens, cut as in training."""
         base, length = self.engine.base, self.config.train.max_length
         return encode_rows(rows, base, self.template, length)
+
+    def prompts_of(self, rows: Sequence[Row]) -> list[Prompt]:
+        """What the base reads of prompts: of rows of the data their tokens, cut as in training.
+
+        A typed prompt stays a text: one that is too long is refused, not cut.
+        """
+        examples = self.encoded(rows).examples
+        return [
+            e.prompt if row.split else row.prompt for row, e in zip(rows, examples, strict=True)
+        ]
 
 
 def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:

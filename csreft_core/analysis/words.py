@@ -64,15 +64,23 @@ def words_table(
     """
     if subject.adapter.router is None:
         raise ConfigError("this adapter has no router, so no word decides its gates")
-    texts = [row.prompt for row in subject.asked(prompts, split, per_skill)]
+    rows = subject.asked(prompts, split, per_skill)
+    read = subject.prompts_of(rows)
     # Also checks the prompts.
-    subject.engine.gates(subject.adapter, texts, template=subject.template)
+    subject.engine.gates(subject.adapter, read, template=subject.template)
     parts = []
-    for text in texts:
-        tokens = prompt_tokens(text, subject.engine.base.tokenizer, subject.template)
-        parts += _occlusion(subject, text, tokens)
-        parts += _gradients(subject, text, tokens, steps)
+    for row, prompt in zip(rows, read, strict=True):
+        tokens = prompt_tokens(row.prompt, subject.engine.base.tokenizer, subject.template)
+        tokens = tokens if isinstance(prompt, str) else _kept(tokens, prompt)
+        parts += _occlusion(subject, row.prompt, tokens)
+        parts += _gradients(subject, row.prompt, tokens, steps)
     return pd.DataFrame(parts, columns=list(COLUMNS))
+
+
+def _kept(tokens: Sequence[PromptToken], prompt: tuple[int, ...]) -> Sequence[PromptToken]:
+    """The tokens of a row that are left of its prompt: the end, after a leading special token."""
+    n_head = int(len(prompt) < len(tokens) and prompt[0] == tokens[0].id)
+    return [*tokens[:n_head], *tokens[len(tokens) - len(prompt) + n_head :]]
 
 
 def router_logits(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     if args.gates in ("learned", "hard") and adapter.router is not None:
         skill_set = SkillSet(rows, adapter.spec.skills)
         subject = Subject(Engine(base), adapter, config, skill_set)
-        result["nmi"] = gate_skill_nmi(gates_table(subject, split="all", gates=args.gates))
+        nmi = gate_skill_nmi(gates_table(subject, split="all", gates=args.gates))
+        result["nmi"] = None if math.isnan(nmi) else nmi
     print(json.dumps(result, ensure_ascii=False) if args.json else _scores_text(result))
     return 0
 
@@ -95,8 +97,12 @@ def _scores_text(result: dict) -> str:
     rows = [{"skill": name, **scores} for name, scores in result["skills"].items()]
     rows.append({"skill": "mean", **result["mean"], "n": sum(row["n"] for row in rows)})
     shown = rows_text([_columns(row) for row in rows])
-    end = f"\nnmi of gates and skill: {result['nmi']:.3f}" if "nmi" in result else ""
+    end = f"\nnmi of gates and skill: {_nmi_text(result['nmi'])}" if "nmi" in result else ""
     return f"gates {result['gates']}, split {result['split']}\n{shown}{end}"
+
+
+def _nmi_text(nmi: float | None) -> str:
+    return "undefined, the prompts have fewer than two skills" if nmi is None else f"{nmi:.3f}"
 
 
 def _columns(row: dict) -> dict:

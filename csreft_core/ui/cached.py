@@ -96,19 +96,24 @@ def template_of(config: Config) -> str:
 
 @st.cache_data(max_entries=256, show_spinner="Asking the model …")
 def _answer(
-    base_key: str, adapter: Stamp | None, template: str, prompt: str, gates: str, skills: str
+    base_key: str,
+    adapter: Stamp | None,
+    template: str,
+    prompt: str,
+    gates: str,
+    skills: tuple[str, ...],
 ) -> Answer:
     return _engine(base_key).generate(
         None if adapter is None else _adapter(adapter),
         prompt,
         gates,
         template=template,
-        skills=skills.split("+") if skills else None,
+        skills=skills or None,
     )
 
 
-def answer(run: Run, prompt: str, gates: str = "learned", skills: str = "") -> Answer:
-    """The answer with the run's adapter; `skills`, joined by `+`, is for oracle gates."""
+def answer(run: Run, prompt: str, gates: str = "learned", skills: tuple[str, ...] = ()) -> Answer:
+    """The answer with the run's adapter; `skills` are for oracle gates."""
     config = run.config()
     key, stamp = _base_key(config), _stamp(run.adapter_path)
     return _answer(key, stamp, template_of(config), prompt, gates, skills)
@@ -117,7 +122,7 @@ def answer(run: Run, prompt: str, gates: str = "learned", skills: str = "") -> A
 def base_answer(run: Run, prompt: str) -> Answer:
     """The answer of the run's base without any adapter."""
     config = run.config()
-    return _answer(_base_key(config), None, template_of(config), prompt, "learned", "")
+    return _answer(_base_key(config), None, template_of(config), prompt, "learned", ())
 
 
 def subject_of(run: Run) -> Subject:

@@ -35,7 +35,7 @@ def choose_answer(run: Run, row: Row) -> str:
         forget("i-answer")  # it was an answer to another prompt
     st.session_state["i-answered"] = row.prompt
     given = trained_setting(run, row)
-    known = row.response or cached.answer(run, row.prompt, given, "+".join(row.skills)).text
+    known = row.response or cached.answer(run, row.prompt, given, row.skills).text
     remembered("i-answer", known)
     st.text_input(
         "The answer to score", key="i-answer", max_chars=_MOST_CHARACTERS, on_change=written,

@@ -12,6 +12,7 @@ from csreft_core.charts import gate_maps
 from csreft_core.charts import gates as gate_charts
 from csreft_core.charts import words as word_charts
 from csreft_core.charts.theme import DARK, LIGHT, ordered, styles
+from csreft_core.evaluation import skill_name
 from csreft_core.hooking import EMBEDDING
 from csreft_core.runs import Run
 from csreft_core.skills import Row
@@ -78,9 +79,9 @@ def choose_row(run: Run) -> None:
         splits = splits_of(run)
         split = st.selectbox("Split", splits, key="router-row-split")
         rows = cached.skill_set_of(run).split(split)
-        skills = list(dict.fromkeys("+".join(row.skills) or "unlabelled" for row in rows))
+        skills = list(dict.fromkeys(map(skill_name, rows)))
         skill = st.selectbox("Skill", skills, key="router-row-skill")
-        of_skill = [r.prompt for r in rows if ("+".join(r.skills) or "unlabelled") == skill]
+        of_skill = [r.prompt for r in rows if skill_name(r) == skill]
         st.selectbox(
             f"Prompt ({len(of_skill)})",
             list(dict.fromkeys(of_skill)),

@@ -63,7 +63,7 @@ def show_answers(run: Run, row: Row) -> None:
     """The base's answer and the adapter's, side by side."""
     st.subheader("What does the model answer?", help=help_text("answers"), anchor=False)
     base = cached.base_answer(run, row.prompt)
-    edited = cached.answer(run, row.prompt, trained_setting(run, row), "+".join(row.skills))
+    edited = cached.answer(run, row.prompt, trained_setting(run, row), row.skills)
     for title, text, icon in (
         ("Without the adapter", base.text, ":material/lock:"),
         ("With the adapter", edited.text, ":material/edit:"),
