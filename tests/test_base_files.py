@@ -93,20 +93,18 @@ def fetched_weights(asked):
 
 
 def test_what_does_not_fit_is_refused_before_it_is_fetched(folder, connect, monkeypatch):
+    disk = shutil.disk_usage(folder)._replace(free=1000)
     with hub(folder) as (address, asked):
         connect(address)
-        monkeypatch.setattr(base_models, "free_bytes", lambda device: 1000)  # noqa: ARG005
-        with pytest.raises(NotEnoughMemoryError, match=r"for its weights in fp32, .* are free"):
-            load_base(HUB)
-        monkeypatch.undo()
-        connect(address)
-        disk = shutil.disk_usage(folder)._replace(free=1000)
-        monkeypatch.setattr(base_files.shutil, "disk_usage", lambda path: disk)  # noqa: ARG005
-        with pytest.raises(UnsupportedModelError, match=r"the disk of .* make room, or set HF_HUB"):
-            load_base(HUB)
+        with monkeypatch.context() as little:
+            little.setattr(base_models, "free_bytes", lambda device: 1000)  # noqa: ARG005
+            with pytest.raises(NotEnoughMemoryError, match=r"for its weights in fp32, .* are free"):
+                load_base(HUB)
+        with monkeypatch.context() as full:
+            full.setattr(base_files.shutil, "disk_usage", lambda path: disk)  # noqa: ARG005
+            with pytest.raises(UnsupportedModelError, match=r"the disk of .* or set HF_HUB_CACHE"):
+                load_base(HUB)
         assert not fetched_weights(asked)
-        monkeypatch.undo()
-        connect(address)
         assert load_base(HUB).n_layers == 3
         assert fetched_weights(asked)
 
