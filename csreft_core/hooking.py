@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,24 @@ from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
-from csreft_core.calls import Generation, lacks_places, named_inputs, new_pass, prompt_width
+from csreft_core.calls import Generation, new_pass
+from csreft_core.errors import ConfigError
+from csreft_core.library_calls import (
+    SERVES_ALONE,
+    named_inputs,
+    prompts_of,
+    read_call,
+    takes_places,
+)
 from csreft_core.passes import Pass, Request, decide_gates, edit, request
 from csreft_core.token_wise import at_sites, candidates, is_token_wise
-from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced
+from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced, uncopied
 
 EMBEDDING = -1
 _GIVES_TUPLES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """First block of a base -> whether its blocks give tuples; true of all attachments to it."""
+_ATTACHED: WeakSet[nn.Module] = WeakSet()
+"""Models that have an attachment. A second one would take arguments such as `prompt_mask` away."""
 
 
 class Attachment:
@@ -42,6 +52,9 @@ class Attachment:
         gates: Gate setting of that adapter.
         autocast: Number format in which `forward` and `generate` of this object multiply the
             base's matrices; None leaves it to the base. The adapter computes in float32.
+
+    Raises:
+        ConfigError: the base has an attachment already.
     """
 
     def __init__(
@@ -64,15 +77,23 @@ class Attachment:
         self._recompute: Pass | None = None
         self._blocks_give_tuples = _GIVES_TUPLES.get(base.blocks[0])
         self._wrapped: dict[nn.Module, Wrapped] = {}
+        self._others: list[Wrapped] = []
         self._wrapping, self._detached = Lock(), False
+        if base.model in _ATTACHED:
+            raise ConfigError(
+                "the base has an attachment already; detach() it first, or give each call its own "
+                "adapter inside `attachment.calling(request(adapter))`"
+            )
+        _ATTACHED.add(base.model)
         self._wrap(base.model, self._around_model)
-        self._shadow_methods(adapter)
+        self._wrap_methods(adapter)
 
     def _wrap(self, module: nn.Module, around: Around) -> Wrapped:
         with self._wrapping:
             if self._detached:
                 raise RuntimeError("the attachment was detached; attach again")
             if module not in self._wrapped:
+                self._others += uncopied(module)
                 self._wrapped[module] = Wrapped(module, around)
             return self._wrapped[module]
 
@@ -98,40 +119,41 @@ class Attachment:
         if head is not None:
             self._wrap(head, self._around_head)
 
-    def _shadow_methods(self, adapter: CSReFT | None) -> None:
-        """Note where the prompt of `generate` ends; let `.eval()` and `.train()` reach the adapter.
-
-        Instance attributes shadow the class's methods until `detach`.
-        """
+    def _wrap_methods(self, adapter: CSReFT | None) -> None:
+        """Note what `generate` is given; let `.eval()` and `.train()` reach the adapter."""
         model = self.base.model
-        train = model.train
-        generate: Any = model.generate
 
-        def generate_and_note(*args: Any, **kwargs: Any) -> Any:
+        def note(generate: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             kept = kwargs.pop("pass_to", None)
-            token = self._generation.set(Generation(prompt_width(args, kwargs), kept))
+            token = self._generation.set(Generation(prompts_of(model, args, kwargs), kept))
             try:
-                return generate(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+                return generate(*args, **kwargs)
             finally:
                 self._generation.reset(token)
 
-        def train_both(mode: bool = True) -> nn.Module:
+        def train_both(train: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if adapter is not None:
-                adapter.train(mode)
-            return train(mode)
+                adapter.train(*args, **kwargs)
+            return train(*args, **kwargs)
 
-        model.__dict__["generate"] = generate_and_note
-        model.__dict__["train"] = train_both
+        def refuse(_inner: Forward, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
+            raise ConfigError(
+                "an attached base cannot serve by continuous batching, where one row holds the "
+                "tokens of many prompts; use generate with a batch"
+            )
+
+        for name, around in (("generate", note), ("train", train_both), (SERVES_ALONE, refuse)):
+            self._others.append(Wrapped(model, around, name))
 
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
         with self._wrapping:
+            if not self._detached:
+                _ATTACHED.discard(self.base.model)
             self._detached = True
-            for wrapped in self._wrapped.values():
+            for wrapped in (*self._wrapped.values(), *self._others):
                 wrapped.restore()
-            self._wrapped = {}
-        self.base.model.__dict__.pop("generate", None)
-        self.base.model.__dict__.pop("train", None)
+            self._wrapped, self._others = {}, []
         self._recompute = None
 
     def __enter__(self) -> "Attachment":
@@ -197,8 +219,12 @@ class Attachment:
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
         kept: list[Pass] = []
-        with self.calling(request), self._number_format():
-            output = self.base.model(**inputs, pass_to=kept)
+        alone = self._generation.set(None)  # also if a call of `generate` is on its way
+        try:
+            with self.calling(request), self._number_format():
+                output = self.base.model(**inputs, pass_to=kept)
+        finally:
+            self._generation.reset(alone)
         return output, kept[0]
 
     def logits(
@@ -227,10 +253,6 @@ class Attachment:
             tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
         return tokens, kept[0]
 
-    def _autocasts(self) -> bool:
-        kind = self.base.device.type
-        return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-
     def _number_format(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
@@ -238,35 +260,41 @@ class Attachment:
 
     def _around_model(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            self._begin(args, kwargs)
-            return inner(*args, **kwargs)
+            if self._goes_on(kwargs):
+                return inner(*args, **kwargs)
+            return inner(**self._begin(named_inputs(self.base.model, args, kwargs)))
         finally:
             self._pass.set(None)
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Decide what this forward does; takes our own arguments out of `kwargs`."""
+    def _goes_on(self, inputs: dict[str, Any]) -> bool:
+        """Whether this forward is a step of decoding like the one before, whose pass it takes."""
         generation = self._generation.get()
-        current = self._request.get(self.default)
-        if generation is not None and current is not None:
-            step = generation.same_step(current, kwargs)
-            if step is not None and not lacks_places(self.base.model, kwargs):
-                self._pass.set(step)
-                return
-        kept = kwargs.pop("pass_to", None)
-        if generation is not None and generation.prompt_length is None:
-            kept = generation.pass_to
-        prompt_mask, logits_at = kwargs.pop("prompt_mask", None), kwargs.pop("logits_at", None)
+        current = None if generation is None else self._request.get(self.default)
+        if generation is None or current is None:
+            return False
+        step = generation.same_step(current, inputs)
+        self._pass.set(step)
+        return step is not None
+
+    def _begin(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Decide what this forward does; gives the arguments of the base, without our own."""
+        inputs = dict(inputs)
+        generation, current = self._generation.get(), self._request.get(self.default)
+        kept, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
+        logits_at = inputs.pop("logits_at", None)
         if current is None:
             raise RuntimeError(
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
                 "threads through contextvars.copy_context().run"
             )
-        inputs = named_inputs(self.base.model, args, kwargs)
-        this = new_pass(current, inputs, prompt_mask, generation)
-        if self._autocasts():  # which would take the products of a prepared edit out of float32
+        call = read_call(inputs)
+        this = new_pass(current, call, prompt_mask, generation)
+        if generation is not None and kept is None:
+            kept, generation.pass_to = generation.pass_to, None
+        if _autocasts(call.tokens.device):  # would take prepared products out of float32
             this.repeats = False
-        if lacks_places(self.base.model, inputs):
-            kwargs["position_ids"] = this.index.clamp(min=0)
+        if call.places is None and takes_places(self.base.model):
+            inputs["position_ids"] = this.index.clamp(min=0)
         this.logits_at = logits_at
         self._wrap_what_is_needed(this)
         self._pass.set(this)
@@ -275,8 +303,9 @@ class Attachment:
             self._recompute = this
         if kept is not None:
             kept.append(this)
-        if isinstance(inputs.get("inputs_embeds"), Tensor):
-            self._route(this, EMBEDDING, inputs["inputs_embeds"])
+        if call.tokens.ndim == 3:
+            self._route(this, EMBEDDING, call.tokens)
+        return inputs
 
     def current_pass(self) -> Pass:
         """The pass that runs now in this context, for what else is put into the base.
@@ -349,9 +378,15 @@ class Attachment:
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
-        generation = self._generation.get()
-        if decide_gates(this, layer, hidden) and generation is not None:
-            generation.gates = this.prompt_gates()
+        if decide_gates(this, layer, hidden):
+            generation = self._generation.get()
+            if generation is not None and generation.request is this.request:
+                generation.gates = this.prompt_gates()
+
+
+def _autocasts(device: torch.device) -> bool:
+    available = torch.amp.is_autocast_available(device.type)
+    return available and torch.is_autocast_enabled(device.type)
 
 
 def attach(

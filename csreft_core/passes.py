@@ -195,35 +195,6 @@ def in_float32(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def real_tokens(
-    inputs: dict[str, Any], rows: int, width: int, device: torch.device
-) -> Bool[Tensor, "batch total"]:
-    """Which tokens are real, over the whole cached sequence."""
-    mask = inputs.get("attention_mask")
-    if mask is None:
-        cache = inputs.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        return torch.ones(rows, past + width, dtype=torch.bool, device=device)
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise ConfigError(
-            "attention_mask must have one value for each token [batch, seq]; four-dimensional "
-            "masks (static caches, packed rows) are not supported"
-        )
-    return mask.to(device=device, dtype=torch.bool)
-
-
-def plain_pass(current: Request, mask: Tensor, index: Tensor, prompt_mask: Tensor | None) -> Pass:
-    """Outside `generate`, all real tokens are the prompt unless the caller says which are."""
-    if mask.shape[1] != index.shape[1] and current.adapter is not None:
-        raise ConfigError(
-            "a forward on a filled key-value cache outside `generate` does not see its prompt; "
-            "use generate, or pass the whole sequence"
-        )
-    prompt = mask if prompt_mask is None else mask & prompt_mask.to(mask)
-    prompt = prompt[:, -index.shape[1] :]
-    return Pass(request=current, index=index, prompt_mask=prompt, prompt_length=prompt.sum(1))
-
-
 def for_rows(gates: Float[Tensor, "given k"], rows: int) -> Float[Tensor, "rows k"]:
     """Beams and several samples of a prompt stand next to each other and share its gates."""
     if len(gates) == rows:

@@ -5,54 +5,87 @@ A torch hook costs 10 µs a call, because its module then takes PyTorch's slow p
 The hooks of other people run around the wrapped `forward`, whenever they were registered.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from csreft_core.errors import ConfigError
 
 Forward = Callable[..., Any]
 Around = Callable[[Forward, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Wrapped:
-    """A module that calls `around(inner, args, kwargs)` until `restore`.
+    """Stands for a method of one module and calls `around(inner, args, kwargs)` until `restore`.
+
+    Args:
+        module: Has it in its `__dict__`, over what its class has.
+        around: Is given the method as it was, and the arguments.
+        name: Of the method.
 
     Attributes:
-        inner: What stands for the module's own `forward`; may be exchanged for a while.
+        inner: What stands for the module's own method; may be exchanged for a while.
     """
 
-    def __init__(self, module: nn.Module, around: Around) -> None:
-        self.inner: Forward = module.forward
-        self._module, self._around = module, around
-        self._before = module.__dict__.get("forward")
+    def __init__(self, module: nn.Module, around: Around, name: str = "forward") -> None:
+        self.inner: Forward = getattr(module, name)
+        self._module, self._around, self._name = module, around, name
+        self._before = module.__dict__.get(name)
         self._active = True
+        # Many look at the arguments of a forward to see what it takes.
+        self._own = functools.update_wrapper(partial(_call, self), self.inner, updated=())
+        module.__dict__[name] = self._own
 
-        @functools.wraps(self.inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._active:
-                return self._around(self.inner, args, kwargs)
-            return self.inner(*args, **kwargs)
-
-        self._forward: Forward = forward
-        forward.__dict__["_wrapped"] = self
-        module.__dict__["forward"] = forward
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Wrapped":
+        """What is left in other people's wrappers after `restore`, for a copy of the module."""
+        if self._active:
+            _refuse_copy()
+        left = copy.copy(self)
+        left.inner = copy.deepcopy(self.inner, memo)
+        return left
 
     def restore(self) -> None:
         """Let the module be as before; if someone has wrapped it since, when that one is gone."""
         self._active = False
-        if self._module.__dict__.get("forward") is not self._forward:
+        own = self._module.__dict__
+        if own.get(self._name) is not self._own:
             return
         if self._before is None:
-            del self._module.__dict__["forward"]
+            del own[self._name]
             return
-        self._module.__dict__["forward"] = self._before
-        earlier = getattr(self._before, "_wrapped", None)
+        own[self._name] = self._before
+        earlier = self._before.args[0] if isinstance(self._before, partial) else None
         if isinstance(earlier, Wrapped) and not earlier._active:
             earlier.restore()
+
+
+def _call(wrapped: Wrapped, *args: Any, **kwargs: Any) -> Any:
+    if wrapped._active:
+        return wrapped._around(wrapped.inner, args, kwargs)
+    return wrapped.inner(*args, **kwargs)
+
+
+def uncopied(module: nn.Module) -> list[Wrapped]:
+    """Refuse copies of a wrapped module until each is restored: they would run the original.
+
+    `copy`, `deepcopy`, pickle (so `torch.save` and processes that are spawned) ask for the state;
+    `DataParallel` for replicas.
+    """
+    names = ("__getstate__", "_replicate_for_data_parallel")
+    return [Wrapped(module, lambda *_: _refuse_copy(), name) for name in names]
+
+
+def _refuse_copy() -> NoReturn:
+    raise ConfigError(
+        "this model is attached, and a copy of it (copy, pickle, DataParallel) would go on running "
+        "the original; detach() first, or copy the base before attaching and attach to the copy"
+    )
 
 
 @contextmanager

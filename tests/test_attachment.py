@@ -1,12 +1,17 @@
 """Attaching and detaching, other people's hooks, and threads."""
 
+import copy
+import io
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from transformers import (
     TextIteratorStreamer,
 )
@@ -122,6 +127,119 @@ def test_two_attachments_to_different_bases(base):
     with attach(base, one), attach(other, two):
         assert torch.equal(logits(base, inputs), expected[0])
         assert torch.equal(logits(other, inputs), expected[1])
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": pickle.dumps,
+    "torch.save": lambda module: torch.save(module, io.BytesIO()),
+    "DataParallel": lambda module: module._replicate_for_data_parallel(),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_of_an_attached_base_are_refused(base, way):
+    """They would run the original, even after `detach`. A part of the base is no better."""
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    with attach(base, adapter):
+        expected = logits(base, inputs)
+        deep = [base.model.model] if way in ("deepcopy", "pickle", "torch.save") else []
+        for module in (base.model, base.blocks[1], *deep):
+            with pytest.raises(ConfigError, match="would go on running the original"):
+                COPIES[way](module)
+        assert torch.equal(logits(base, inputs), expected)
+    for module in (base.model, base.blocks[1]):
+        COPIES[way](module)
+
+
+def test_a_copy_made_outside_is_another_base(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    expected, bare = edited(base, adapter, inputs), logits(base, inputs)
+    other = tiny_base(copy.deepcopy(base.model))
+    with attach(base, adapter):
+        assert torch.equal(logits(other, inputs), bare)
+        assert torch.equal(edited(other, adapter, inputs), expected)
+
+
+@pytest.mark.parametrize("order", ["theirs first", "ours first"])
+def test_a_wrapper_of_others_may_go_first_or_last(base, order):
+    """accelerate wraps `forward` on the instance, too; a copy made afterwards runs itself."""
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    expected, bare = edited(base, adapter, inputs), logits(base, inputs)
+    attachment = attach(base, adapter)
+    logits(base, inputs)
+    for module in (base.model, base.blocks[1]):
+        add_hook_to_module(module, ModelHook())
+    assert torch.equal(logits(base, inputs), expected)
+    steps = [attachment.detach, *(partial(remove_hook_from_module, m) for m in
+             (base.model, base.blocks[1]))]  # fmt: skip
+    for step in steps if order == "ours first" else reversed(steps):
+        step()
+        if step == attachment.detach:
+            other = tiny_base(copy.deepcopy(base.model))
+            with torch.no_grad():
+                for parameter in other.model.parameters():
+                    parameter.zero_()
+            assert not logits(other, inputs).any()
+    assert torch.equal(logits(base, inputs), bare)
+
+
+def test_others_may_wrap_generate_and_train_on_the_instance(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    own = base.model.generate
+    base.model.generate = lambda *args, **kwargs: own(*args, **kwargs)
+    before = base.model.generate
+    with attach(base, adapter):
+        expected = generated(base, inputs).sequences
+        ours = base.model.generate
+        base.model.generate = lambda *args, **kwargs: ours(*args, **kwargs)
+        theirs = base.model.generate
+        assert torch.equal(generated(base, inputs).sequences, expected)
+    assert base.model.generate is theirs
+    bare = generated(base, inputs).sequences
+    assert not torch.equal(bare, expected)
+    base.model.generate = before
+    assert torch.equal(generated(base, inputs).sequences, bare)
+
+
+def test_a_base_takes_one_attachment(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6))
+    expected = edited(base, adapter, inputs)
+    attachment = attach(base, adapter)
+    with pytest.raises(ConfigError, match="has an attachment already; detach"):
+        attach(base, adapter)
+    assert torch.equal(logits(base, inputs), expected)
+    attachment.detach()
+    with attach(base, adapter):
+        attachment.detach()  # of the old one, again
+        with pytest.raises(ConfigError, match="has an attachment already"):
+            attach(base)
+        assert torch.equal(logits(base, inputs), expected)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.trace.:DeprecationWarning",
+    "ignore:.is_gradient_checkpointing.:FutureWarning",
+)
+def test_recording_an_attached_base_is_refused(base):
+    """One prompt's gates would be those of all."""
+    row, refused = tokens(6)[0][None], "cannot be exported or traced"
+    with torch.no_grad(), attach(base, make_adapter(base)):
+        with pytest.raises(ConfigError, match=refused):
+            torch.export.export(base.model, (row,), {"use_cache": False})
+        with pytest.raises(ConfigError, match=refused):
+            torch.jit.trace(base.model, (row,))
+
+
+def test_a_base_may_move_and_change_its_number_format(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    half = tiny_base(copy.deepcopy(base.model).to(torch.bfloat16))
+    expected = edited(half, adapter, inputs)
+    with attach(base, adapter):
+        logits(base, inputs)
+        base.model.to(torch.bfloat16)
+        assert torch.equal(logits(base, inputs), expected)
 
 
 def test_attaching_a_second_time_gives_the_same(base):

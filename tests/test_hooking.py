@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from csreft_core.config import RouterConfig
+from csreft_core.errors import ConfigError
 from csreft_core.hooking import Request, attach, request
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, edited, logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
@@ -232,6 +233,39 @@ def test_prompt_mask_says_what_is_edited_and_read(base):
     prompt_alone = edited(base, adapter, padded([row[:5]]))
     assert (masked[:, :5] - prompt_alone).abs().max() <= SAME_LOGITS
     assert (edited(base, adapter, inputs)[:, :5] - prompt_alone).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 1, 0, 0]], r"one value for each token, \[2, 4\], got \[1, 4\]"),
+        ([[1], [1]], r"one value for each token, \[2, 4\], got \[2, 1\]"),
+        ([[1, 0, 1, 0], [1, 1, 0, 0]], "must mark the first real tokens"),
+        ([[1, 1, 0, 0], [0, 1, 1, 0]], "must mark the first real tokens"),
+    ],
+)
+def test_a_prompt_mask_of_another_form_is_refused(base, mask, message):
+    with attach(base, make_adapter(base)), pytest.raises(ConfigError, match=message):
+        logits(base, padded(tokens(4, 4)), prompt_mask=torch.tensor(mask))
+
+
+@pytest.mark.parametrize("positions", ["all", "f2+l2"])
+def test_a_hole_in_the_mask_is_as_if_it_were_not_there(base, positions):
+    adapter, row = make_adapter(base, positions=positions), tokens(6)[0]
+    with_hole = torch.cat([row[:3], torch.tensor([50]), row[3:]])[None]
+    mask = torch.tensor([[1, 1, 1, 0, 1, 1, 1]])
+    expected = edited(base, adapter, padded([row]))
+    found = edited(base, adapter, {"input_ids": with_hole, "attention_mask": mask})
+    assert (found[:, mask[0].bool()] - expected).abs().max() <= SAME_LOGITS
+
+
+def test_arguments_may_be_given_by_place(base):
+    adapter, inputs = make_adapter(base), padded(tokens(6, 4))
+    expected = edited(base, adapter, inputs)
+    with attach(base, adapter), torch.no_grad():
+        ids, mask = inputs.values()
+        for args in ((ids, mask), (ids, mask, None), (ids, mask, None, None)):
+            assert torch.equal(base.model(*args).logits, expected)
 
 
 @pytest.mark.parametrize("granularity", ["per_prompt", "per_token"])

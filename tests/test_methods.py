@@ -22,7 +22,7 @@ from csreft_core.method_presets import METHODS
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.passes import request
 from csreft_core.tuning import Tuning
-from tests.families import FAMILIES, build
+from tests.families import FAMILIES, build, generated, step_logits
 from tests.tiny import padded, tiny_base, tokens
 
 SKILLS = ("skill 0", "skill 1")
@@ -229,6 +229,23 @@ def test_methods_of_peft_are_those_of_peft_used_directly(llama, name):
     # AdamW's first step is the gradient's sign, so where it is 0 up to rounding it may differ.
     for n, p in mine.items():
         assert ((p - others[n]).abs() > 1e-6).float().mean() < 0.01, n
+
+
+@pytest.mark.parametrize("lengths", [(5, 5), (6, 3)], ids=["equal", "unequal"])
+@torch.no_grad()
+def test_answers_under_prefix_tuning_are_those_of_one_forward(llama, lengths):
+    method, inputs, n = moved("prefix", llama), padded(tokens(*lengths)), max(lengths)
+    with attach(llama) as attachment, method.applied(attachment.current_pass):
+        found = []
+        with attachment.calling(request(method, "learned")):
+            found = [generated(llama, inputs, use_cache=cached) for cached in (True, False)]
+        mask = F.pad(inputs["attention_mask"], (0, 6), value=1)
+        whole = {"input_ids": found[0].sequences, "attention_mask": mask}
+        expected = attachment.forward(request(method, "learned"), **whole)[0].logits[:, n - 1 : -1]
+    for out in found:
+        assert torch.equal(out.sequences, found[0].sequences)
+        assert (step_logits(out) - expected).abs().max() <= CLOSE
+    assert (step_logits(generated(llama, inputs)) - expected).abs().max() > 1e-2
 
 
 def reference(base: Base, change: Callable[[int, Tensor, Tensor], Tensor], ids: Tensor) -> Tensor:

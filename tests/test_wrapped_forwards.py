@@ -1,5 +1,6 @@
 """Wrapping a module's `forward` on the instance, and undoing it in any order."""
 
+import copy
 import inspect
 from itertools import permutations
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from csreft_core.errors import ConfigError
 from csreft_core.wrapped_forwards import Wrapped, recomputed, replaced
 
 
@@ -45,6 +47,33 @@ def test_a_forward_that_was_there_before_comes_back():
     assert module(torch.zeros(())) == 6
     wrapped.restore()
     assert module.forward is own
+
+
+def test_a_module_compiled_before_is_wrapped_all_the_same():
+    """torch.compile looks whether the module still has the `forward` that it had."""
+    module, x = nn.Linear(2, 2), torch.ones(1, 2)
+    expected, compiled = module(x), torch.compile(module, backend="eager")
+    assert torch.equal(compiled(x), expected)
+    wrapped = Wrapped(module, adding(1))
+    assert torch.equal(compiled(x), expected + 1)
+    wrapped.restore()
+    assert torch.equal(compiled(x), expected)
+
+
+def test_what_is_left_of_it_in_a_copy_is_that_of_the_copy():
+    module = nn.Linear(2, 2)
+    wrapped = Wrapped(module, adding(1))
+    left = module.forward
+    with pytest.raises(ConfigError, match="would go on running the original"):
+        copy.deepcopy(module)
+    module.__dict__["forward"] = lambda x: left(x)  # somebody else
+    module.__dict__["_old_forward"] = left
+    wrapped.restore()
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other.weight.zero_(), other.bias.zero_()
+    assert not other._old_forward(torch.ones(1, 2)).any()
+    assert module(torch.ones(1, 2)).any()
 
 
 def test_hooks_of_others_run_around_it():

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from csreft_core.base_models import Base
 from csreft_core.errors import ConfigError
+from csreft_core.library_calls import cache_argument, named_inputs, read_call
 from csreft_core.methods.changed_base import (
     ChangedBase,
     MethodSpec,
@@ -151,18 +152,14 @@ class PrefixTuning(ChangedBase):
         return self._base.model.register_forward_pre_hook(self._before, with_kwargs=True).remove
 
     def _before(
-        self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        tokens = next(
-            t for t in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
-            if isinstance(t, Tensor)
-        )  # fmt: skip
-        cache = kwargs.get("past_key_values")
-        if cache is None:
-            kwargs["past_key_values"] = self._prefix(len(tokens))
-        elif cache.get_seq_length() == 0:
-            for layer, filled in enumerate(self._prefix(len(tokens)).layers):
-                cache.update(filled.keys, filled.values, layer)
+        call = read_call(named_inputs(model, args, kwargs))
+        if call.cached is None:
+            kwargs[cache_argument(model)] = self._prefix(len(call.tokens))
+        elif call.cached.length() == 0:
+            for layer, filled in enumerate(self._prefix(len(call.tokens)).layers):
+                call.cached.cache.update(filled.keys, filled.values, layer)
         for name, value in (("attention_mask", 1), ("prompt_mask", 0)):
             if isinstance(kwargs.get(name), Tensor):
                 mask = kwargs[name]
