@@ -24,11 +24,10 @@ from csreft_core.encoding import Example
 from csreft_core.evaluation import Encoded
 from csreft_core.files import storage_errors
 from csreft_core.hooking import Attachment
+from csreft_core.library_calls import HOOKS_THAT_ONLY_READ
 from csreft_core.passes import Request
 
 _Row = dict[int, Tensor]
-# Ours read below the first edit; those of transformers record outputs that someone asked for.
-_HOOKS_THAT_ONLY_READ = ("csreft_core.hooking", "transformers.utils.output_capturing")
 
 
 def kept_layers(spec: AdapterSpec) -> tuple[int, ...]:
@@ -80,7 +79,7 @@ def _has_other_hooks(block: nn.Module) -> bool:
         for module in block.modules()
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )
-    return any(getattr(hook, "__module__", None) not in _HOOKS_THAT_ONLY_READ for hook in hooks)
+    return any(getattr(hook, "__module__", None) != HOOKS_THAT_ONLY_READ for hook in hooks)
 
 
 class KeptStates:

@@ -23,6 +23,8 @@ _CACHES = ("past_key_values", "cache_params", "cache", "state", "mems", "past_bu
 _WITHOUT_FORM = ("state", "mems", "past_buckets_states")  # lists of tensors, no class
 # Given by collators that lay several texts end to end in one row.
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "block_sequence_ids")
+HOOKS_THAT_ONLY_READ = "transformers.utils.output_capturing"
+"""The module whose hooks record outputs that someone asked for, and change none."""
 SERVES_ALONE = "init_continuous_batching"
 """The method that every kind of continuous batching goes through; it reads rows of many texts."""
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
 from csreft_core.hooking import attach
 from tests.families import build, generated, logits, step_logits
@@ -88,7 +89,22 @@ def reference_beams(base, adapter, rule, prompt) -> tuple[torch.Tensor, float]:
 
 @pytest.fixture(scope="module")
 def bases():
-    return {family: tiny_base(build(family)) for family in ("llama", "gpt2", "gemma3")}
+    models = {family: build(family) for family in ("llama", "gpt2", "gemma3")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models["mamba"] = MambaForCausalLM(
+            MambaConfig(
+                vocab_size=96,
+                hidden_size=32,
+                num_hidden_layers=3,
+                state_size=4,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
+                initializer_range=0.1,
+            )
+        ).eval()
+    return {family: tiny_base(model) for family, model in models.items()}
 
 
 def inputs_of(rows) -> dict[str, torch.Tensor]:
@@ -118,6 +134,7 @@ CASES = [
     *(("llama", rule, True) for rule in RULES),
     ("llama", "f2+l2", False),
     *((family, rule, True) for family in ("gpt2", "gemma3") for rule in ("all", "f2+l2")),
+    *(("mamba", rule, True) for rule in ("all", "f1")),  # whose cache counts no tokens
 ]
 EACH_CASE = pytest.mark.parametrize(("family", "rule", "tied"), CASES)
 CACHE = pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "whole"])
