@@ -194,7 +194,10 @@ def peft_config(name: str) -> Any:
     }[name]
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing.:FutureWarning",
+    "ignore:.past_key_values. is deprecated:FutureWarning",  # peft's own name for it
+)
 @pytest.mark.parametrize("name", ["lora", "dora", "ia3", "prefix"])
 def test_methods_of_peft_are_those_of_peft_used_directly(llama, name):
     """Logits at the start and after a step of AdamW, and the parameters after it."""
@@ -236,7 +239,6 @@ def test_methods_of_peft_are_those_of_peft_used_directly(llama, name):
 def test_answers_under_prefix_tuning_are_those_of_one_forward(llama, lengths):
     method, inputs, n = moved("prefix", llama), padded(tokens(*lengths)), max(lengths)
     with attach(llama) as attachment, method.applied(attachment.current_pass):
-        found = []
         with attachment.calling(request(method, "learned")):
             found = [generated(llama, inputs, use_cache=cached) for cached in (True, False)]
         mask = F.pad(inputs["attention_mask"], (0, 6), value=1)

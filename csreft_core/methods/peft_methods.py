@@ -155,7 +155,10 @@ class PrefixTuning(ChangedBase):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         call = read_call(named_inputs(model, args, kwargs))
-        if call.cached is None:
+        if call.cached is not None and call.use_cache is False:
+            # Rows are whole; `generate` hands back the prefix that the last forward has filled up.
+            kwargs.pop(call.cached.name)
+        if call.cached is None or call.use_cache is False:
             kwargs[cache_argument(model)] = self._prefix(len(call.tokens))
         elif call.cached.length() == 0:
             for layer, filled in enumerate(self._prefix(len(call.tokens)).layers):
