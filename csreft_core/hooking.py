@@ -31,7 +31,7 @@ from csreft_core.library_calls import (
     read_call,
     takes_places,
 )
-from csreft_core.passes import Pass, Request, decide_gates, edit, request
+from csreft_core.passes import Pass, Request, autocasts, decide_gates, edit, request
 from csreft_core.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced, uncopied
 
@@ -291,7 +291,7 @@ class Attachment:
         this = new_pass(current, call, prompt_mask, generation)
         if generation is not None and kept is None:
             kept, generation.pass_to = generation.pass_to, None
-        if _autocasts(call.tokens.device):  # would take prepared products out of float32
+        if autocasts(call.tokens.device):  # would take prepared products out of float32
             this.repeats = False
         if call.places is None and takes_places(self.base.model):
             inputs["position_ids"] = this.index.clamp(min=0)
@@ -382,11 +382,6 @@ class Attachment:
             generation = self._generation.get()
             if generation is not None and generation.request is this.request:
                 generation.gates = this.prompt_gates()
-
-
-def _autocasts(device: torch.device) -> bool:
-    available = torch.amp.is_autocast_available(device.type)
-    return available and torch.is_autocast_enabled(device.type)
 
 
 def attach(

@@ -189,10 +189,12 @@ def _every_token(delta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 
 def in_float32(device: torch.device) -> AbstractContextManager[Any]:
     """Where autocast is on, it ends here: the adapter's arithmetic is float32."""
-    available = torch.amp.is_autocast_available(device.type)
-    if available and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether matrices are multiplied in another format on such a device, here and now."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def for_rows(gates: Float[Tensor, "given k"], rows: int) -> Float[Tensor, "rows k"]:
