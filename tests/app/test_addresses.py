@@ -74,7 +74,7 @@ def test_a_batch_of_a_million_rows_is_refused_before_any_table(open_app):
     began = time.process_time()
     asked = {"skills-part": "As the model sees it", "set": ["train.batch_size=1000000"]}
     app = open_app("pages/Skills.py", **asked)
-    assert "train.batch_size: 1000000 is more than the pages take, up to 1,024" in texts(app)
+    assert "Train.batch_size: 1000000 is more than the pages take, up to 1,024" in texts(app)
     assert time.process_time() - began < 5
     assert not app.dataframe
 
