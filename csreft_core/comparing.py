@@ -1,7 +1,8 @@
 """Work on a comparison: train and measure its cells, one after another.
 
 Any number of processes can work on one folder; each cell is locked by the one that works on it.
-What is finished is not done again, and a cell that was killed goes on: its trainings are runs.
+What is finished is not done again, and a cell that was killed goes on: its trainings are runs. A
+cell of an older version, which lacks a measurement, gets that one and keeps the others.
 """
 
 import json
@@ -17,7 +18,15 @@ from csreft_core.analysis.subject import evenly
 from csreft_core.base_models import Base
 from csreft_core.cell_measures import gradient_conflict, step_bytes, tokens_per_second
 from csreft_core.chat_templates import resolve_template
-from csreft_core.comparison import Comparison, Variant
+from csreft_core.comparison import (
+    JOINT,
+    STARTS,
+    UNTRAINED,
+    Comparison,
+    Variant,
+    lacking,
+    start_of,
+)
 from csreft_core.config import Config
 from csreft_core.errors import CsreftError, RunError
 from csreft_core.evaluation import Encoded, encode_rows, evaluate
@@ -30,6 +39,10 @@ from csreft_core.skills import SkillSet, read_skills
 from csreft_core.training import train
 
 SCORED_SPLITS = ("test_items", "test_paraphrases", "test_both", "test_two_skills")
+SAME_LOSS = 0.01
+"""A training that is done again counts as the same if each loss is within this share of the known
+one, or of 0.01 nats where that is smaller. Other versions and processors round otherwise."""
+_FOLDERS = {UNTRAINED: "single", JOINT: "joint"}
 _CONFLICT_ROWS = 64
 
 Tell = Callable[[str, int, str], None]
@@ -59,22 +72,30 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
         try:
             lock = comparison.lock(method, seed)
             with storage_errors(comparison.path), lock.acquire(blocking=False):
-                if comparison.state(method, seed) == "finished":
+                before = comparison.result(method, seed)
+                known = before if before and before["state"] == "finished" else None
+                if known and not lacking(known):
                     continue
                 tell(method, seed, "running")
-                comparison.write_result(method, seed, _done(comparison, method, seed, base))
-                tell(method, seed, comparison.state(method, seed))
+                found = _done(comparison, method, seed, base, known)
+                comparison.write_result(method, seed, found)
+                tell(method, seed, found["message"] if known else found["state"])
         except Timeout:
             continue
 
 
-def _done(comparison: Comparison, method: str, seed: int, base: Base) -> dict[str, Any]:
+def _done(
+    comparison: Comparison, method: str, seed: int, base: Base, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The result of a cell; what is known stays, also where the rest fails."""
     try:
-        found = _Cell(comparison, method, seed, base).measured()
+        cell = _Cell(comparison, method, seed, base)
+        found = cell.measured() if known is None else known | cell.missing(known)
     except Exception as error:  # noqa: BLE001 - one cell that fails must not end the others
         message = str(error) if isinstance(error, CsreftError) else repr(error)
-        return {"method": method, "seed": seed, "state": "failed", "message": message}
-    return {"method": method, "seed": seed, "state": "finished", "message": "", **found}
+        told = {"method": method, "seed": seed, "state": "failed", "message": message}
+        return told if known is None else known | {"message": message}
+    return {"method": method, "seed": seed, **found, "state": "finished", "message": ""}
 
 
 class _Cell:
@@ -109,9 +130,42 @@ class _Cell:
             "tokens_per_s": self.speed(run),
             "scores": list(self.scores(run)),
             "conflict": json.loads((self.path / "conflict.json").read_text(encoding="utf-8")),
-            "interference": list(self.single_skills()),
+            "interference": [row for start in STARTS for row in self.single_skills(start, run)],
             "sequential": list(self.one_after_another()),
         }
+
+    def missing(self, known: dict[str, Any]) -> dict[str, Any]:
+        """What a result of an older version lacks, measured now.
+
+        Where the trainings are not there any more, they are done again.
+
+        Raises:
+            RunError: the training that was done again gives other scores than the known ones.
+        """
+        run, starts = None, lacking(known)
+        if JOINT in starts:
+            run = self.same_run(known["scores"])
+        kept = [row for row in known["interference"] if start_of(row) not in starts]
+        found = [row for start in starts for row in self.single_skills(start, run)]
+        return {"interference": [*kept, *found]}
+
+    def same_run(self, scores: list[dict[str, Any]]) -> Run:
+        """The run of the cell, trained again if it is gone, with the scores that are known."""
+        if (self.path / "config.json").is_file():
+            return self.finished(open_run(self.path))
+        # In a folder of its own: the result must stay where it is until there is a new one.
+        run = self.finished(self.run(self.path / "again", self.config, self.skill_set))
+        found = {(row["split"], row["skill"]): row for row in self.scores(run, decode=False)}
+        for row in scores:
+            again = found[row["split"], row["skill"]]
+            off = abs(again["loss"] - row["loss"])
+            if off > SAME_LOSS * max(row["loss"], SAME_LOSS):
+                raise RunError(
+                    f"trained again, the loss on {row['split']} ({row['skill']}) is "
+                    f"{again['loss']:.4f} and was {row['loss']:.4f}; delete {self.path}, and all "
+                    "of the cell is measured again"
+                )
+        return run
 
     def encoded(self, split: str, per_skill: int | None = None) -> Encoded:
         """Rows of a split as tokens."""
@@ -165,8 +219,8 @@ class _Cell:
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
             return tokens_per_second(attachment, method, rows, self.config.router.gates)
 
-    def scores(self, run: Run) -> Iterator[dict[str, Any]]:
-        """On each test split that the data has, by greedy decoding."""
+    def scores(self, run: Run, *, decode: bool = True) -> Iterator[dict[str, Any]]:
+        """On each test split that the data has, by greedy decoding or teacher-forced."""
         method = load_method(run.adapter_path, self.base)
         gates = self.config.router.gates
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
@@ -174,9 +228,8 @@ class _Cell:
                 if split not in self.skill_set.splits:
                     continue
                 rows = self.encoded(split, self.asked.per_skill)
-                for skill, score in evaluate(attachment, method, rows, gates=gates)[
-                    "skills"
-                ].items():
+                found = evaluate(attachment, method, rows, gates=gates, decode=decode)
+                for skill, score in found["skills"].items():
                     yield {"split": split, "skill": skill, **score}
 
     def short(self, steps: int) -> Config:
@@ -184,16 +237,27 @@ class _Cell:
         few = {"steps": steps, "eval_every": steps, "checkpoint_every": steps}
         return replace(self.config, train=replace(self.config.train, **few))
 
-    def single_skills(self) -> Iterator[dict[str, Any]]:
-        """`I_train`: short runs on one skill alone."""
+    def single_skills(self, start: str, joint: Run | None) -> Iterator[dict[str, Any]]:
+        """`I_train`: short runs on one skill alone, all from the same start.
+
+        Each has a fresh optimiser, and a rate that rises and falls as in every short run; so two
+        starts differ in nothing but the parameters that they begin with.
+
+        Args:
+            start: `untrained`, or `joint`: the end of the training on all skills.
+            joint: That training.
+        """
         config = self.short(self.asked.single_steps)
+        adapter = joint.adapter_path if start == JOINT and joint is not None else None
         for place, skill in enumerate(self.skill_set.names):
-            path = self.path / "single" / str(place)
-            run = self.finished(self.run(path, config, only_rows(self.skill_set, skill)))
-            for other, before, after, n in first_and_last(run):
+            path = self.path / _FOLDERS[start] / str(place)
+            run = self.run(path, config, only_rows(self.skill_set, skill))
+            for ends in first_and_last(self.finished(run, adapter)):
+                (loss, loss_after), (exact, exact_after) = ends.loss, ends.exact_match
                 yield {
-                    "trained": skill, "evaluated": other, "change": after - before,
-                    "before": before, "n": n,
+                    "start": start, "trained": skill, "evaluated": ends.skill,
+                    "before": loss, "change": loss_after - loss,
+                    "exact_before": exact, "exact_change": exact_after - exact, "n": ends.n,
                 }  # fmt: skip
 
     def one_after_another(self) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,10 @@ from csreft_core.method_presets import method_name
 
 CellState = Literal["finished", "failed", "missing"]
 
+UNTRAINED, JOINT = "untrained", "joint"
+STARTS = (UNTRAINED, JOINT)
+"""Where a training on one skill alone begins: fresh parameters, or those trained on all skills."""
+
 _SHIPPED = ASSETS / "comparisons"
 _MOST_BYTES = 50_000_000
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.+]{0,39}")
@@ -219,6 +223,17 @@ def list_comparisons(root: Path) -> list[Comparison]:
 def shipped_comparisons() -> list[Comparison]:
     """Those that come with the program, the main one first."""
     return sorted(list_comparisons(_SHIPPED), key=lambda found: found.name != "main")
+
+
+def start_of(row: dict[str, Any]) -> str:
+    """From where a row of a result's `interference` was trained; once there was one start only."""
+    return row.get("start", UNTRAINED)
+
+
+def lacking(result: dict[str, Any]) -> list[str]:
+    """The starts from which a finished cell does not know loss and exact match."""
+    known = {start_of(row) for row in result["interference"] if "exact_change" in row}
+    return [start for start in STARTS if start not in known]
 
 
 def label_name(label: str) -> str:

@@ -13,6 +13,7 @@ METHODS = ("csreft", "loreft", "lora", "olora")
 SEEDS = (0, 1, 2, 3, 4)
 SPLITS = ("test_items", "test_paraphrases", "test_both")
 INDEX = {"csreft": 0.10, "loreft": 0.30, "lora": 0.50, "olora": 0.20}
+JOINT_LOST = {"csreft": 0.6, "loreft": 0.1, "lora": 0.4, "olora": 0.3}
 FORGETTING = {"csreft": 0.01, "loreft": 0.60, "lora": 0.90, "olora": 0.40}
 TOTAL = {"csreft": 6_000, "loreft": 5_900, "lora": 6_100, "olora": 12_000}
 
@@ -32,8 +33,16 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
                 scores += [(method, seed, split, skill, 0.2 + INDEX[method] + noise, exact, 30)
                            for split in SPLITS]  # fmt: skip
                 for other in SKILLS:
-                    change = -1.0 if skill == other else INDEX[method] - noise
-                    interference.append((method, seed, skill, other, change, 2.0, 40))
+                    own = skill == other
+                    change = -1.0 if own else INDEX[method] - noise
+                    lost = -0.9 if own else INDEX[method] / 10 - noise
+                    interference.append(
+                        (method, seed, "untrained", skill, other, change, 1.25, -lost, 0.02, 40)
+                    )
+                    lost = -0.01 if own else JOINT_LOST[method] - noise
+                    interference.append(
+                        (method, seed, "joint", skill, other, 2 * lost, 0.05, -lost, 0.98, 40)
+                    )
                     stage, later = SKILLS.index(skill), SKILLS.index(skill) - SKILLS.index(other)
                     loss = 0.1 + FORGETTING[method] * max(0, later) + noise
                     sequential.append((method, seed, stage, skill, other, loss, 0.9 - noise))
@@ -44,10 +53,14 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
         "made-up",
         pd.DataFrame(cells),
         _frame(scores, "method seed split skill loss exact_match n"),
-        _frame(interference, "method seed trained evaluated change before n"),
+        _frame(
+            interference,
+            "method seed start trained evaluated change before exact_change exact_before n",
+        ),
         _frame(sequential, "method seed stage trained evaluated loss exact_match"),
         _frame(conflict, "method seed first second cosine"),
         {"csreft": 8, "loreft": 8},
+        ("the same work",),
     )
 
 
@@ -66,8 +79,15 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
         "steps": 250, "train_s": 12.0 + seed if known else None,
         "peak_bytes": 30e6 + seed if known else None,
         "tokens_per_s": 900.0 - seed if known else None,
-        "interference_index": INDEX[method] + noise if known else None,
+        "harm": INDEX[method] - noise if known else None,
+        "harm_exact": INDEX[method] / 10 - noise if known else None,
+        "joint_harm": 2 * (JOINT_LOST[method] - noise) if known else None,
+        "joint_harm_exact": JOINT_LOST[method] - noise if known else None,
+        "gain": 1.0 if known else None,
+        "gain_exact": 0.9 if known else None,
+        "to_gain": 1.25 if known else None,
         "forgetting": FORGETTING[method] + noise if known else None,
+        "forgetting_exact": FORGETTING[method] / 2 + noise if known else None,
         "conflict": 0.1 - INDEX[method] if known else None,
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from csreft_core.base_models import Base, load_base
 from csreft_core.cell_measures import gradient_conflict
 from csreft_core.chat_templates import resolve_template
 from csreft_core.cli import main
+from csreft_core.comparing import work
 from csreft_core.comparison import Comparison, Variant, begin, list_comparisons, open_comparison
 from csreft_core.comparison_presets import COMPARISONS, compared
 from csreft_core.config import BaseConfig, Config
@@ -81,7 +82,7 @@ def test_every_cell_is_finished_or_says_why_not(whole):
     ]  # fmt: skip
     failed = table.set_index("method").loc["bitfit"]
     assert "has none" in failed["message"]
-    assert failed[["total", "train_s", "interference_index"]].isna().all()
+    assert failed[["total", "train_s", "harm", "joint_harm_exact"]].isna().all()
     done = table[table["state"] == "finished"]
     assert done.drop(columns=["subspaces"]).notna().all().all()
     assert (done[["train_s", "peak_bytes", "tokens_per_s", "total"]] > 0).all().all()
@@ -103,19 +104,83 @@ def test_the_scores_are_those_of_evaluate(whole, base):
     assert n["csreft", "test_items", "red"] == 4  # --per-skill
 
 
-def test_interference_is_that_of_the_runs_on_one_skill(whole):
+@pytest.mark.parametrize(("start", "folder"), [("untrained", "single"), ("joint", "joint")])
+def test_interference_is_that_of_the_runs_on_one_skill(whole, start, folder):
     """The runs are those that the Interference page makes: same data, same numbers."""
     table = tables.interference(whole)
+    table = table[(table["method"] == "csreft") & (table["start"] == start)]
     for place, skill in enumerate(tiny_runs.SKILLS):
-        run = open_run(whole.cell_path("csreft", 3) / "single" / str(place))
+        run = open_run(whole.cell_path("csreft", 3) / folder / str(place))
         assert {row.skills for row in run.skill_set().split("train")} == {(skill,)}
-        rows = table[(table["method"] == "csreft") & (table["trained"] == skill)]
-        for other, before, after, n in first_and_last(run):
-            row = rows[rows["evaluated"] == other].iloc[0]
-            assert (row["before"], row["change"], row["n"]) == (before, after - before, n)
-    # Before is the untrained start, which is the base.
-    starts = table[table["method"] == "csreft"].groupby("evaluated")["before"].nunique()
-    assert (starts == 1).all()
+        rows = table[table["trained"] == skill].set_index("evaluated")
+        for ends in first_and_last(run):
+            row = rows.loc[ends.skill]
+            (loss, loss_after), (exact, exact_after) = ends.loss, ends.exact_match
+            assert (row["before"], row["change"]) == (loss, loss_after - loss)
+            assert (row["exact_before"], row["exact_change"]) == (exact, exact_after - exact)
+            assert row["n"] == ends.n
+    # Whatever is trained, it starts at one place.
+    assert (table.groupby("evaluated")["before"].nunique() == 1).all()
+
+
+def test_the_two_starts_are_the_base_and_the_end_of_the_joint_training(whole, base):
+    cell, template = whole.cell_path("csreft", 3), "Q: {prompt}\nA:"
+    run = open_run(cell)
+    rows = encode_rows(run.skill_set().split("validation"), base, template, 64)
+    method = load_method(run.adapter_path, base)
+    with attach(base) as attachment:
+        alone = evaluate(attachment, None, rows, decode=False)["skills"]
+        with method.applied(attachment.current_pass):
+            trained = evaluate(attachment, method, rows, decode=False)["skills"]
+    table = tables.interference(whole)
+    for start, expected in (("untrained", alone), ("joint", trained)):
+        found = table[(table["method"] == "csreft") & (table["start"] == start)]
+        for skill, score in expected.items():
+            row = found[found["evaluated"] == skill].iloc[0]
+            assert row["before"] == pytest.approx(score["loss"], rel=1e-5)  # other batches
+            assert row["exact_before"] == score["exact_match"]
+    assert alone["red"]["loss"] > trained["red"]["loss"]
+
+
+@pytest.fixture
+def old(whole: Comparison, tmp_path: Path) -> Comparison:
+    """The folder that a version without the joint start left, shipped without its runs."""
+    found = begin(tmp_path / "old", whole.asked())
+    for method in METHOD_LABELS:
+        result = result_of(whole, method)
+        if result["state"] == "finished":
+            known = ("trained", "evaluated", "change", "before", "n")
+            result["interference"] = [
+                {name: row[name] for name in known}
+                for row in result["interference"]
+                if row["start"] == "untrained"
+            ]
+        found.write_result(method, 3, result)
+    return found
+
+
+def test_a_finished_cell_gets_what_an_older_version_did_not_measure(whole, old, base):
+    told = []
+    assert tables.cells(old)[["joint_harm", "harm_exact"]].isna().all().all()
+    work(old, base, lambda *what: told.append(what))
+    for method in ("csreft", "lora_per_skill"):
+        assert result_of(old, method) == result_of(whole, method)  # clock and all
+    assert [what for what in told if what[0] == "csreft"] == [
+        ("csreft", 3, "running"), ("csreft", 3, "")
+    ]  # fmt: skip
+    told.clear()
+    work(old, base, lambda *what: told.append(what))
+    assert {method for method, _, _ in told} == {"bitfit"}  # which fails, and is tried again
+
+
+def test_what_was_not_trained_the_same_way_is_not_mixed(old, base):
+    known = result_of(old, "csreft")
+    known["scores"][0]["loss"] *= 1.05
+    old.write_result("csreft", 3, known)
+    work(old, base, lambda *_: None)
+    found = result_of(old, "csreft")
+    assert "trained again, the loss on" in found["message"]
+    assert found | {"message": ""} == known
 
 
 def test_skills_one_after_another_start_where_the_last_ended(whole):

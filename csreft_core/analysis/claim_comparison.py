@@ -5,6 +5,7 @@ that failed or are missing are left out, and with them their seed.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -13,49 +14,91 @@ from csreft_core.analysis.methods import SINGLE_TESTS, TWO_SKILLS, MethodTables
 from csreft_core.analysis.seed_intervals import paired_differences, seed_mean
 
 OWN = "csreft"
-PAIRS = {
+_HARMS = {"": "harm", "_joint": "joint_harm", "_exact": "joint_harm_exact"}
+_HARM_PAIRS = {
+    "C1.harm": (OWN, OWN),
     "C1.loreft": (OWN, "loreft"),
     "C1.lora": (OWN, "lora"),
-    "C1.harm": (OWN, OWN),
     "C2.olora": (OWN, "olora"),
+    "C2.positions": ("all_prompt", "olora"),
     "C2.none": ("joint", "none"),
+}
+PAIRS = {
+    **{f"{name}{part}": pair for name, pair in _HARM_PAIRS.items() for part in _HARMS},
     "C3.loreft": (OWN, "loreft"),
     "C7.kept": (OWN, OWN),
+    "C7.kept_exact": (OWN, OWN),
     "C7.loreft": (OWN, "loreft"),
+    "C7.loreft_exact": (OWN, "loreft"),
     "R2.all": ("l1", "all_prompt"),
+    "R2.all_exact": ("l1", "all_prompt"),
 }
 """Condition -> the method that is judged and its control; labels of `comparison_presets`."""
 
-SAME_RANK = ("C1.loreft", "C3.loreft", "C7.loreft")
+SAME_RANK = tuple(name for name in PAIRS if name.partition(".")[2].startswith("loreft"))
 """Conditions whose control must have the same total rank k r."""
+ACROSS = tuple(name for name in PAIRS if name.startswith("C2.positions"))
+"""Conditions whose two methods stand in two comparisons of the same work."""
 
-_INDEX, _FORGOTTEN, _BOTH, _LOSS = "interference_index", "forgetting", "exact_match", "loss"
-_HARM = "change"
 _MEASURES = {
-    "C1.loreft": _INDEX, "C1.lora": _INDEX, "C1.harm": _HARM, "C2.olora": _INDEX, "C2.none": _INDEX,
-    "C3.loreft": _BOTH, "C7.kept": _FORGOTTEN, "C7.loreft": _FORGOTTEN, "R2.all": _LOSS,
-}  # fmt: skip
+    **{f"{name}{part}": harm for name in _HARM_PAIRS for part, harm in _HARMS.items()},
+    "C7.kept": "forgetting",
+    "C7.kept_exact": "forgetting_exact",
+    "C7.loreft": "forgetting",
+    "C7.loreft_exact": "forgetting_exact",
+}
+"""Condition -> column of `cells`; the others are measured on test prompts."""
+_SCORES = {
+    "C3.loreft": ("exact_match", (TWO_SKILLS,)),
+    "R2.all": ("loss", SINGLE_TESTS),
+    "R2.all_exact": ("exact_match", SINGLE_TESTS),
+}
+"""Condition -> column of `scores`, and the splits."""
 
 
 def comparison_measurements(comparisons: Sequence[MethodTables]) -> list[Measurement]:
     """All that comparisons say: each condition from the first one that has both of its methods.
 
-    For `SAME_RANK`, the first one where these have the same total rank.
+    For `SAME_RANK`, the first one where these have the same total rank; for `ACROSS`, the first two
+    with a method each, if both had the same work to do.
 
     A condition whose methods are nowhere finished on the same seed has no row.
     """
     rows = []
     for condition, (own, control) in PAIRS.items():
-        for tables in comparisons:
-            if condition in SAME_RANK and not _same_rank(tables, own, control):
-                continue
-            table, n = _by_seed(tables, _MEASURES[condition])
-            values, level = _against(table, _MEASURES[condition], own, control)
+        for tables in _chosen(comparisons, condition):
+            table, measure, n = _by_seed(tables, condition)
+            values, level = _against(table, measure, own, control)
             if values:
-                told = {"control_value": level, "source": source_of(tables.name)}
+                told = {"control_value": level, "source": tables.name}
                 rows.append(_measured(condition, values, n) | told)
                 break
     return rows
+
+
+def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodTables]:
+    """The comparisons that a condition can be measured on, named as sources."""
+    own, control = PAIRS[condition]
+    if condition in ACROSS:
+        firsts = [next((t for t in comparisons if name in set(t.cells["method"])), None)
+                  for name in (own, control)]  # fmt: skip
+        one, other = firsts
+        if one is None or other is None or one.work != other.work:
+            return []
+        return [_joined(one, own, other, control)]
+    return [replace(tables, name=source_of(tables.name)) for tables in comparisons
+            if condition not in SAME_RANK or _same_rank(tables, own, control)]  # fmt: skip
+
+
+def _joined(one: MethodTables, own: str, other: MethodTables, control: str) -> MethodTables:
+    """The cells of one method from one comparison and of another from another."""
+    parts = {
+        name: pd.concat([table[table["method"] == method] for table, method in (
+            (getattr(one, name), own), (getattr(other, name), control))])
+        for name in ("cells", "scores", "interference", "sequential", "conflict")
+    }  # fmt: skip
+    sources = dict.fromkeys(source_of(tables.name) for tables in (one, other))
+    return replace(one, name=", ".join(sources), **parts)
 
 
 def source_of(comparison: str) -> str:
@@ -68,19 +111,15 @@ def _same_rank(tables: MethodTables, own: str, control: str) -> bool:
     return len(ranks) == 1 and None not in ranks
 
 
-def _by_seed(tables: MethodTables, measure: str) -> tuple[pd.DataFrame, int]:
-    """The measure of each method and seed, and the fewest prompts behind a number."""
-    if measure in (_INDEX, _FORGOTTEN):
+def _by_seed(tables: MethodTables, condition: str) -> tuple[pd.DataFrame, str, int]:
+    """The measure of each method and seed, its column, and the fewest prompts behind a number."""
+    if condition in _MEASURES:
         done = tables.cells[tables.cells["state"] == "finished"]
-        return done, _fewest(tables.interference)
-    if measure == _HARM:
-        found = tables.interference
-        found = found[found["trained"] != found["evaluated"]]
-    else:
-        splits = (TWO_SKILLS,) if measure == _BOTH else SINGLE_TESTS
-        found = tables.scores[tables.scores["split"].isin(splits)]
+        return done, _MEASURES[condition], _fewest(tables.interference)
+    measure, splits = _SCORES[condition]
+    found = tables.scores[tables.scores["split"].isin(splits)]
     means = found.groupby(["method", "seed"], as_index=False)[[measure]].mean()
-    return means, _fewest(found)
+    return means, measure, _fewest(found)
 
 
 def _against(

@@ -4,6 +4,7 @@ The measurements come from trained runs, from a comparison of methods and from a
 are in `claim_rules`, the sentences in `claims_sentences`.
 """
 
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from csreft_core.analysis.claim_comparison import (
+    ACROSS,
     PAIRS,
     SAME_RANK,
     comparison_measurements,
@@ -54,8 +56,14 @@ _FROM_RUNS = {
 }
 """Condition -> the shipped runs that it is measured on."""
 
-_PRESETS = dict.fromkeys(SAME_RANK, "rank") | {"C2.none": "constraint", "R2.all": "positions"}
-"""Condition -> the preset of `compare` that has its methods, where it is not `main`."""
+_PRESETS = {"C2.none": "constraint", "C2.positions": "positions", "R2": "positions"}
+
+
+def preset_of(condition: str) -> str:
+    """The preset of `compare` that has the method that is judged."""
+    if condition in SAME_RANK:
+        return "rank"
+    return next((p for start, p in _PRESETS.items() if condition.startswith(start)), "main")
 
 
 def verdicts_table(
@@ -111,7 +119,7 @@ def conditions_table(
     recorded = {source_of(one.name): one.asked().command for one in asked}
     return table.assign(
         command=[
-            command_of(name, recorded.get(source, ""))
+            command_of(name, *(recorded.get(part, "") for part in source.split(", ")))
             for name, source in zip(table["condition"], table["source"], strict=True)
         ]
     )
@@ -195,25 +203,34 @@ def _source(condition: str, subjects: dict[str, Subject]) -> str:
     return "runs " + ", ".join(name for name in _FROM_RUNS[condition] if name in subjects)
 
 
-def command_of(condition: str, recorded: str = "") -> str:
+def command_of(condition: str, recorded: str = "", other: str = "") -> str:
     """The shell line that measures a condition again from nothing, with the same settings.
 
     Args:
         condition: Its id.
         recorded: The command of the comparison that it was measured on; without one, the default
             settings of `compare`.
+        other: That of the comparison that has the control, where it is another one.
     """
     judged = f"{_PROGRAM} judge claims --table conditions"
     if condition in _FROM_RUNS:
         names, out = " ".join(_FROM_RUNS[condition]), f"redone/{condition.partition('.')[0]}"
         return f"{_PROGRAM} build-examples {names} --out {out} && {judged} --set examples={out}"
     if condition in PAIRS:
-        preset, methods = _PRESETS.get(condition, "main"), ",".join(dict.fromkeys(PAIRS[condition]))
-        made = _without(recorded, "--out", "--methods") or f"{_PROGRAM} compare --preset {preset}"
-        return (
-            f"{made} --methods {methods} --out redone/{condition} && {judged} "
-            f"""--set 'comparisons=["redone/{condition}"]'"""
-        )
+        own, control = PAIRS[condition]
+        wanted = [(preset_of(condition), recorded, ",".join(dict.fromkeys((own, control))), "")]
+        if condition in ACROSS:
+            wanted = [(preset_of(condition), recorded, own, "-own"),
+                      ("main", other, control, "-control")]  # fmt: skip
+        # Loss and exact match, from every start, are measured by one command.
+        name = condition.removesuffix("_exact").removesuffix("_joint")
+        outs = [f"redone/{name}{end}" for _, _, _, end in wanted]
+        made = [
+            f"{_without(command, '--out', '--methods') or f'{_PROGRAM} compare --preset {preset}'} "
+            f"--methods {methods} --out {out}"
+            for (preset, command, methods, _), out in zip(wanted, outs, strict=True)
+        ]
+        return f"{' && '.join(made)} && {judged} --set 'comparisons={json.dumps(outs)}'"
     if condition.startswith("R3."):
         return (
             f"{_PROGRAM} memorise --out redone/R3 && {judged} "

@@ -353,9 +353,8 @@ def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.Da
         run = open_run(Path(path))
         kind = "run" if same_settings(run.config(), subject.config) else "control"
         trained = the_trained_skill(run)
-        rows += [
-            (kind, run.name, trained, skill, skill == trained, before, after, after - before,
-             (after - before) / before, n)
-            for skill, before, after, n in first_and_last(run)
-        ]  # fmt: skip
+        for ends in first_and_last(run):
+            before, after = ends.loss
+            rows.append((kind, run.name, trained, ends.skill, ends.skill == trained, before, after,
+                         after - before, (after - before) / before, ends.n))  # fmt: skip
     return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from csreft_core.analysis import comparison as compared
 from csreft_core.analysis.seed_intervals import seed_mean
-from csreft_core.comparison import label_name, open_comparison
+from csreft_core.comparison import STARTS, UNTRAINED, Asked, label_name, open_comparison
 from csreft_core.errors import ConfigError
 from csreft_core.method_presets import METHODS
 
@@ -26,7 +26,17 @@ SINGLE_TESTS = ("test_items", "test_paraphrases", "test_both")
 TWO_SKILLS = "test_two_skills"
 COSTS = {"train_s": "s", "peak_bytes": "bytes", "tokens_per_s": "tokens a second"}
 """Column of `cells` -> its unit."""
-MEASURED = ("interference_index", "forgetting", "conflict", *COSTS)
+MEASURED = (
+    "harm", "harm_exact", "joint_harm", "joint_harm_exact", "gain", "gain_exact", "forgetting",
+    "forgetting_exact", "conflict", *COSTS,
+)  # fmt: skip
+"""Columns of `cells` whose means over the seeds are given."""
+
+GAINED = 0.75
+"""Share of the own loss, no unit: with less taken away the skill was not learned in the short run,
+and harm over gain says how little was learned rather than how much was harmed."""
+LEARNED = 0.5
+"""Exact match below which a method has not learned its skills."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,13 @@ class MethodTables:
         cells: method, seed, state, message, subspaces, router, total, share, and what `MEASURED`
             names, among others.
         scores: method, seed, split, skill, loss, exact_match, n.
-        interference: method, seed, trained, evaluated, change, before, n.
+        interference: method, seed, start, trained, evaluated, change, before, exact_change,
+            exact_before, n.
         sequential: method, seed, stage, trained, evaluated, loss, exact_match.
         conflict: method, seed, first, second, cosine.
         total_rank: k r of the methods that edit states in subspaces.
+        work: What every method had to do: base, data, sizes and steps; equal for two comparisons
+            whose methods can be held against each other.
     """
 
     name: str
@@ -51,6 +64,7 @@ class MethodTables:
     sequential: pd.DataFrame
     conflict: pd.DataFrame
     total_rank: dict[str, int]
+    work: tuple[Any, ...]
 
 
 def read_tables(comparison: str) -> MethodTables:
@@ -62,7 +76,8 @@ def read_tables(comparison: str) -> MethodTables:
     found = open_comparison(Path(comparison))
     interference = compared.interference(found)
     n_skills = interference["trained"].nunique()
-    edits = {label: variant.config.adapter for label, variant in found.asked().variants.items()
+    asked = found.asked()
+    edits = {label: variant.config.adapter for label, variant in asked.variants.items()
              if variant.config.method.name == "csreft"}  # fmt: skip
     return MethodTables(
         found.name,
@@ -72,7 +87,16 @@ def read_tables(comparison: str) -> MethodTables:
         compared.sequential(found),
         compared.conflict(found),
         {label: edit.rank * (edit.n_subspaces or n_skills) for label, edit in edits.items()},
+        _work(asked),
     )
+
+
+def _work(asked: Asked) -> tuple[Any, ...]:
+    first = asked.first
+    return (
+        asked.base_fingerprint, first.data, first.train.steps, first.train.batch_size,
+        asked.single_steps, asked.sequential_steps, asked.per_skill, asked.budget,
+    )  # fmt: skip
 
 
 def main_table(comparison: str) -> pd.DataFrame:
@@ -85,9 +109,13 @@ def main_table(comparison: str) -> pd.DataFrame:
         Columns method, name, seeds (finished), failed (cells that are not), subspaces, router,
         total (parameters, of the first finished cell), share (% of the base), n (prompts of each
         seed in the tests), and for each of exact_match (split `test`), two_skills (exact match on
-        two-skill prompts), loss (nats per answer token), interference_index (no unit), forgetting
-        (nats per answer token), conflict (mean cosine), train_s, peak_bytes and tokens_per_s: the
-        mean over the seeds, and NAME_low and NAME_high.
+        two-skill prompts), loss (nats per answer token), and what `MEASURED` names: the mean over
+        the seeds, and NAME_low and NAME_high. Harm and gain are of training on one skill alone,
+        from the untrained start or, `joint_`, from the joint one; in nats per answer token or,
+        `_exact`, in exact match from 0 to 1; forgetting likewise (`analysis.comparison`).
+        interference_index (no unit, with its ends) is the harm over the gain, both in nats from the
+        untrained start, and NaN unless gain_shown: the lower end of the gain is above `GAINED` of
+        the loss that there was, that of exact_match above `LEARNED`.
     """
     return summary(read_tables(comparison))
 
@@ -112,8 +140,16 @@ def summary(tables: MethodTables) -> pd.DataFrame:
             *((name, done[name]) for name in MEASURED),
         ):
             row |= _interval(name, values)
-        rows.append(row)
+        rows.append(row | _index(done, row["exact_match_low"]))
     return pd.DataFrame(rows)
+
+
+def _index(done: pd.DataFrame, exact_low: float) -> dict[str, Any]:
+    """The interference index of a method's finished cells, where its gain is shown."""
+    gained = _interval("gain", done["gain"] / done["to_gain"])["gain_low"]
+    shown = bool(gained > GAINED and exact_low > LEARNED)
+    index = done["harm"] / done["gain"] if shown else pd.Series(dtype=float)
+    return {"gain_shown": shown} | _interval("interference_index", index)
 
 
 def quality_table(comparison: str, *, split: str = "test") -> pd.DataFrame:
@@ -155,30 +191,38 @@ def quality(tables: MethodTables, split: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def interference_table(comparison: str) -> pd.DataFrame:
+def interference_table(comparison: str, *, start: str = UNTRAINED) -> pd.DataFrame:
     """`I_train` of each method: what training on one skill alone does to every skill.
 
     Args:
         comparison: Folder of the comparison.
+        start: Where it begins: `untrained`, or `joint`, the end of the training on all skills.
 
     Returns:
         Columns method, name, trained, evaluated, own (the same skill), change (nats per answer
-        token, mean over seeds), low, high, seeds, n (prompts).
+        token, mean over seeds), low, high, lost (exact match, 0 to 1; below 0 it is gained),
+        lost_low, lost_high, seeds, n (prompts). What was not measured is NaN, or has no row.
+
+    Raises:
+        ConfigError: there is no such start.
     """
-    return interference(read_tables(comparison))
+    if start not in STARTS:
+        raise ConfigError(f"start {start!r}: choose one of {', '.join(STARTS)}")
+    return interference(read_tables(comparison), start)
 
 
-def interference(tables: MethodTables) -> pd.DataFrame:
+def interference(tables: MethodTables, start: str = UNTRAINED) -> pd.DataFrame:
     """See `interference_table`."""
     rows = []
-    for (method, trained, evaluated), part in _groups(
-        tables.interference, ["method", "trained", "evaluated"]
-    ):
-        mean = seed_mean(part["change"].tolist())
+    own = tables.interference[tables.interference["start"] == start]
+    for (method, trained, evaluated), part in _groups(own, ["method", "trained", "evaluated"]):
+        change = seed_mean(part["change"].dropna().tolist())
+        lost = seed_mean((-part["exact_change"].dropna()).tolist())
         rows.append((method, label_name(method), trained, evaluated, trained == evaluated,
-                     mean.value, mean.low, mean.high, len(part), int(part["n"].min())))  # fmt: skip
-    columns = ["method", "name", "trained", "evaluated", "own", "change", "low", "high", "seeds",
-               "n"]  # fmt: skip
+                     change.value, change.low, change.high, lost.value, lost.low, lost.high,
+                     len(part), int(part["n"].min())))  # fmt: skip
+    columns = ["method", "name", "trained", "evaluated", "own", "change", "low", "high", "lost",
+               "lost_low", "lost_high", "seeds", "n"]  # fmt: skip
     return _in_order(pd.DataFrame(rows, columns=columns))
 
 

@@ -5,12 +5,20 @@ from collections.abc import Sequence
 import pandas as pd
 
 from csreft_core.analysis.claim_comparison import OWN
+from csreft_core.analysis.methods import GAINED, LEARNED
 
 MORE_IS_BETTER = {
     "exact_match": True,
     "two_skills": True,
     "loss": False,
+    "joint_harm_exact": False,
+    "joint_harm": False,
+    "harm_exact": False,
+    "harm": False,
+    "gain_exact": True,
+    "gain": True,
     "interference_index": False,
+    "forgetting_exact": False,
     "forgetting": False,
     "conflict": None,
     "train_s": False,
@@ -19,13 +27,12 @@ MORE_IS_BETTER = {
 }
 """Measure of `main_table` -> which end is the good one; None where neither is."""
 
-_HARMS = ("interference_index", "forgetting")
-_LITTLE_LEARNED = 0.5
-"""Exact match below which a method has not learned its skills."""
+_EXACT = ("harm_exact", "joint_harm_exact", "forgetting_exact")
+_HARMS = ("harm", "joint_harm", "forgetting", *_EXACT)
 
-_UNITS = {"exact_match": ".1%", "two_skills": ".1%", "loss": ".3f", "interference_index": ".3f",
-          "forgetting": ".3f", "conflict": ".3f", "train_s": ".1f", "peak_bytes": ".4g",
-          "tokens_per_s": ".0f"}  # fmt: skip
+_UNITS = dict.fromkeys(("exact_match", "two_skills", "gain_exact", *_EXACT), ".1%") | {
+    "train_s": ".1f", "peak_bytes": ".4g", "tokens_per_s": ".0f"
+}  # fmt: skip
 
 
 def sentence_place(table: pd.DataFrame, measure: str) -> str:
@@ -48,6 +55,10 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
     )
     if measure in _HARMS:
         start += _learned_little(best_first)
+    if measure == "interference_index":
+        start += _without_index(table)
+    elif unknown := _not_measured(table, measure):
+        start += f" Not measured yet: {', '.join(unknown)}."
     own = there[there["method"] == OWN]
     if own.empty:
         absent = OWN not in set(table["method"])
@@ -71,12 +82,29 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
 
 def _learned_little(table: pd.DataFrame) -> str:
     """What learns little has little to harm with, which a rank does not show."""
-    names = table.loc[table["exact_match"] < _LITTLE_LEARNED, "name"].tolist()
+    names = table.loc[table["exact_match"] < LEARNED, "name"].tolist()
     if not names:
         return ""
     return (
-        f" Under {_LITTLE_LEARNED:.0%} right on the tests, so with little to harm by: "
-        f"{', '.join(names)}."
+        f" Under {LEARNED:.0%} right on the tests, so with little to harm by: {', '.join(names)}."
+    )
+
+
+def _not_measured(table: pd.DataFrame, measure: str) -> list[str]:
+    """Other methods with finished cells that lack it, such as those of an older version."""
+    done = table[(table["seeds"] > 0) & (table["method"] != OWN)]
+    return done.loc[done[measure].isna(), "name"].tolist()
+
+
+def _without_index(table: pd.DataFrame) -> str:
+    """Whose index is not given: harm over a gain that is not shown says nothing about harm."""
+    done = table[table["seeds"] > 0]
+    names = done.loc[~done["gain_shown"].astype(bool), "name"].tolist()
+    if not names:
+        return ""
+    return (
+        f" Not given where the own gain is not shown to be above {GAINED:.0%} of the loss or the "
+        f"exact match above {LEARNED:.0%}: {', '.join(names)}."
     )
 
 
@@ -91,7 +119,7 @@ def sentence_quality(table: pd.DataFrame, measure: str) -> str:
     if len(there) < 3:
         return "Too few methods are finished to compare quality with parameters."
     few, many = there.nsmallest(1, "total").iloc[0], there.nlargest(1, "total").iloc[0]
-    form = _UNITS[measure]
+    form = _UNITS.get(measure, ".3f")
     text = (
         f"{few['name']} trains fewest parameters ({few['total']:,.0f}, {few[measure]:{form}}), "
         f"{many['name']} most ({many['total']:,.0f}, {many[measure]:{form}})."
@@ -105,27 +133,36 @@ def sentence_quality(table: pd.DataFrame, measure: str) -> str:
     )
 
 
-def sentence_interference(table: pd.DataFrame, methods: Sequence[str] | None = None) -> str:
+def sentence_interference(
+    table: pd.DataFrame, methods: Sequence[str] | None = None, *, unit: str = "nats"
+) -> str:
     """Where training on one skill harms another most, and how many harms are sure.
 
     Args:
         table: `interference_table`.
         methods: Labels that are drawn; None takes all.
+        unit: `nats` a token, or `exact` match.
     """
+    value, low, form = ("lost", "lost_low", "+.1%") if unit == "exact" else (
+        "change", "low", "+.3f"
+    )  # fmt: skip
     part = table if methods is None else table[table["method"].isin(list(methods))]
-    off = part[~part["own"].astype(bool)] if len(part) else part
+    off = part[~part["own"].astype(bool) & part[value].notna()] if len(part) else part
     if off.empty:
         return "None of these methods has this measurement."
     texts = []
     for _, rows in off.groupby("method", sort=False):
-        sure, name = int((rows["low"] > 0).sum()), rows["name"].iloc[0]
-        texts.append(f"{name} {rows['change'].mean():+.3f} ({sure} of {len(rows)} surely harmed)")
-    worst = off.nlargest(1, "change").iloc[0]
+        sure, name = int((rows[low] > 0).sum()), rows["name"].iloc[0]
+        texts.append(f"{name} {rows[value].mean():{form}} ({sure} of {len(rows)} surely harmed)")
+    worst = off.nlargest(1, value).iloc[0]
+    what = (
+        "What the other skills lose of their exact match, on average" if unit == "exact"
+        else "Mean change of the other skills, in nats a token"
+    )  # fmt: skip
     return (
-        f"Mean change of the other skills, in nats a token: {', '.join(texts)}. The largest harm: "
-        f"{worst['evaluated']} by {worst['trained']} with {worst['name']} "
-        f"({worst['change']:+.3f}); {_range(off['seeds'])} seeds, at least {int(off['n'].min())} "
-        "prompts a cell."
+        f"{what}: {', '.join(texts)}. The largest harm: {worst['evaluated']} by {worst['trained']} "
+        f"with {worst['name']} ({worst[value]:{form}}); {_range(off['seeds'])} seeds, at least "
+        f"{int(off['n'].min())} prompts a cell."
     )
 
 
@@ -163,7 +200,7 @@ def sentence_problems(table: pd.DataFrame) -> str:
 
 
 def _value(row: pd.Series, measure: str) -> str:
-    form = _UNITS[measure]
+    form = _UNITS.get(measure, ".3f")
     value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
     shown = f"{value:{form}}"
     return shown if pd.isna(low) else f"{shown} [{low:{form}}, {high:{form}}]"

@@ -7,6 +7,7 @@ Nothing here starts a training.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from csreft_core.config import Config
 from csreft_core.errors import RunError, SkillSetError
@@ -104,8 +105,24 @@ def the_trained_skill(run: Run) -> str:
     return skills[0]
 
 
-def first_and_last(run: Run) -> list[tuple[str, float, float, int]]:
-    """Skill, loss at the first and at the last evaluation (nats per answer token), and prompts.
+class Ends(NamedTuple):
+    """A skill at the first and at the last evaluation of a run.
+
+    Attributes:
+        skill: Its name.
+        loss: Before and after, in nats per answer token.
+        exact_match: Before and after, 0 to 1, teacher-forced.
+        n: Prompts.
+    """
+
+    skill: str
+    loss: tuple[float, float]
+    exact_match: tuple[float, float]
+    n: int
+
+
+def first_and_last(run: Run) -> list[Ends]:
+    """Every skill at the first and at the last evaluation.
 
     Raises:
         RunError: there are not two evaluations yet.
@@ -115,8 +132,10 @@ def first_and_last(run: Run) -> list[tuple[str, float, float, int]]:
         raise RunError(f"run {run.name!r} is not evaluated twice yet; wait until it is done")
     first, last = evaluations[0]["skills"], evaluations[-1]["skills"]
     return [
-        (skill, first[skill]["loss"], scores["loss"], scores["n"]) for skill, scores in last.items()
-    ]
+        Ends(skill, (first[skill]["loss"], scores["loss"]),
+             (first[skill]["exact_match"], scores["exact_match"]), scores["n"])
+        for skill, scores in last.items()
+    ]  # fmt: skip
 
 
 def same_settings(a: Config, b: Config) -> bool:

@@ -41,9 +41,26 @@ MEASURES = {
                           "exact match on two-skill prompts", ".1%", more_is_better=True),
     "loss": Measure("Which method has the lowest loss?", "loss (nats per answer token)", ".3f",
                     more_is_better=False),
-    "interference_index": Measure(
-        "With which method does training one skill harm the others least?",
-        "interference index (no unit)", ".3f", more_is_better=False),
+    "joint_harm_exact": Measure(
+        "How many answers to the others does training one skill cost, from the joint start?",
+        "exact match lost, joint start", ".1%", more_is_better=False),
+    "joint_harm": Measure(
+        "How much does training one skill harm the others, from the joint start?",
+        "harm (nats per answer token), joint start", ".3f", more_is_better=False),
+    "harm_exact": Measure(
+        "How many answers to the others does training one skill cost, from the untrained start?",
+        "exact match lost, untrained start", ".1%", more_is_better=False),
+    "harm": Measure("How much does training one skill harm the others, from the untrained start?",
+                    "harm (nats per answer token), untrained start", ".3f", more_is_better=False),
+    "gain_exact": Measure("How many answers to the trained skill does the same training bring?",
+                          "exact match gained, untrained start", ".1%", more_is_better=True),
+    "gain": Measure("How much does the same training improve the trained skill itself?",
+                    "gain (nats per answer token), untrained start", ".3f", more_is_better=True),
+    "interference_index": Measure("How much harm is there for each nat of gain?",
+                                  "harm over gain (no unit), untrained start", ".3f",
+                                  more_is_better=False),
+    "forgetting_exact": Measure("Of how many answers is a skill robbed by those that follow it?",
+                                "exact match forgotten", ".1%", more_is_better=False),
     "forgetting": Measure("Which method forgets least when skills come one after another?",
                           "forgetting (nats per answer token)", ".3f", more_is_better=False),
     "conflict": Measure("Do the skills' gradients pull the same way?",
@@ -146,24 +163,37 @@ def quality_scatter(
     )
 
 
+_MATRICES = {
+    "nats": ("change", "low", "high", "+.4f", "change of loss (nats a token)",
+             "change of loss (nats per answer token)"),
+    "exact": ("lost", "lost_low", "lost_high", "+.1%", "exact match lost",
+              "exact match lost (share of the prompts)"),
+}  # fmt: skip
+"""Unit -> columns of value and ends, number format, name in the hover text, title of the scale."""
+
+
 def interference_matrices(
     table: pd.DataFrame,
     names: Sequence[str] | None = None,
     *,
     methods: Sequence[str] | None = None,
+    unit: str = "nats",
     palette: Palette = LIGHT,
 ) -> go.Figure:
     """`I_train` of several methods side by side, on one scale: rows trained, columns measured.
 
     Args:
         table: `interference_table`: columns method, name, trained, evaluated, change, low, high,
-            seeds, n.
+            lost, lost_low, lost_high, seeds, n.
         names: Order of the skills.
         methods: Labels of the methods to draw; None draws all.
-        palette: Colours.
+        unit: `nats` draws the change of the loss, `exact` the exact match that is lost.
+        palette: Colours; above 0 is harm with both units.
     """
     question = "Does training on one skill harm the others, and with which method?"
+    value, low, high, form, told, title = _MATRICES[unit]
     part = table if methods is None else table[table["method"].isin(list(methods))]
+    part = part[part[value].notna()] if len(part) else part
     if part.empty:
         return empty(question, "None of these methods has this measurement.", palette)
     labels = list(dict.fromkeys(part["method"]))
@@ -172,23 +202,23 @@ def interference_matrices(
     figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles,
                            horizontal_spacing=0.04, vertical_spacing=0.3 / lines)  # fmt: skip
     hover = (
-        "trained on %{customdata[4]}, measured on %{customdata[5]}<br>change %{z:+.4f} "
-        "[%{customdata[0]:+.4f}, %{customdata[1]:+.4f}] nats a token<br>%{customdata[2]} seeds, "
+        f"trained on %{{customdata[4]}}, measured on %{{customdata[5]}}<br>{told} %{{z:{form}}} "
+        f"[%{{customdata[0]:{form}}}, %{{customdata[1]:{form}}}]<br>%{{customdata[2]}} seeds, "
         "n = %{customdata[3]}<extra></extra>"
     )
     for i, label in enumerate(labels):
         place = (i // _COLUMNS + 1, i % _COLUMNS + 1)
         own = part[part["method"] == label]
         rows, columns = ordered(names, own["trained"]), ordered(names, own["evaluated"])
-        add_cells(figure, own, ("trained", rows, rows), ("evaluated", columns, columns), "change",
-                  ("low", "high", "seeds", "n"), hover, place=place)  # fmt: skip
+        add_cells(figure, own, ("trained", rows, rows), ("evaluated", columns, columns), value,
+                  (low, high, "seeds", "n"), hover, place=place)  # fmt: skip
         first = place[1] == 1
         cell_axes(figure, ("trained on" if first else "", rows if first else [""] * len(rows)),
                   ("measured on" if place[0] == lines else "", columns), place=place)  # fmt: skip
     figure.update_traces(textfont={"size": 11})  # two columns on a narrow screen
     alt = f"Heat-maps on one scale: I_train of {', '.join(titles)}, mean over seeds."
     n_skills = part["trained"].nunique()
-    return finish_cells(figure, part["change"], "change of loss (nats per answer token)",
+    return finish_cells(figure, part[value], title,
                         question=question, alt=alt, palette=palette,
                         height=130 + lines * (100 + 40 * n_skills))  # fmt: skip
 

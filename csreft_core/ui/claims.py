@@ -50,9 +50,9 @@ def show_verdicts() -> None:
     verdicts = judge_claims(conditions)
     st.markdown(plain(sentences.sentence_verdicts(verdicts)))
     st.caption(
-        "The rules were written down before the results, but for C1.harm: a claim holds here if "
-        "every 95 % interval lies beyond its bound, against its control. On this base, data and "
-        "settings; elsewhere it can be otherwise. More: docs/claims.md."
+        "A claim holds here if every 95 % interval lies beyond its bound, against its control. On "
+        "this base, data and settings; elsewhere it can be otherwise. Some rules were changed "
+        "after results had been seen; which, and why: docs/claims.md."
     )
     for claim in verdicts.to_dict("records"):
         _show_claim(claim, conditions[conditions["claim"] == claim["claim"]])

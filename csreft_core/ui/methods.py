@@ -8,7 +8,7 @@ import streamlit as st
 from csreft_core.analysis import methods as tables
 from csreft_core.analysis import methods_sentences as sentences
 from csreft_core.charts import methods as charts
-from csreft_core.comparison import Comparison
+from csreft_core.comparison import JOINT, UNTRAINED, Comparison
 from csreft_core.ui import judged
 from csreft_core.ui.markup import plain
 from csreft_core.ui.state import keep, remembered, written
@@ -21,7 +21,13 @@ PARTS = (QUALITY, INTERFERENCE, SEQUENCE, COST, TABLE)
 
 _QUALITY = {"exact_match": "exact match", "loss": "loss", "two_skills": "two skills at once"}
 _COSTS = {"train_s": "training time", "peak_bytes": "memory", "tokens_per_s": "speed of answers"}
-_HARMS = {"interference_index": "interference", "conflict": "gradient conflict"}
+_STARTS = {JOINT: "trained on all skills", UNTRAINED: "untrained"}
+_UNITS = {"exact": "exact match", "nats": "nats a token"}
+_HARMS = {
+    "joint_harm_exact": "answers lost", "joint_harm": "loss", "harm": "loss, untrained",
+    "gain": "own gain", "interference_index": "harm over gain", "conflict": "gradient conflict",
+}  # fmt: skip
+_FORGOTTEN = {"forgetting_exact": "exact match", "forgetting": "nats a token"}
 _FIRST = ("csreft", "loreft", "lora", "olora")
 _COMMAND = "python -m csreft_core compare --seeds 0,1,2,3,4 --out runs/comparison"
 
@@ -99,11 +105,14 @@ def _of_split(measure: str) -> str:
 def show_interference(comparison: Comparison) -> None:
     """The matrices of a few methods on one scale, and one number for each method."""
     chosen = _choose_methods(comparison)
+    with st.container(horizontal=True):
+        start = _choose("m-start", "Training on one skill starts", _STARTS)
+        unit = _choose("m-unit", "Harm in", _UNITS)
     skills = _skills(judged.table(tables.interference_table, **_of(comparison)), "evaluated")
     judged.show(
         tables.interference_table, charts.interference_matrices, name="methodmatrices",
-        sentence=lambda table: sentences.sentence_interference(table, chosen),
-        options={"names": skills, "methods": chosen}, **_of(comparison),
+        sentence=lambda table: sentences.sentence_interference(table, chosen, unit=unit),
+        options={"names": skills, "methods": chosen, "unit": unit}, **_of(comparison), start=start,
     )  # fmt: skip
     _show_dots(comparison, _choose("m-harm", "Over all methods", _HARMS), "methodharm")
 
@@ -117,7 +126,7 @@ def show_sequence(comparison: Comparison) -> None:
         sentence=lambda table: sentences.sentence_sequential(table, chosen),
         options={"names": skills, "methods": chosen}, **_of(comparison),
     )  # fmt: skip
-    _show_dots(comparison, "forgetting", "methodforgetting")
+    _show_dots(comparison, _choose("m-forgotten", "Forgetting in", _FORGOTTEN), "methodforgetting")
 
 
 def show_cost(comparison: Comparison) -> None:
@@ -138,7 +147,14 @@ def show_table(comparison: Comparison) -> None:
             "two_skills": number("two skills", format="percent"),
             "loss": number("loss (nats)", format="%.3f"),
             "share": number("share (%)", format="%.3f"),
-            "interference_index": number("interference", format="%.3f"),
+            "joint_harm_exact": number("answers lost, joint start", format="percent"),
+            "joint_harm": number("harm, joint start (nats)", format="%.3f"),
+            "harm_exact": number("answers lost, untrained", format="percent"),
+            "harm": number("harm, untrained (nats)", format="%.3f"),
+            "gain_exact": number("answers gained, untrained", format="percent"),
+            "gain": number("gain, untrained (nats)", format="%.3f"),
+            "interference_index": number("harm over gain", format="%.3f"),
+            "forgetting_exact": number("forgetting (exact match)", format="percent"),
             "forgetting": number("forgetting (nats)", format="%.3f"),
             "conflict": number("conflict (cosine)", format="%.3f"),
             "train_s": number("training (s)", format="%.1f"),
@@ -146,7 +162,10 @@ def show_table(comparison: Comparison) -> None:
             "tokens_per_s": number("tokens/s", format="%.0f"),
         },
     )  # fmt: skip
-    st.caption("Means over the seeds; the intervals are in the data below.")
+    st.caption(
+        "Means over the seeds; the intervals are in the data below. An empty cell was not "
+        "measured; harm over gain is given only where the gain is shown."
+    )
     arguments = {"comparison": judged.path_of(comparison)}
     show_data(table, "methods", command=judged.command(tables.main_table, arguments))
 

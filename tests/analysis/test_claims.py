@@ -9,15 +9,15 @@ import pytest
 
 from csreft_core.analysis import claim_rules as rules
 from csreft_core.analysis import claims
-from csreft_core.analysis.claim_comparison import PAIRS, comparison_measurements
+from csreft_core.analysis.claim_comparison import ACROSS, PAIRS, comparison_measurements
 from csreft_core.analysis.claim_runs import composition_gain
 from csreft_core.analysis.claims_sentences import sentence_condition, sentence_verdicts
 from csreft_core.analysis.composition import pattern_table
-from csreft_core.analysis.methods import read_tables
+from csreft_core.analysis.methods import MethodTables, read_tables
 from csreft_core.analysis.subject import open_subject
 from csreft_core.comparison_presets import COMPARISONS
 from csreft_core.examples import EXAMPLES
-from tests.compared import INDEX, SEEDS, made_up_comparison, made_up_tables
+from tests.compared import INDEX, JOINT_LOST, SEEDS, made_up_comparison, made_up_tables
 
 
 @cache
@@ -33,29 +33,76 @@ def compared(**changes) -> dict[str, dict]:
 
 def test_a_comparison_measures_the_conditions_whose_methods_it_has():
     found = compared()
-    assert set(found) == {
-        "C1.loreft", "C1.lora", "C1.harm", "C2.olora", "C3.loreft", "C7.kept", "C7.loreft"
+    harms = {f"C1.{name}" for name in ("harm", "loreft", "lora")} | {"C2.olora"}
+    parts = ("", "_joint", "_exact")
+    assert set(found) == {f"{name}{part}" for name in harms for part in parts} | {
+        "C3.loreft", "C7.kept", "C7.kept_exact", "C7.loreft", "C7.loreft_exact"
     }  # fmt: skip
     for name, control in (("C1.loreft", "loreft"), ("C1.lora", "lora"), ("C2.olora", "olora")):
         # The planted noise is that of the seed, so it cancels in the paired difference.
         assert found[name]["value"] == pytest.approx(INDEX["csreft"] - INDEX[control])
         assert found[name]["high"] - found[name]["low"] == pytest.approx(0, abs=1e-12)
-        assert found[name]["control_value"] == pytest.approx(INDEX[control] + 0.002)
+        assert found[name]["control_value"] == pytest.approx(INDEX[control] - 0.002)
         assert (found[name]["seeds"], found[name]["n"]) == (len(SEEDS), 40)
+        lost = JOINT_LOST["csreft"] - JOINT_LOST[control]
+        assert found[f"{name}_exact"]["value"] == pytest.approx(lost)
+        assert found[f"{name}_joint"]["value"] == pytest.approx(2 * lost)
     # Training on a skill lowers its own loss by 1, which is no part of the harm.
     assert found["C1.harm"]["value"] == pytest.approx(INDEX["csreft"] - 0.002)
+    assert found["C1.harm_exact"]["value"] == pytest.approx(JOINT_LOST["csreft"] - 0.002)
     assert pd.isna(found["C1.harm"]["control_value"])
     assert found["C3.loreft"]["value"] == 0
     assert found["C3.loreft"]["n"] == 60
     assert found["C7.kept"]["value"] == pytest.approx(0.012)
     assert found["C7.kept"]["low"] < 0.012 < found["C7.kept"]["high"]
     assert found["C7.loreft"]["value"] == pytest.approx(0.01 - 0.60)
+    assert found["C7.loreft_exact"]["value"] == pytest.approx((0.01 - 0.60) / 2)
+
+
+def renamed(tables: MethodTables, old: str, new: str) -> MethodTables:
+    parts = {name: getattr(tables, name).replace({"method": {old: new}})
+             for name in ("cells", "scores", "interference", "sequential", "conflict")}  # fmt: skip
+    return replace(tables, **parts)
+
+
+def test_the_advantage_over_olora_is_held_against_the_same_positions():
+    """CS-ReFT on all prompt tokens stands in another comparison than O-LoRA."""
+    main = made_up_tables()
+    positions = replace(renamed(made_up_tables(), "csreft", "all_prompt"), name="positions")
+    rows = {row["condition"]: row for row in comparison_measurements([main, positions])}
+    assert rows["C2.positions"]["value"] == pytest.approx(INDEX["csreft"] - INDEX["olora"])
+    assert rows["C2.positions_exact"]["value"] == pytest.approx(
+        JOINT_LOST["csreft"] - JOINT_LOST["olora"]
+    )
+    assert rows["C2.positions"]["source"] == "comparison positions, comparison made-up"
+    # Of other work, such as other steps, nothing is taken.
+    other = replace(positions, work=("other work",))
+    assert not {row["condition"] for row in comparison_measurements([main, other])} & {
+        "C2.positions", "C2.positions_joint", "C2.positions_exact"
+    }  # fmt: skip
+
+
+def test_few_tokens_are_enough_only_if_no_answer_is_lost():
+    """0.02 nats are within the bound of the loss, while one answer in 100 is lost."""
+    plain = renamed(renamed(made_up_tables(), "csreft", "all_prompt"), "lora", "l1")
+    scores = plain.scores.set_index("method")
+    scores.loc["l1", "loss"] = (scores.loc["all_prompt", "loss"] + 0.02).to_numpy()
+    for less, finding, verdict in ((0.01, rules.OPPOSITE, rules.FAILS),
+                                   (0.004, rules.SHOWN, rules.HOLDS)):  # fmt: skip
+        exact = scores.loc["all_prompt", "exact_match"].to_numpy()
+        scores.loc["l1", "exact_match"] = exact - less
+        measured = comparison_measurements([replace(plain, scores=scores.reset_index())])
+        table = rules.judge_conditions(pd.DataFrame(measured)).set_index("condition")
+        assert table.loc["R2.all", "finding"] == rules.SHOWN
+        assert table.loc["R2.all_exact", "finding"] == finding
+        verdicts = rules.judge_claims(table.reset_index()).set_index("claim")["verdict"]
+        assert verdicts["R2"] == verdict
 
 
 def test_the_planted_comparison_gives_the_planted_verdicts():
     conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
     verdicts = rules.judge_claims(conditions).set_index("claim")["verdict"]
-    assert verdicts["C1"] == rules.FAILS  # less than the others, yet 0.1 nats of harm
+    assert verdicts["C1"] == rules.FAILS  # less than the others from one start alone
     assert verdicts["C2"] == rules.UNMEASURED  # the constraint was not compared
     assert verdicts["C3"] == rules.FAILS  # no method does two skills
     assert verdicts["C7"] == rules.HOLDS
@@ -83,7 +130,7 @@ def test_the_first_comparison_that_has_both_methods_counts():
 def test_a_loreft_of_another_total_rank_is_no_control(ranks):
     other, equal = replace(made_up_tables(), total_rank=ranks), replace(made_up_tables(), name="b")
     alone = {row["condition"] for row in comparison_measurements([other])}
-    assert alone == set(compared()) - {"C1.loreft", "C3.loreft", "C7.loreft"}
+    assert alone == {name for name in compared() if ".loreft" not in name}
     both = {row["condition"]: row for row in comparison_measurements([other, equal])}
     assert both["C1.loreft"]["source"] == "comparison b"
     assert both["C1.lora"]["source"] == "comparison made-up"
@@ -96,9 +143,15 @@ def test_the_total_rank_is_that_of_all_subspaces(tmp_path):
 
 def test_every_pair_is_in_a_preset_of_compare():
     for condition, pair in PAIRS.items():
-        preset = claims._PRESETS.get(condition, "main")
+        preset, command = claims.preset_of(condition), claims.command_of(condition)
+        if condition in ACROSS:
+            own, control = pair
+            assert own in COMPARISONS[preset]
+            assert control in COMPARISONS["main"]
+            assert f"--preset {preset} --methods {own}" in command
+            assert f"--preset main --methods {control}" in command
+            continue
         assert set(pair) <= set(COMPARISONS[preset])
-        command = claims.command_of(condition)
         assert f"--preset {preset} --methods {','.join(dict.fromkeys(pair))}" in command
 
 
@@ -118,6 +171,12 @@ def test_the_command_of_a_comparison_keeps_its_settings():
         "--set 'comparisons=[\"redone/C7.loreft\"]'"
     )
     assert "--preset positions --methods l1,all_prompt --out" in claims.command_of("R2.all")
+    assert claims.command_of("C7.loreft_exact", recorded) == command
+    both = claims.command_of("C2.positions_joint", recorded + " --preset positions", recorded)
+    assert both.count("--budget 16000") == 2
+    assert "--preset positions --methods all_prompt --out redone/C2.positions-own && " in both
+    assert "=1 --methods olora --out redone/C2.positions-control && " in both
+    assert """'comparisons=["redone/C2.positions-own", "redone/C2.positions-control"]'""" in both
 
 
 def test_every_condition_that_can_be_measured_says_how():

@@ -10,13 +10,28 @@ import pandas as pd
 import pytest
 
 from csreft_core.analysis import comparison as tables
-from csreft_core.comparison import Asked, Comparison, Variant, begin
+from csreft_core.comparison import Asked, Comparison, Variant, begin, lacking
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 
 SKILLS = ("a", "b", "c")
 CHANGES = [[-2.0, 0.5, -0.3], [0.1, -1.0, 0.2], [0.0, 0.0, -3.0]]
+EXACT_CHANGES = [[0.9, -0.5, 0.25], [0.0, 0.75, -0.25], [-1.0, 0.0, 0.6]]
 LOSSES = [[1.0, 3.0, 3.0], [1.5, 0.5, 2.0], [2.0, 0.4, 0.1]]
+EXACT = [[0.8, 0.0, 0.0], [0.9, 1.0, 0.0], [0.2, 0.25, 1.0]]
+
+
+def alone(start: str, part: float) -> list[dict[str, Any]]:
+    """Rows of training on one skill alone: `part` of the changes above."""
+    return [
+        {
+            "start": start, "trained": SKILLS[i], "evaluated": SKILLS[j],
+            "change": part * CHANGES[i][j], "before": 4.0 * part,
+            "exact_change": part * EXACT_CHANGES[i][j], "exact_before": 0.5, "n": 8,
+        }
+        for i in range(3)
+        for j in range(3)
+    ]  # fmt: skip
 
 
 def result() -> dict[str, Any]:
@@ -28,15 +43,11 @@ def result() -> dict[str, Any]:
             {"split": "test_items", "skill": s, "loss": 0.1, "exact_match": 0.5, "n": 8}
             for s in SKILLS
         ],
-        "interference": [
-            {"trained": i, "evaluated": j, "change": change, "before": 4.0, "n": 8}
-            for i, row in zip(SKILLS, CHANGES, strict=True)
-            for j, change in zip(SKILLS, row, strict=True)
-        ],
+        "interference": [*alone("untrained", 1.0), *alone("joint", 0.5)],
         "sequential": [
-            {"stage": t, "trained": SKILLS[t], "evaluated": j, "loss": loss, "exact_match": 0.0}
-            for t, row in enumerate(LOSSES)
-            for j, loss in zip(SKILLS, row, strict=True)
+            {"stage": t, "trained": SKILLS[t], "evaluated": j, "loss": loss, "exact_match": exact}
+            for t in range(3)
+            for j, loss, exact in zip(SKILLS, LOSSES[t], EXACT[t], strict=True)
         ],
         "conflict": [
             {"first": "a", "second": "b", "cosine": -0.5},
@@ -89,20 +100,59 @@ def test_counts_and_share(comparison):
     assert math.isnan(red["router"])
 
 
-def test_the_index_is_the_mean_harm_over_the_mean_gain(comparison):
-    # Off the diagonal 0.5, 0, 0.1, 0.2, 0, 0: mean 0.8 / 6. On it 2, 1, 3: mean 2.
-    index = tables.cells(comparison)["interference_index"].iloc[0]
-    assert index == pytest.approx(0.8 / 6 / 2)
-    assert math.isnan(tables.interference_index(result()["interference"][:1]))
-    assert math.isnan(tables.interference_index([]))
+def test_harm_and_gain_by_hand_from_both_starts(comparison):
+    cell = tables.cells(comparison).iloc[0]
+    # Loss, off the diagonal: 0.5, 0, 0.1, 0.2, 0, 0 are worse, 0.8 / 6; on it -2, -1, -3.
+    assert cell["harm"] == pytest.approx(0.8 / 6)
+    assert cell["gain"] == pytest.approx(2.0)
+    assert cell["to_gain"] == 4.0
+    # Exact match, off the diagonal: 0.5, 0, 0, 0.25, 1, 0 are lost, 1.75 / 6; on it 0.9, 0.75, 0.6.
+    assert cell["harm_exact"] == pytest.approx(1.75 / 6)
+    assert cell["gain_exact"] == pytest.approx(0.75)
+    # From the joint start the made-up changes are half as large.
+    assert cell["joint_harm"] == pytest.approx(0.4 / 6)
+    assert cell["joint_harm_exact"] == pytest.approx(0.875 / 6)
 
 
-def test_forgetting_is_the_end_above_the_best(comparison):
-    # a: 2.0 - 1.0, b: 0.4 - 0.4, c: 0.1 - 0.1.
-    assert tables.cells(comparison)["forgetting"].iloc[0] == pytest.approx(1.0 / 3)
+def test_help_does_not_hide_harm_and_what_is_not_known_is_not_zero():
+    rows = alone("joint", 1.0)
+    worst = [{**row, "change": 0.6, "exact_change": -0.3} for row in rows]
+    half = [row if i % 2 else rows[i] | {"change": -9.0} for i, row in enumerate(worst)]
+    assert tables.harm(worst) == pytest.approx(0.6)
+    assert tables.harm(worst, "exact_change") == pytest.approx(0.3)
+    # Four of the nine rows, all off the diagonal, keep 0.6; the two others help and count as 0.
+    assert tables.harm(half) == pytest.approx(4 * 0.6 / 6)
+    assert tables.gain(worst) == pytest.approx(-0.6)
+    for unknown in ([], rows[:1], [{**row, "change": None} for row in rows]):
+        assert math.isnan(tables.harm(unknown))
+    assert math.isnan(tables.gain([]))
+
+
+def test_a_result_of_before_has_one_start_and_no_exact_match(comparison):
+    rows = alone("untrained", 1.0)
+    old = [{n: r[n] for n in ("trained", "evaluated", "change", "before", "n")} for r in rows]
+    comparison.write_result("csreft", 0, {**result(), "interference": old})
+    assert lacking({"interference": old}) == ["untrained", "joint"]
+    assert lacking(result()) == []
+    cell = tables.cells(comparison).iloc[0]
+    assert cell["harm"] == pytest.approx(0.8 / 6)
+    assert cell[["harm_exact", "gain_exact", "joint_harm", "joint_harm_exact"]].isna().all()
+    table = tables.interference(comparison)
+    assert set(table.loc[table["method"] == "csreft", "start"]) == {"untrained"}
+    assert set(table.loc[table["method"] == "red", "start"]) == {"untrained", "joint"}
+
+
+def test_forgetting_is_the_end_against_the_best_without_the_skill_learned_last(comparison):
+    # Loss: a 2.0 - 1.0, b 0.4 - 0.5; c comes last, and nothing follows it.
+    cell = tables.cells(comparison).iloc[0]
+    assert cell["forgetting"] == pytest.approx((1.0 - 0.1) / 2)
+    # Exact match: a 0.9 - 0.2, b 1.0 - 0.25.
+    assert cell["forgetting_exact"] == pytest.approx((0.7 + 0.75) / 2)
     shuffled = list(reversed(result()["sequential"]))
-    assert tables.forgetting(shuffled) == pytest.approx(1.0 / 3)
-    assert math.isnan(tables.forgetting([]))
+    assert tables.forgetting(shuffled) == pytest.approx(0.9 / 2)
+    assert tables.forgetting(shuffled, "exact_match") == pytest.approx(1.45 / 2)
+    for nothing in ([], result()["sequential"][:3]):
+        assert math.isnan(tables.forgetting(nothing))
 
 
 def test_the_conflict_leaves_out_gradients_of_zero(comparison):
@@ -115,7 +165,7 @@ def test_the_conflict_leaves_out_gradients_of_zero(comparison):
     ("name", "columns", "rows"),
     [
         ("scores", tables.SCORE_COLUMNS, 6),
-        ("interference", tables.INTERFERENCE_COLUMNS, 18),
+        ("interference", tables.INTERFERENCE_COLUMNS, 36),
         ("sequential", tables.SEQUENTIAL_COLUMNS, 18),
         ("conflict", tables.CONFLICT_COLUMNS, 3),
     ],

@@ -20,6 +20,7 @@ def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
     assert "*not measured yet* (C2, R2)" in text
     assert "1 is *not testable here* (C6)" in text
     assert "C1.loreft: -0.2 " in text
+    assert "C1.loreft_exact: 0.5 " in text
     assert "n = 40 prompts, 5 seeds, interval over seeds" in text
     assert n_charts(app) == 1
     assert any("compare --methods csreft,loreft --out redone" in code.value for code in app.code)

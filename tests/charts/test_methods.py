@@ -1,6 +1,7 @@
 """Figures of the Judge pages: the numbers of the table, its order, its bounds."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -27,13 +28,57 @@ def test_the_main_table_by_hand(made_up):
     assert row["name"] == "LoRA"
     assert row["exact_match"] == pytest.approx(0.95 - 0.25 + 0.002)
     assert row["loss"] == pytest.approx(0.2 + 0.5 + 0.002)
-    assert row["interference_index"] == pytest.approx(0.502)
+    assert row["harm"] == pytest.approx(0.498)
+    assert row["joint_harm_exact"] == pytest.approx(0.398)
+    assert row["gain"] == 1
+    # 1 of 1.25 nats are gained, 0.8 of the loss, and 70 % of the tests are right.
+    assert row["gain_shown"]
+    assert row["interference_index"] == pytest.approx(0.498)
     # s of 0 to 4 thousandths is sqrt(2.5) thousandths; t(0.975, 4) = 2.776445.
     half = 2.776445 * math.sqrt(2.5 / 5) / 1000
     assert row["exact_match_high"] - row["exact_match"] == pytest.approx(half, rel=1e-5)
     assert (row["seeds"], row["failed"], row["n"]) == (5, 0, 3 * 4 * 30)
     assert row["total"] == TOTAL["lora"]
     assert row["two_skills"] == 0
+
+
+def with_cells(made_up, **changes):
+    """The made-up tables with other numbers of LoRA in `cells`."""
+    cells = made_up.cells.copy()
+    for name, value in changes.items():
+        cells.loc[cells["method"] == "lora", name] = value
+    return replace(made_up, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, True),
+        ({"gain": [0.94, 0.95, 0.96, 0.97, 0.98]}, True),  # (0.96 - 0.0196) / 1.25 = 0.752
+        ({"gain": [0.91, 0.95, 0.96, 0.97, 1.01]}, False),  # (0.96 - 0.0446) / 1.25 = 0.732
+        ({"gain": 0.56}, False),
+        ({"to_gain": 3.4}, False),  # a start that is broken leaves much to gain
+        ({"gain": -1.0}, False),
+    ],
+)
+def test_the_index_is_given_only_where_the_gain_is_shown(made_up, changes, shown):
+    """The lower end over the seeds decides: 0.75 of the loss of 1.25 nats must be gained."""
+    row = tables.summary(with_cells(made_up, **changes)).set_index("method").loc["lora"]
+    assert row["gain_shown"] == shown
+    assert math.isnan(row["interference_index"]) != shown
+    assert row["harm"] == pytest.approx(0.498)  # which is given in any case
+
+
+def test_nor_where_the_skills_are_not_learned(made_up):
+    weak = made_up.scores.copy()
+    weak.loc[weak["method"] == "lora", "exact_match"] = [0.49, 0.51] * 30 + [0.0] * 5
+    table = tables.summary(replace(made_up, scores=weak)).set_index("method")
+    assert table["gain_shown"].to_dict() == {"csreft": True, "loreft": True, "lora": False,
+                                             "olora": True}  # fmt: skip
+    text = sentences.sentence_place(table.reset_index(), "interference_index")
+    assert "above 75% of the loss or the exact match above 50%: LoRA. CS-ReFT is" in text
+    one = made_up_tables(failed=tuple(("lora", seed) for seed in range(1, 5)))
+    assert not tables.summary(one).set_index("method").loc["lora", "gain_shown"]
 
 
 def test_failed_cells_are_counted_and_left_out():
@@ -52,6 +97,10 @@ def test_interference_and_forgetting_tables_by_hand(made_up):
     assert found.loc[("lora", "french", "plural"), "change"] == pytest.approx(0.498)
     assert found.loc[("lora", "french", "french"), "change"] == -1
     assert found.loc[("lora", "french", "french"), "own"]
+    assert found.loc[("lora", "french", "plural"), "lost"] == pytest.approx(0.048)
+    joint = tables.interference(made_up, "joint").set_index(["method", "trained", "evaluated"])
+    assert joint.loc[("lora", "french", "plural"), "lost"] == pytest.approx(0.398)
+    assert joint.loc[("lora", "french", "plural"), "change"] == pytest.approx(0.796)
     curve = tables.sequential(made_up).set_index(["method", "stage", "evaluated"])["loss"]
     first = SKILLS[0]
     assert curve["lora", 3, first] - curve["lora", 0, first] == pytest.approx(
@@ -100,9 +149,14 @@ def test_matrices_share_one_scale_and_follow_the_choice(made_up):
     assert figure.layout.coloraxis.cmax == 1
     own = [trace.z[0][1] for trace in figure.data]
     assert own == pytest.approx([INDEX["csreft"] - 0.002, INDEX["lora"] - 0.002])
-    assert (
-        "None of these" in methods.interference_matrices(table, methods=("red",)).layout.meta["alt"]
-    )
+    joint = tables.interference(made_up, "joint")
+    lost = methods.interference_matrices(joint, SKILLS, methods=("lora",), unit="exact")
+    assert lost.data[0].z[0][1] == pytest.approx(0.398)
+    assert "exact match lost (share of the prompts)" in lost.to_json()
+    unknown = table.assign(lost=math.nan)
+    nothing = [methods.interference_matrices(table, methods=("red",)),
+               methods.interference_matrices(unknown, unit="exact")]  # fmt: skip
+    assert all("None of these" in figure.layout.meta["alt"] for figure in nothing)
 
 
 def test_curves_have_a_line_for_each_skill_and_method(made_up):
@@ -142,15 +196,17 @@ def test_intervals_of_a_claim_stand_beside_their_bound(made_up):
     rows = comparison_measurements([made_up])
     conditions = claim_rules.judge_conditions(pd.DataFrame(rows))
     figure = claims.condition_intervals(conditions, "C7")
-    kept, against = figure.data
+    kept, kept_exact, against, against_exact = figure.data
     assert kept.x[0] == pytest.approx(0.012)
     bounds = [shape.x0 for shape in figure.layout.shapes if shape.type == "line"]
-    assert bounds == [claim_rules.LITTLE, 0.0]
+    assert bounds == [claim_rules.LITTLE, claim_rules.LITTLE_EXACT, 0.0, 0.0]
     shaded = [shape for shape in figure.layout.shapes if shape.type == "rect"]
-    # Both must lie below: the shaded side ends at the bound and holds the interval.
+    # All must lie below: the shaded side ends at the bound and holds the interval that does.
     assert [shape.x1 for shape in shaded] == bounds
     assert shaded[0].x0 < kept.x[0] < shaded[0].x1
-    assert shaded[1].x0 < against.x[0] < shaded[1].x1
+    assert kept_exact.x[0] > shaded[1].x1
+    assert shaded[2].x0 < against.x[0] < shaded[2].x1
+    assert shaded[3].x0 < against_exact.x[0] < shaded[3].x1
 
 
 def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
@@ -158,12 +214,18 @@ def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
     assert "CS-ReFT is number 1 of 4 with 90.2%" in text
     assert "no other interval overlaps its own (5 seeds each" in text
     made = tables.summary(made_up)
-    harm = "Best: CS-ReFT with 0.102"
-    assert sentences.sentence_place(made, "interference_index").startswith(f"{harm} [")
-    assert "right on the tests" not in sentences.sentence_place(made, "interference_index")
+    harm = "Best: CS-ReFT with 0.098"
+    assert sentences.sentence_place(made, "harm").startswith(f"{harm} [")
+    assert "right on the tests" not in sentences.sentence_place(made, "harm")
+    lost = sentences.sentence_place(made, "joint_harm_exact")
+    assert lost.startswith("Best: LoReFT (shared) with 9.8% [")
+    assert "CS-ReFT is number 4 of 4 with 59.8%" in lost
+    older = made.assign(joint_harm_exact=made["joint_harm_exact"].where(made["method"] != "lora"))
+    text = sentences.sentence_place(older, "joint_harm_exact")
+    assert "Not measured yet: LoRA. CS-ReFT is number 3 of 3" in text
     weak = made.assign(exact_match=made["exact_match"].where(made["method"] != "olora", 0.2))
     assert "little to harm by: O-LoRA. CS-ReFT is number 1" in sentences.sentence_place(
-        weak, "interference_index"
+        weak, "harm"
     )
     assert "right on the tests" not in sentences.sentence_place(weak, "loss")
     others = made[made["method"] != "csreft"]
@@ -174,6 +236,9 @@ def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
     assert worst.startswith("Best: CS-ReFT with 0.302")
     assert "LoRA +0.498 (12 of 12 surely harmed)" in sentences.sentence_interference(
         tables.interference(made_up)
+    )
+    assert "LoReFT (shared) +9.8% (12 of 12 surely harmed)" in sentences.sentence_interference(
+        tables.interference(made_up, "joint"), unit="exact"
     )
     assert "LoRA 2.700" in sentences.sentence_sequential(tables.sequential(made_up))
     assert "O-LoRA most (12,000, 85.2%)" in sentences.sentence_quality(
