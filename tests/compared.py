@@ -45,7 +45,8 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
                     )
                     stage, later = SKILLS.index(skill), SKILLS.index(skill) - SKILLS.index(other)
                     loss = 0.1 + FORGETTING[method] * max(0, later) + noise
-                    sequential.append((method, seed, stage, skill, other, loss, 0.9 - noise))
+                    exact = 0.9 - FORGETTING[method] / 8 * max(0, later)
+                    sequential.append((method, seed, stage, skill, other, loss, exact))
                     if later < 0:
                         conflict.append((method, seed, skill, other, 0.1 - INDEX[method] + noise))
             scores.append((method, seed, "test_two_skills", "french+plural", 1.5, 0.0, 60))
@@ -87,7 +88,7 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
         "gain_exact": 0.9 if known else None,
         "to_gain": 1.25 if known else None,
         "forgetting": FORGETTING[method] + noise if known else None,
-        "forgetting_exact": FORGETTING[method] / 2 + noise if known else None,
+        "forgetting_exact": FORGETTING[method] / 4 + noise / 10 if known else None,
         "conflict": 0.1 - INDEX[method] if known else None,
     }  # fmt: skip
 

@@ -142,6 +142,19 @@ def test_the_two_starts_are_the_base_and_the_end_of_the_joint_training(whole, ba
     assert alone["red"]["loss"] > trained["red"]["loss"]
 
 
+def test_given_gates_on_free_subspaces_harm_nothing_and_learned_ones_do(made, whole, tmp_path):
+    """What a skill alone reaches cannot harm another: exactly 0, from both starts."""
+    out = tmp_path / "apart"
+    argv = command(made, out, "--preset", "constraint", "--set", "router.gates=oracle")
+    argv[argv.index("--methods") + 1] = "none"
+    assert main(argv) == 0
+    harms = ["harm", "harm_exact", "joint_harm", "joint_harm_exact"]
+    assert (tables.cells(open_comparison(out))[harms] == 0).all().all()
+    learned = tables.cells(whole).set_index("method").loc["csreft"]
+    assert learned["harm"] > 0.1
+    assert learned["joint_harm"] > 0.1
+
+
 @pytest.fixture
 def old(whole: Comparison, tmp_path: Path) -> Comparison:
     """The folder that a version without the joint start left, shipped without its runs."""

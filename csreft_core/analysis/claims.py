@@ -119,10 +119,15 @@ def conditions_table(
     recorded = {source_of(one.name): one.asked().command for one in asked}
     return table.assign(
         command=[
-            command_of(name, *(recorded.get(part, "") for part in source.split(", ")))
+            command_of(name, *(recorded.get(part, "") for part in _comparisons(name, source)))
             for name, source in zip(table["condition"], table["source"], strict=True)
         ]
     )
+
+
+def _comparisons(condition: str, source: str) -> list[str]:
+    """The comparisons that a source names: two where a condition is measured across them."""
+    return source.split(", ") if condition in ACROSS else [source]
 
 
 def measurements_table(

@@ -87,7 +87,9 @@ def interference(comparison: Comparison) -> pd.DataFrame:
     and before in nats a token; exact_change and exact_before in exact match, 0 to 1.
     """
     table = _long(comparison, "interference", INTERFERENCE_COLUMNS)
-    return table.assign(start=table["start"].fillna(UNTRAINED))
+    return table.assign(
+        start=table["start"].astype(object).where(table["start"].notna(), UNTRAINED)
+    )
 
 
 def sequential(comparison: Comparison) -> pd.DataFrame:

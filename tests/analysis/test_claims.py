@@ -56,7 +56,7 @@ def test_a_comparison_measures_the_conditions_whose_methods_it_has():
     assert found["C7.kept"]["value"] == pytest.approx(0.012)
     assert found["C7.kept"]["low"] < 0.012 < found["C7.kept"]["high"]
     assert found["C7.loreft"]["value"] == pytest.approx(0.01 - 0.60)
-    assert found["C7.loreft_exact"]["value"] == pytest.approx((0.01 - 0.60) / 2)
+    assert found["C7.loreft_exact"]["value"] == pytest.approx((0.01 - 0.60) / 4)
 
 
 def renamed(tables: MethodTables, old: str, new: str) -> MethodTables:
