@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from csreft_core.analysis import comparison as compared
@@ -31,6 +32,12 @@ MEASURED = (
     "forgetting_exact", "conflict", *COSTS,
 )  # fmt: skip
 """Columns of `cells` whose means over the seeds are given."""
+
+_POSSIBLE: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("exact_match", "two_skills", "harm_exact", "joint_harm_exact"), (0.0, 1.0)),
+    **dict.fromkeys(("gain_exact", "forgetting_exact"), (-1.0, 1.0)),
+}
+"""Shares: the interval of their mean ends where they can."""
 
 GAINED = 0.75
 """Share of the own loss, no unit: with less taken away the skill was not learned in the short run,
@@ -110,9 +117,10 @@ def main_table(comparison: str) -> pd.DataFrame:
         total (parameters, of the first finished cell), share (% of the base), n (prompts of each
         seed in the tests), and for each of exact_match (split `test`), two_skills (exact match on
         two-skill prompts), loss (nats per answer token), and what `MEASURED` names: the mean over
-        the seeds, and NAME_low and NAME_high. Harm and gain are of training on one skill alone,
-        from the untrained start or, `joint_`, from the joint one; in nats per answer token or,
-        `_exact`, in exact match from 0 to 1; forgetting likewise (`analysis.comparison`).
+        the seeds, NAME_low and NAME_high, and NAME_seeds, on how many it was measured. Harm and
+        gain are of training on one skill alone, from the untrained start or, `joint_`, from the
+        joint one; in nats per answer token or, `_exact`, in exact match from 0 to 1; forgetting
+        likewise (`analysis.comparison`).
         interference_index (no unit, with its ends) is the harm over the gain, both in nats from the
         untrained start, and NaN unless gain_shown: the lower end of the gain is above `GAINED` of
         the loss that there was, that of exact_match above `LEARNED`.
@@ -139,7 +147,7 @@ def summary(tables: MethodTables) -> pd.DataFrame:
             ("loss", own["loss"]),
             *((name, done[name]) for name in MEASURED),
         ):
-            row |= _interval(name, values)
+            row |= _interval(name, values) | {f"{name}_seeds": int(values.notna().sum())}
         rows.append(row | _index(done, row["exact_match_low"]))
     return pd.DataFrame(rows)
 
@@ -149,7 +157,8 @@ def _index(done: pd.DataFrame, exact_low: float) -> dict[str, Any]:
     gained = _interval("gain", done["gain"] / done["to_gain"])["gain_low"]
     shown = bool(gained > GAINED and exact_low > LEARNED)
     index = done["harm"] / done["gain"] if shown else pd.Series(dtype=float)
-    return {"gain_shown": shown} | _interval("interference_index", index)
+    found = _interval("interference_index", index)
+    return {"gain_shown": shown} | found | {"interference_index_seeds": len(index)}
 
 
 def quality_table(comparison: str, *, split: str = "test") -> pd.DataFrame:
@@ -343,7 +352,8 @@ def _by_seed(scores: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
 
 def _interval(name: str, values: pd.Series) -> dict[str, float]:
     found = seed_mean([float(value) for value in values.dropna()])
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    low, high = np.clip([found.low, found.high], *_POSSIBLE.get(name, (-np.inf, np.inf)))
+    return {name: found.value, f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _first(values: pd.Series) -> float:

@@ -45,7 +45,7 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
     there = table[table[measure].notna()] if len(table) else table
     if there.empty:
         return "No finished cell has this measurement."
-    seeds = _range(there["seeds"])
+    seeds = _range(there[f"{measure}_seeds"])
     best_first = there.sort_values(measure, ascending=MORE_IS_BETTER[measure] is not True)
     best = best_first.iloc[0]
     start = (

@@ -13,6 +13,8 @@ from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, order
 OWN = "csreft"
 _NOTHING = "No finished cell has this measurement."
 _COLUMNS = 2
+_TESTED = ("exact_match", "loss")
+"""Measures on the n prompts of the table; the others have prompts of their own, or none."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def method_dots(
     """One measure of every method with its interval over the seeds, the best on top.
 
     Args:
-        table: `main_table`: columns method, name, seeds, n and the measure with _low and _high.
+        table: `main_table`: columns method, name, n and the measure with _low, _high and _seeds.
         measure: One of `MEASURES`.
         palette: Colours; this project's method has one of its own.
     """
@@ -104,11 +106,12 @@ def method_dots(
             x=value, y=rows["name"], mode="markers", name="CS-ReFT" if own else "other methods",
             marker={"color": colour, "symbol": marker, "size": 11 if own else 9},
             error_x=_bars(value, low, high, colour), showlegend=False,
-            customdata=pd.DataFrame({"low": low, "high": high, "seeds": rows["seeds"],
-                                     "n": rows["n"]}),
+            customdata=pd.DataFrame({"low": low, "high": high,
+                                     "seeds": rows[f"{measure}_seeds"], "n": rows["n"]}),
             hovertemplate=f"%{{y}}: %{{x:{shown.form}}} [%{{customdata[0]:{shown.form}}}, "
-            f"%{{customdata[1]:{shown.form}}}]<br>%{{customdata[2]}} seeds, n = %{{customdata[3]}} "
-            "prompts each<extra></extra>",
+            f"%{{customdata[1]:{shown.form}}}]<br>%{{customdata[2]}} seeds"
+            + (", n = %{customdata[3]} prompts each" if measure in _TESTED else "")
+            + "<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title=shown.title, tickformat=shown.form)
     figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")

@@ -138,7 +138,7 @@ def show_table(comparison: Comparison) -> None:
     """All numbers, a row for each method."""
     table = judged.table(tables.main_table, **_of(comparison))
     st.subheader("What was measured on each method?", anchor=False)
-    means = [c for c in table if not str(c).endswith(("_low", "_high")) and c != "method"]
+    means = [c for c in table if not str(c).endswith(("_low", "_high", "_seeds")) and c != "method"]
     number = st.column_config.NumberColumn
     st.dataframe(
         table[means], hide_index=True, height=38 + 35 * len(table), key="m-table",

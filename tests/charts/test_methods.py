@@ -81,6 +81,17 @@ def test_nor_where_the_skills_are_not_learned(made_up):
     assert not tables.summary(one).set_index("method").loc["lora", "gain_shown"]
 
 
+def test_the_interval_of_a_share_ends_where_the_share_can(made_up):
+    """0, 1, 1, 1, 1: mean 0.8, half 2.776445 sqrt(0.2 / 5) = 0.555, so 0.245 to 1.355."""
+    row = tables.summary(
+        with_cells(made_up, joint_harm_exact=[0, 1, 1, 1, 1], harm=[0, 1, 1, 1, 1])
+    )
+    lora = row.set_index("method").loc["lora"]
+    assert lora["joint_harm_exact_low"] == pytest.approx(0.2447, abs=1e-4)
+    assert lora["joint_harm_exact_high"] == 1
+    assert lora["harm_high"] == pytest.approx(1.3553, abs=1e-4)  # nats have no such end
+
+
 def test_failed_cells_are_counted_and_left_out():
     table = tables.summary(made_up_tables(failed=(("lora", 4), ("lora", 3)))).set_index("method")
     assert table.loc["lora", ["seeds", "failed"]].tolist() == [3, 2]
@@ -221,7 +232,9 @@ def test_the_sentences_give_the_place_and_the_largest_harm(made_up):
     assert lost.startswith("Best: LoReFT (shared) with 9.8% [")
     assert "CS-ReFT is number 4 of 4 with 59.8%" in lost
     older = made.assign(joint_harm_exact=made["joint_harm_exact"].where(made["method"] != "lora"))
+    older["joint_harm_exact_seeds"] = [3, 5, 0, 5]
     text = sentences.sentence_place(older, "joint_harm_exact")
+    assert "(3 to 5 seeds each" in text
     assert "Not measured yet: LoRA. CS-ReFT is number 3 of 3" in text
     weak = made.assign(exact_match=made["exact_match"].where(made["method"] != "olora", 0.2))
     assert "little to harm by: O-LoRA. CS-ReFT is number 1" in sentences.sentence_place(
