@@ -62,10 +62,10 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
         RunError: the comparison was begun on another base.
     """
     asked = comparison.asked()
-    found = differences(asked.base_fingerprint, base.fingerprint)
-    if found:
+    other = differences(asked.base_fingerprint, base.fingerprint)
+    if other:
         raise RunError(
-            f"comparison {comparison.name!r} was begun on a base with other {' and '.join(found)} "
+            f"comparison {comparison.name!r} was begun on a base with other {' and '.join(other)} "
             f"than {base.id!r} has; restore that base, or begin a new comparison"
         )
     for method, seed in comparison.cells():
@@ -79,7 +79,7 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
                 tell(method, seed, "running")
                 found = _done(comparison, method, seed, base, known)
                 comparison.write_result(method, seed, found)
-                tell(method, seed, found["message"] if known else found["state"])
+                tell(method, seed, (found["message"] if known else "") or found["state"])
         except Timeout:
             continue
 

@@ -179,7 +179,7 @@ def test_a_finished_cell_gets_what_an_older_version_did_not_measure(whole, old, 
     for method in ("csreft", "lora_per_skill"):
         assert result_of(old, method) == result_of(whole, method)  # clock and all
     assert [what for what in told if what[0] == "csreft"] == [
-        ("csreft", 3, "running"), ("csreft", 3, "")
+        ("csreft", 3, "running"), ("csreft", 3, "finished")
     ]  # fmt: skip
     told.clear()
     work(old, base, lambda *what: told.append(what))
