@@ -64,7 +64,7 @@ def summaries() -> dict[str, pd.DataFrame]:
 
 
 @cache
-def differences() -> dict[str, dict]:
+def measured() -> dict[str, dict]:
     tables = [read_tables(str(comparison.path)) for comparison in SHIPPED.values()]
     return {row["condition"]: row for row in comparison_measurements(tables)}
 
@@ -89,7 +89,7 @@ def mean(comparison: str, method: str, measure: str, digits: int = 2) -> str:
 
 
 def difference(condition: str, digits: int = 2, sign: int = 1) -> str:
-    row = differences()[condition]
+    row = measured()[condition]
     ends = sorted(sign * row[end] for end in ("low", "high"))
     value, low, high = (f"{x:.{digits}f}".replace("-", "−") for x in (sign * row["value"], *ends))
     return f"{value} [{low}, {high}]"
