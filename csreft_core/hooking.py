@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
+from csreft_core.blocks import states_of, with_states
 from csreft_core.calls import Generation, new_pass
 from csreft_core.errors import ConfigError
 from csreft_core.library_calls import (
@@ -33,11 +34,17 @@ from csreft_core.library_calls import (
 )
 from csreft_core.passes import Pass, Request, autocasts, decide_gates, edit, request
 from csreft_core.token_wise import at_sites, candidates, is_token_wise
-from csreft_core.wrapped_forwards import Around, Forward, Wrapped, recomputed, replaced, uncopied
+from csreft_core.wrapped_forwards import (
+    Around,
+    Forward,
+    Wrapped,
+    recomputed,
+    replaced,
+    uncopied,
+    whole_rows,
+)
 
 EMBEDDING = -1
-_GIVES_TUPLES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""First block of a base -> whether its blocks give tuples; true of all attachments to it."""
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 """Models that have an attachment. A second one would take arguments such as `prompt_mask` away."""
 
@@ -75,7 +82,6 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._blocks_give_tuples = _GIVES_TUPLES.get(base.blocks[0])
         self._wrapped: dict[nn.Module, Wrapped] = {}
         self._others: list[Wrapped] = []
         self._wrapping, self._detached = Lock(), False
@@ -192,29 +198,16 @@ class Attachment:
     def _stand_in(self, outputs: dict[int, Tensor | None]) -> AbstractContextManager[None]:
         """These blocks do not run; each gives its output, or what it gets if that is None."""
 
-        def stand_in(block: Wrapped, output: Tensor | None) -> Forward:
-            inner = block.inner
-
+        def stand_in(layer: int, output: Tensor | None) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 given = args[0] if args else kwargs["hidden_states"]
-                hidden = given if output is None else output
-                return (hidden,) if self._gives_tuples(inner, args, kwargs) else hidden
+                return self.base.conduct.forms[layer].holding(given if output is None else output)
 
             return forward
 
-        blocks = {self._block(layer): output for layer, output in outputs.items()}
-        return replaced({block: stand_in(block, output) for block, output in blocks.items()})
-
-    def _gives_tuples(self, block: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether the base's blocks do, from what was seen of them or else from one trial."""
-        if self._blocks_give_tuples is None:
-            with torch.no_grad():
-                self._note_form(block(*args, **kwargs))
-        return bool(self._blocks_give_tuples)
-
-    def _note_form(self, output: Any) -> None:
-        self._blocks_give_tuples = isinstance(output, tuple)
-        _GIVES_TUPLES[self.base.blocks[0]] = self._blocks_give_tuples
+        return replaced(
+            {self._block(layer): stand_in(layer, output) for layer, output in outputs.items()}
+        )
 
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass."""
@@ -243,7 +236,9 @@ class Attachment:
         """
         rows, columns = sites
         width = -int(columns.min()) if len(columns) else 1
-        output, this = self.forward(request, logits_at=sites, logits_to_keep=width, **inputs)
+        if not self.base.conduct.cuts_rows:  # else the head, which picks, would see other columns
+            inputs["logits_to_keep"] = width
+        output, this = self.forward(request, logits_at=sites, **inputs)
         return output.logits[0] if this.head_picked else output.logits[rows, columns], this
 
     def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
@@ -259,6 +254,8 @@ class Attachment:
         return torch.autocast(self.base.device.type, self.autocast)
 
     def _around_model(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.base.conduct.cuts_rows:
+            inner = whole_rows(inner)
         try:
             if self._goes_on(kwargs):
                 return inner(*args, **kwargs)
@@ -366,16 +363,12 @@ class Attachment:
         output, this = inner(*args, **kwargs), self._current()
         if this.skip:
             return output
-        if self._blocks_give_tuples is None:
-            self._note_form(output)
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = states_of(output)
         self._route(this, layer, hidden)
         edited = edit(this, layer, hidden)
         if layer in this.request.capture:
             this.states[layer] = (hidden, edited)
-        if edited is hidden:
-            return output
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return output if edited is hidden else with_states(output, edited)
 
     def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
         if decide_gates(this, layer, hidden):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from csreft_core.errors import ConfigError
@@ -110,3 +110,18 @@ def recomputed(blocks: Sequence[Wrapped]) -> AbstractContextManager[None]:
     return replaced(
         {block: partial(checkpoint, block.inner, use_reentrant=False) for block in blocks}
     )
+
+
+def whole_rows(forward: Forward) -> Forward:
+    """A model's forward whose blocks see every token, also where few tokens' logits are asked for.
+
+    Takes `logits_to_keep` away from models that drop the other tokens on the way, and obeys it.
+    """
+
+    def of_every_token(*args: Any, logits_to_keep: int | Tensor = 0, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        output.logits = output.logits[:, kept]
+        return output
+
+    return of_every_token

@@ -12,9 +12,10 @@ from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
 from csreft_core.hooking import attach
 from csreft_core.kept_states import inexact_because
+from csreft_core.passes import Request
 from tests.causal_classes import tiny_config, tiny_model
 from tests.families import build
-from tests.tiny import tiny_base, tiny_tokenizer
+from tests.tiny import tiny_base, tiny_tokenizer, tokens
 
 
 def of_type(model_type):
@@ -108,3 +109,15 @@ def test_blocks_that_share_more_than_states_keep_none():
     base = tiny_base(build("llama"))
     with attach(base) as attachment:
         assert inexact_because(attachment, [1]) is None
+
+
+@torch.no_grad()
+def test_a_base_that_drops_tokens_on_the_way_shows_the_states_of_all():
+    base, row = tiny_base(of_type("gemma4_text")), tokens(6)[0][None]
+    assert base.conduct.cuts_rows
+    asked = Request(None, capture=(3,))
+    with attach(base) as attachment:
+        whole, this = attachment.forward(asked, input_ids=row, use_cache=False)
+        last, that = attachment.forward(asked, input_ids=row, use_cache=False, logits_to_keep=2)
+    assert torch.equal(this.states[3][0], that.states[3][0])
+    assert torch.equal(last.logits, whole.logits[:, -2:])
