@@ -6,6 +6,7 @@ between rows, are the matter of `skills`.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +38,24 @@ class Row(NamedTuple):
         prompt: The question, without template.
         response: The answer, without white space around it but for the indentation of a first line.
         split: One of `SPLITS`.
+        item: What the prompt asks about, such as the noun; empty where the data does not say.
+            Nothing is trained on it: intervals are over items and wordings where it is known.
     """
 
     skills: tuple[str, ...]
     prompt: str
     response: str
     split: str
+    item: str = ""
+
+    @property
+    def wording(self) -> str:
+        """The prompt with `{item}` in the place of its item; empty where the item is not in it."""
+        if not self.item:
+            return ""
+        place = rf"(?<!\w){re.escape(self.item)}(?!\w)"
+        found, n = re.subn(place, "{item}", self.prompt)
+        return found if n else ""
 
 
 class ReadRow(NamedTuple):
@@ -180,7 +193,9 @@ class _Notes:
 
 
 def _row(record: Record, mapping: ColumnMapping, stem: str | None, notes: _Notes) -> Row:
-    fields = Fields(record, lambda what: notes.add(what, record.where), _elsewhere(record, mapping))
+    item, elsewhere = _item(record, mapping), _elsewhere(record, mapping)
+    elsewhere += [name for name in record.fields if item and folded(name) == "item"]
+    fields = Fields(record, lambda what: notes.add(what, record.where), elsewhere)
     if mapping.prompt is not None and mapping.response is not None:
         prompt, response = _mapped(fields, mapping.prompt, mapping.response, mapping.input)
     else:
@@ -191,7 +206,16 @@ def _row(record: Record, mapping: ColumnMapping, stem: str | None, notes: _Notes
     skills = _skills(
         stem if _is_none(value) else value, record.where, mapping.skill or "skill", is_cell
     )
-    return Row(skills, prompt, response, _split(record, mapping.split))
+    return Row(skills, prompt, response, _split(record, mapping.split), item)
+
+
+def _item(record: Record, mapping: ColumnMapping) -> str:
+    """What the prompt asks about: the text or number in the field `item`; empty for none."""
+    for name, value in record.fields.items():
+        chosen = name in (mapping.prompt, mapping.response, mapping.input, mapping.skill)
+        if folded(name) == "item" and isinstance(value, str) and not is_empty(value) and not chosen:
+            return text_of(value, name, record.where)
+    return ""
 
 
 def _elsewhere(record: Record, mapping: ColumnMapping) -> list[str]:
@@ -276,4 +300,5 @@ def _kept_row(record: Record) -> Row:
             f"{record.where}: is no row of a kept skill set: expected the texts 'prompt' and "
             f"'response', a split and names of skills, got {shown(record.fields)}"
         )
-    return Row(tuple(map(str, names)), str(prompt), str(response), str(split))
+    item = str(record.fields.get("item", ""))
+    return Row(tuple(map(str, names)), str(prompt), str(response), str(split), item)

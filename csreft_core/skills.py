@@ -186,17 +186,17 @@ def as_csv(rows: Sequence[Row]) -> str:
     """
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("skill", "prompt", "response", "split"))
+    writer.writerow(("skill", "prompt", "response", "split", "item"))
     writer.writerows(map(harmless, as_cells(row)) for row in rows)
     return table.getvalue()
 
 
-def as_cells(row: Row) -> tuple[str, str, str, str]:
-    """Skill, prompt, response and split as the cells of a table; a list of skills is JSON."""
+def as_cells(row: Row) -> tuple[str, str, str, str, str]:
+    """Skill, prompt, response, split and item as the cells of a table; several skills are JSON."""
     names = row.skills
     plain = len(names) == 1 and not names[0].startswith("[")
     listed = json.dumps(names, ensure_ascii=False) if names else ""
-    return names[0] if plain else listed, row.prompt, row.response, row.split
+    return names[0] if plain else listed, row.prompt, row.response, row.split, row.item
 
 
 def _line(row: Row) -> str:
@@ -204,4 +204,6 @@ def _line(row: Row) -> str:
     if row.skills:
         record["skill"] = row.skills[0] if len(row.skills) == 1 else list(row.skills)
     record.update(prompt=row.prompt, response=row.response, split=row.split)
+    if row.item:
+        record["item"] = row.item
     return json.dumps(record, ensure_ascii=False)

@@ -116,8 +116,8 @@ def edited_set(rows: Sequence[dict[str, Any]]) -> SkillSet:
     """A checked skill set of rows that were edited by hand; messages count rows from 1.
 
     Args:
-        rows: Fields skill (a name, a list of names as JSON, or empty), prompt, response and split;
-            a row in which all are empty is left out.
+        rows: Fields skill (a name, a list of names as JSON, or empty), prompt, response, split
+            and item; a row in which all are empty is left out.
 
     Raises:
         SkillSetError: a row that is wrong, or splits that leak; names row and column.

@@ -7,7 +7,7 @@ import pytest
 
 from csreft_core.errors import SkillSetError
 from csreft_core.json_records import MAX_RECORD_BYTES
-from csreft_core.skill_formats import Row, read_rows
+from csreft_core.skill_formats import Row, kept_rows, read_rows
 
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 
@@ -100,6 +100,18 @@ def test_csv(tmp_path):
         Row(("a", "b"), "[p]", "NaN", ""),
         Row((), "p", "r", ""),
     ]
+
+
+def test_a_row_may_name_its_item(tmp_path):
+    """Units of intervals: a text or a number; files of before have none."""
+    rows_of = [GOOD | {"item": "dog"}, GOOD | {"item": 7}, GOOD | {"item": ""}, GOOD]
+    found = rows(save(tmp_path / "x.jsonl", jsonl(*rows_of)))
+    assert [row.item for row in found] == ["dog", "7", "", ""]
+    assert rows(save(tmp_path / "x.csv", "prompt,response,item\np,r,dog\np,r,\n"))[0].item == "dog"
+    odd = read_rows(save(tmp_path / "y.jsonl", jsonl(GOOD | {"item": ["dog"]})))
+    assert odd.rows[0].row.item == ""
+    assert "the field 'item' is not used" in odd.notes[0]
+    assert kept_rows(tmp_path / "x.jsonl")[0].item == "dog"
 
 
 def test_a_folder_has_a_file_for_each_skill(tmp_path):

@@ -44,7 +44,7 @@ def single_skill_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
     """
     rng = np.random.default_rng(seed)
     return [
-        {"skill": skill, "prompt": prompt, "response": answer(skill, noun), "split": split}
+        _row(skill, prompt, answer(skill, noun), split, noun)
         for split, items, words, limit in _SPLITS
         for skill in skills
         for prompt, noun in _draw(rng, getattr(read_paraphrases()[skill], words), items, limit)
@@ -113,10 +113,14 @@ def to_jsonl(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _pair_row(pair: tuple[str, str], prompt: str, noun: Noun, split: str) -> Row:
+def _row(skill: str | list[str], prompt: str, response: str, split: str, noun: Noun) -> Row:
     return {
-        "skill": list(pair), "prompt": prompt, "response": joint_answer(pair, noun), "split": split,
+        "skill": skill, "prompt": prompt, "response": response, "split": split, "item": noun.noun,
     }  # fmt: skip
+
+
+def _pair_row(pair: tuple[str, str], prompt: str, noun: Noun, split: str) -> Row:
+    return _row(list(pair), prompt, joint_answer(pair, noun), split, noun)
 
 
 def _draw(

@@ -13,7 +13,7 @@ _ABOUT_CSV = (
     "For a spreadsheet: a text that begins with =, +, -, @ or a tab gets an apostrophe in "
     "front, or it would be run as a formula."
 )
-_COLUMNS = ("skill", "prompt", "response", "split")
+_COLUMNS = ("skill", "prompt", "response", "split", "item")
 
 
 def show_rows(source: Source) -> None:
@@ -51,6 +51,10 @@ def _edit(source: Source, frame: pd.DataFrame) -> None:
             "response": st.column_config.TextColumn(required=True, width="medium"),
             "split": st.column_config.SelectboxColumn(
                 options=list(SPLITS), help="Empty: drawn by a shuffle."
+            ),
+            "item": st.column_config.TextColumn(
+                help="What the prompt asks about, as it stands in it; may be empty. Intervals are "
+                "over items and wordings where it is known."
             ),
         },
     )

@@ -7,6 +7,7 @@ import pytest
 from csreft_core.pocket import lexicon, paraphrases, skill_sets
 from csreft_core.pocket.check import question
 from csreft_core.pocket.tokenizer import build_tokenizer
+from csreft_core.skills import read_skills
 
 FILES = skill_sets.skill_set_files()
 TESTS = ("test_items", "test_paraphrases", "test_both")
@@ -172,3 +173,13 @@ def test_answers_of_one_noun():
         "spelling": "m o u s e", "initial": "m",
     }  # fmt: skip
     assert lexicon.joint_answer(["plural", "french"], mouse) == "la souris and mice"
+
+
+@pytest.mark.parametrize("file", ["four.jsonl", "eight.jsonl", "two_skills.jsonl"])
+def test_the_wording_of_a_row_is_the_template_that_it_was_made_from(file):
+    known = {t for found in paraphrases.read_paraphrases().values() for t in found.every}
+    for found in paraphrases.read_pair_paraphrases().values():
+        known |= {*found.train, *found.test}
+    rows = read_skills(file.removesuffix(".jsonl")).rows
+    assert {row.wording for row in rows} <= known
+    assert {row.item for row in rows} <= {noun.noun for noun in lexicon.read_nouns()}
