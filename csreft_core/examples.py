@@ -21,8 +21,13 @@ EXAMPLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "recommended-2": ("recommended", ("train.seed=2",)),
     "paper-0": ("paper", ()),
     "loreft-0": ("loreft", ()),
+    "loreft-1": ("loreft", ("train.seed=1",)),
+    "loreft-2": ("loreft", ("train.seed=2",)),
     "oracle-0": ("oracle", ()),
+    "two_skills-0": ("loreft", ("data.path=two_skills",)),
     "unsupervised-0": ("unsupervised", ()),
+    "unsupervised-1": ("unsupervised", ("train.seed=1",)),
+    "unsupervised-2": ("unsupervised", ("train.seed=2",)),
 }
 """Name -> preset, and what is set besides."""
 
