@@ -12,10 +12,12 @@ from typing import Literal
 import pandas as pd
 
 HOLDS = "holds here"
+IDENTITY = "true by construction"
+UNDECIDED = "not shown here"
 FAILS = "does not hold here"
 UNTESTABLE = "not testable here"
 UNMEASURED = "not measured yet"
-VERDICTS = (HOLDS, FAILS, UNTESTABLE, UNMEASURED)
+VERDICTS = (HOLDS, IDENTITY, UNDECIDED, FAILS, UNTESTABLE, UNMEASURED)
 
 SHOWN = "shown"
 NOT_SHOWN = "not shown"
@@ -31,7 +33,9 @@ TELLS = 0.5
 INSIDE = 0.9999
 """Share of an edit's squared length in its subspace, no unit; the rest is rounding in float32."""
 FEWEST_SEEDS = 3
-"""An interval over fewer seeds says too little to judge by."""
+"""What a training came to is judged from at least so many of them."""
+SEEDS, ARITHMETIC = "seeds", "arithmetic"
+"""What an interval is over: trainings with other seeds; nothing, for exact numbers."""
 
 MEASURE_COLUMNS = (
     "condition", "value", "low", "high", "control_value", "n", "seeds", "over", "source",
@@ -43,8 +47,8 @@ MEASURE_COLUMNS = (
 class Condition:
     """One thing that must be measured for a claim to hold.
 
-    It is met if the whole 95 % interval lies beyond the bound; an end that touches the bound does
-    not. So what is not shown does not count as holding.
+    It is met if the whole 95 % interval lies beyond the bound, and the opposite is shown if it lies
+    wholly on the other side; an interval that touches the bound shows nothing.
 
     Attributes:
         name: Its id, the claim's before the point.
@@ -75,9 +79,9 @@ class Condition:
 
     def finding(self, low: float, high: float) -> str:
         """`shown`, `not shown` or `the opposite is shown`, from the ends of the interval."""
-        beyond, against = (high < self.bound, low >= self.bound)
+        beyond, against = (high < self.bound, low > self.bound)
         if self.must == "above":
-            beyond, against = (low > self.bound, high <= self.bound)
+            beyond, against = (low > self.bound, high < self.bound)
         return SHOWN if beyond else OPPOSITE if against else NOT_SHOWN
 
 
@@ -91,6 +95,7 @@ class Claim:
         places: Sections and tables.
         text: The claim.
         why_not: Why it cannot be tested here; empty where it can.
+        identity: Why the measurement checks the code and is no evidence; empty where it is.
     """
 
     name: str
@@ -98,6 +103,7 @@ class Claim:
     places: str
     text: str
     why_not: str = ""
+    identity: str = ""
 
 
 CLAIMS = (
@@ -122,7 +128,9 @@ CLAIMS = (
           "Changes to one subspace do not overwrite another: skills learned one after the other "
           "are kept."),
     Claim("R1", "ReFT", "section 3.2, equation 2",
-          "The edit moves a hidden state inside its subspace alone, to the learned target."),
+          "The edit moves a hidden state inside its subspace alone, to the learned target.",
+          identity="The code computes the edit by that equation, so the measurement checks the "
+          "code and says nothing about models."),
     Claim("R2", "ReFT", "section 4.1, appendix D.2",
           "Editing a few prompt tokens is enough; more do not help."),
     Claim("R3", "ReFT", "appendix F.1",
@@ -215,8 +223,8 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
         measurements: At most one row for each condition: condition (its name), value, low and high
             (95 % interval; equal for exact arithmetic, NaN where there is none), control_value (of
             the control itself; NaN where there is no such number), n (prompts in each cell; 0
-            for arithmetic), seeds (how many), over (`seeds`, `prompts` or `arithmetic`: what the
-            interval is over), source (where the numbers come from).
+            for arithmetic), seeds (how many), over (what the interval is over: `seeds`,
+            `arithmetic`, or what `intervals.Units.over` says), source (where the numbers are from).
 
     Returns:
         Columns claim, condition, quantity, control, rule, must, bound, unit, those of the
@@ -239,28 +247,36 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finding(condition: Condition, row: dict) -> str:
-    too_few = row["over"] == "seeds" and row["seeds"] < FEWEST_SEEDS
-    if too_few or pd.isna(row["low"]) or pd.isna(row["high"]):
+    exact = row["over"] == ARITHMETIC or _claim(condition.claim).identity
+    if (row["seeds"] < FEWEST_SEEDS and not exact) or pd.isna(row["low"]) or pd.isna(row["high"]):
         return ""
     return condition.finding(row["low"], row["high"])
 
 
-def verdict(findings: Iterable[str], *, testable: bool = True) -> str:
+def _claim(name: str) -> Claim:
+    return next(claim for claim in CLAIMS if claim.name == name)
+
+
+def verdict(claim: Claim, findings: Iterable[str]) -> str:
     """The verdict on a claim from the findings of its conditions.
 
-    One condition that is measured and not met is enough for `does not hold here`; it holds only if
-    all are met.
+    One condition whose opposite is shown is enough for `does not hold here`, one that is measured
+    and not met for `not shown here`; it holds only if all are met.
 
     Args:
+        claim: Which one.
         findings: `shown`, `not shown`, `the opposite is shown`, or empty for not measured.
-        testable: False for a claim that nothing here can test.
     """
     found = list(findings)
-    if not testable:
+    if claim.why_not:
         return UNTESTABLE
-    if any(finding in (NOT_SHOWN, OPPOSITE) for finding in found):
+    if OPPOSITE in found:
         return FAILS
-    return HOLDS if found and all(finding == SHOWN for finding in found) else UNMEASURED
+    if NOT_SHOWN in found:
+        return UNDECIDED
+    if not found or any(finding != SHOWN for finding in found):
+        return UNMEASURED
+    return IDENTITY if claim.identity else HOLDS
 
 
 def judge_claims(conditions: pd.DataFrame) -> pd.DataFrame:
@@ -271,13 +287,15 @@ def judge_claims(conditions: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns claim, paper, places, text, verdict, met (conditions that are shown), conditions
-        (how many there are), why_not (why it cannot be tested; else empty).
+        (how many there are), why_not (why it cannot be tested, or why being true is no evidence;
+        else empty).
     """
     rows = []
     for claim in CLAIMS:
         findings = conditions.loc[conditions["claim"] == claim.name, "finding"].tolist()
-        found = verdict(findings, testable=not claim.why_not)
+        found = verdict(claim, findings)
+        why = claim.why_not or claim.identity
         rows.append((claim.name, claim.paper, claim.places, claim.text, found,
-                     findings.count(SHOWN), len(findings), claim.why_not))  # fmt: skip
+                     findings.count(SHOWN), len(findings), why))  # fmt: skip
     columns = ["claim", "paper", "places", "text", "verdict", "met", "conditions", "why_not"]
     return pd.DataFrame(rows, columns=columns)

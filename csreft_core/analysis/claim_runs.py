@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from csreft_core.analysis.claim_rules import SEEDS
 from csreft_core.analysis.edits import subspace_coordinates
-from csreft_core.analysis.gate_metrics import bootstrap_interval
-from csreft_core.analysis.gates import metrics_table
+from csreft_core.analysis.gates import own_metrics
+from csreft_core.analysis.intervals import Units, mean_interval, ratio_statistic, spread, units_of
 from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
@@ -36,7 +37,7 @@ def composition_gain(subjects: Sequence[Subject]) -> Measurement:
     """
     found = [_gain(subject) for subject in subjects]
     interval = seed_mean([gain for gain, _ in found])
-    return _row("C3.gain", interval, n=found[0][1], seeds=len(found), over="seeds")
+    return _row("C3.gain", interval, n=found[0][1], seeds=len(found), over=SEEDS)
 
 
 def _gain(subject: Subject) -> tuple[float, int]:
@@ -63,25 +64,39 @@ def _alone(opened: Sequence[bool]) -> list[list[float]]:
 def routing(unlabelled: Sequence[Subject], first_token: Subject | None) -> Measurement:
     """C4.nmi: normalised mutual information of open gates and skill, without labels in training.
 
-    Over the seeds where there are three runs, else over the prompts of the first one.
-
     Args:
         unlabelled: Runs whose router learned from the task loss alone, on different seeds.
         first_token: A run with the paper's router, as the control.
     """
     control = float("nan") if first_token is None else _nmi(first_token)[0].value
     found = [_nmi(subject) for subject in unlabelled]
-    n = found[0][1]
-    if len(found) >= 3:
-        interval = seed_mean([estimate.value for estimate, _ in found])
-        return _row("C4.nmi", interval, n=n, seeds=len(found), over="seeds", control=control)
-    return _row("C4.nmi", found[0][0], n=n, seeds=1, over="prompts", control=control)
+    row = over_seeds("C4.nmi", [nmi for nmi, _, _ in found], *found[0][1:], control=control)
+    return row | {"low": max(row["low"], 0.0), "high": min(row["high"], 1.0)}
 
 
-def _nmi(subject: Subject) -> tuple[Estimate, int]:
-    table = metrics_table(subject)
-    row = table[(table["source"] == subject.own_setting) & (table["metric"] == "nmi")].iloc[0]
-    return Estimate(float(row["value"]), float(row["low"]), float(row["high"])), int(row["n"])
+def _nmi(subject: Subject) -> tuple[Estimate, int, str]:
+    """Of the run's own gates, the number of prompts, and what the interval is over."""
+    table = own_metrics(subject)
+    row = table[table["metric"] == "nmi"].iloc[0]
+    found = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
+    return found, int(row["n"]), str(row["over"])
+
+
+def over_seeds(
+    condition: str, found: Sequence[Estimate], n: int, over: str, *, control: float
+) -> Measurement:
+    """A measurement of runs that differ in their seed: their mean, with an interval over seeds.
+
+    Seeds that all give the same number do not show that the next one will, and each number has an
+    interval of its own over the prompts. So the interval is never narrower than the mean of those.
+    One run has its own interval, and too few seeds to judge by.
+    """
+    value, low, high = np.mean([[x.value, x.low, x.high] for x in found], axis=0)
+    if len(found) > 1:
+        seeds = seed_mean([estimate.value for estimate in found])
+        low, high, over = min(low, seeds.low), max(high, seeds.high), f"{SEEDS}, {over}"
+    interval = Estimate(float(value), float(low), float(high))
+    return _row(condition, interval, n=n, seeds=len(found), over=over, control=control)
 
 
 def edit_in_subspace(subject: Subject) -> list[Measurement]:
@@ -106,39 +121,40 @@ def edit_in_subspace(subject: Subject) -> list[Measurement]:
     way = np.linalg.norm(found.before - found.target, axis=1)
     chance = len(axes) / axes.shape[1]
     values = {"R1.inside": (inside, chance), "R1.target": (left / way, 1.0)}
+    units = units_of(points.rows)
     return [
-        _row(condition, _mean(x), n=len(x), seeds=1, over="prompts", control=control)
+        _row(condition, _mean(x, units), n=len(x), seeds=1, over=units.over, control=control)
         for condition, (x, control) in values.items()
     ]
 
 
-def _mean(values: np.ndarray) -> Estimate:
-    """Mean over prompts with its bootstrap interval."""
-
-    def mean(places: np.ndarray, axis: int = -1) -> np.ndarray:
-        return values[places].mean(axis)[None]
-
-    low, high = bootstrap_interval(mean, np.arange(len(values)))
-    return Estimate(float(values.mean()), float(low[0]), float(high[0]))
+def _mean(values: np.ndarray, units: Units) -> Estimate:
+    """Mean over prompts with its interval."""
+    found = spread(ratio_statistic(values[None], np.ones(len(values))), units)
+    (low,), (high,) = mean_interval(found)
+    return Estimate(float(found.value[0]), float(low), float(high))
 
 
-def scaled_edit(subject: Subject) -> list[Measurement]:
+def scaled_edit(subjects: Sequence[Subject]) -> list[Measurement]:
     """R4: log-probability of the right answers with the edit taken once, and minus once.
 
     Each minus that of the base, in nats per answer token, paired over the prompts.
 
     Args:
-        subject: A run of one subspace.
+        subjects: Runs of one subspace, on different seeds.
     """
-    encoded = subject.encoded(subject.split("test", PER_SKILL))
-    tokens = answer_tokens(encoded)
-    base, once, against = (answer_losses(subject, encoded, [c])[0] for c in (0.0, 1.0, -1.0))
-    gained = per_token(np.stack([base - once, base - against]), tokens)
-    return [
-        _row(condition, Estimate(*(float(x[i]) for x in gained)), n=len(tokens), seeds=1,
-             over="prompts", control=0.0)
-        for i, condition in enumerate(("R4.with", "R4.against"))
-    ]  # fmt: skip
+    found: dict[str, list[Estimate]] = {"R4.with": [], "R4.against": []}
+    n, over = 0, ""
+    for subject in subjects:
+        encoded = subject.encoded(subject.split("test", PER_SKILL))
+        units, n = units_of(encoded.rows), len(encoded.rows)
+        over = units.over
+        base, once, against = (answer_losses(subject, encoded, [c])[0] for c in (0.0, 1.0, -1.0))
+        gained = per_token(np.stack([base - once, base - against]), answer_tokens(encoded), units)
+        for i, estimates in enumerate(found.values()):
+            estimates.append(Estimate(*(float(x[i]) for x in gained)))
+    return [over_seeds(name, estimates, n, over, control=0.0)
+            for name, estimates in found.items()]  # fmt: skip
 
 
 def _row(

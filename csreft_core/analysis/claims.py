@@ -19,6 +19,7 @@ from csreft_core.analysis.claim_comparison import (
     source_of,
 )
 from csreft_core.analysis.claim_rules import (
+    ARITHMETIC,
     MEASURE_COLUMNS,
     judge_claims,
     judge_conditions,
@@ -48,11 +49,11 @@ EXAMPLES = str(ASSETS / "examples")
 _PROGRAM = "python -m csreft_core"
 _FROM_RUNS = {
     "C3.gain": ("recommended-0", "recommended-1", "recommended-2"),
-    "C4.nmi": ("unsupervised-0", "paper-0"),
+    "C4.nmi": ("unsupervised-0", "unsupervised-1", "unsupervised-2", "paper-0"),
     "R1.inside": ("loreft-0",),
     "R1.target": ("loreft-0",),
-    "R4.with": ("loreft-0",),
-    "R4.against": ("loreft-0",),
+    "R4.with": ("loreft-0", "loreft-1", "loreft-2"),
+    "R4.against": ("loreft-0", "loreft-1", "loreft-2"),
 }
 """Condition -> the shipped runs that it is measured on."""
 
@@ -177,7 +178,7 @@ def arithmetic() -> list[Measurement]:
     }
     return [
         {"condition": name, "value": value, "low": value, "high": value, "control_value": control,
-         "n": 0, "seeds": 0, "over": "arithmetic", "source": "shape of Llama-2-7B"}
+         "n": 0, "seeds": 0, "over": ARITHMETIC, "source": "shape of Llama-2-7B"}
         for name, (value, control) in values.items()
     ]  # fmt: skip
 
@@ -193,10 +194,14 @@ def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measu
     seeds = _found(subjects, _FROM_RUNS["C3.gain"])
     if seeds:
         rows.append(composition_gain(seeds))
-    if "unsupervised-0" in subjects:
-        rows.append(routing([subjects["unsupervised-0"]], subjects.get("paper-0")))
+    unlabelled = _found(subjects, _FROM_RUNS["C4.nmi"][:-1])
+    if unlabelled:
+        rows.append(routing(unlabelled, subjects.get("paper-0")))
     if "loreft-0" in subjects:
-        rows += edit_in_subspace(subjects["loreft-0"]) + scaled_edit(subjects["loreft-0"])
+        rows += edit_in_subspace(subjects["loreft-0"])
+    edited = _found(subjects, _FROM_RUNS["R4.with"])
+    if edited:
+        rows += scaled_edit(edited)
     return [row | {"source": _source(row["condition"], subjects)} for row in rows]
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from csreft_core.analysis.claim_rules import FAILS, HOLDS, UNMEASURED, UNTESTABLE
+from csreft_core.analysis.claim_rules import ARITHMETIC, VERDICTS
 from csreft_core.analysis.parameters import PAPER_SHARE
 
 
@@ -13,7 +13,7 @@ def sentence_verdicts(table: pd.DataFrame) -> str:
         table: `verdicts_table`.
     """
     parts = []
-    for found in (HOLDS, FAILS, UNTESTABLE, UNMEASURED):
+    for found in VERDICTS:
         names = table.loc[table["verdict"] == found, "claim"].tolist()
         if names:
             parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} *{found}* "
@@ -36,7 +36,7 @@ def sentence_condition(row: pd.Series) -> str:
 
 def behind(row: pd.Series) -> str:
     """What the numbers of a condition rest on: prompts, seeds, and what the interval is over."""
-    if row["over"] == "arithmetic":
+    if row["over"] == ARITHMETIC:
         return "arithmetic, no interval"
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
     prompts = f"{row['n']} prompt{'' if row['n'] == 1 else 's'}"

@@ -1,19 +1,30 @@
-"""What gates tell and how they are used: numbers with bootstrap intervals.
+"""What gates tell and how they are used: numbers with their intervals.
 
-Pure functions on arrays; the only randomness is that of the bootstrap, from a fixed seed.
+Pure functions on arrays; the only randomness is that of the probe's folds, from a fixed seed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
 from scipy.special import xlogy
-from scipy.stats import bootstrap, entropy
+from scipy.stats import entropy
 from sklearn.metrics import normalized_mutual_info_score
 
-N_RESAMPLES = 1000
+from csreft_core.analysis.intervals import (
+    Spread,
+    mean_interval,
+    share_interval,
+    spread,
+    units_of,
+)
+from csreft_core.analysis.separation import probe_accuracy
+from csreft_core.evaluation import skill_name
+from csreft_core.skills import Row
+
 # Per subspace first, then of the whole router: the order in which `_estimates` stacks them.
 PER_GATE = {"variance": "gate squared", "entropy": "nats", "open_share": "share of prompts"}
 WHOLE = {
@@ -24,6 +35,12 @@ WHOLE = {
     "sharpness": "gate",
     "active_count": "gates",
 }
+SHARES = ("open_share", "matched_accuracy")
+"""Metrics that are shares of prompts."""
+HIGHEST = {"variance": 0.25, "entropy": float(np.log(2)), "mean_entropy": float(np.log(2)),
+           "sharpness": 0.5, "active_count": float("inf")}  # fmt: skip
+"""The most that a metric can be where it is not 1."""
+PROBE = "probe_accuracy"
 COUNTS = {"dead_gates": "gates", "always_open_gates": "gates"}
 
 
@@ -69,17 +86,28 @@ def patterns(is_open: Bool[np.ndarray, "prompt k"], names: Sequence[str]) -> lis
 
 
 def contingency(
-    skill: Int[np.ndarray, "*lead prompt"], pattern: Int[np.ndarray, "*lead prompt"]
-) -> Int[np.ndarray, "*lead n_skills n_patterns"]:
-    """How many prompts of each skill have each pattern; both are codes from 0."""
+    skill: Int[np.ndarray, " prompt"],
+    pattern: Int[np.ndarray, " prompt"],
+    weights: Float[np.ndarray, "*lead prompt"] | None = None,
+) -> Float[np.ndarray, "*lead n_skills n_patterns"]:
+    """How many prompts of each skill have each pattern; both are codes from 0.
+
+    Args:
+        skill: Of each prompt.
+        pattern: Of each prompt.
+        weights: How often each prompt counts, for one table or many; None is once.
+    """
     shape = int(skill.max()) + 1, int(pattern.max()) + 1
-    codes = (skill * shape[1] + pattern).reshape(-1, skill.shape[-1])
-    counts = [np.bincount(row, minlength=shape[0] * shape[1]) for row in codes]
-    return np.stack(counts).reshape(*skill.shape[:-1], *shape)
+    weights = np.ones(len(skill)) if weights is None else weights
+    codes = skill * shape[1] + pattern
+    places = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))),
+                       shape=(shape[0] * shape[1], len(codes)))  # fmt: skip
+    counts = (places @ weights.reshape(-1, len(codes)).T).T
+    return counts.reshape(*weights.shape[:-1], *shape)
 
 
 def normalised_information(
-    counts: Int[np.ndarray, "*lead n_skills n_patterns"],
+    counts: Float[np.ndarray, "*lead n_skills n_patterns"],
 ) -> Float[np.ndarray, "*lead"]:
     r"""NMI $= 2\,I(s; p) / (H(s) + H(p))$ of skill and hard pattern, in [0, 1], no unit.
 
@@ -95,7 +123,7 @@ def normalised_information(
 
 
 def matched_accuracy(
-    counts: Int[np.ndarray, "*lead n_skills n_patterns"],
+    counts: Float[np.ndarray, "*lead n_skills n_patterns"],
 ) -> Float[np.ndarray, "*lead"]:
     """Share of prompts that are right when each skill is given its own pattern, the best way.
 
@@ -128,43 +156,27 @@ def usage_balance(mean_gates: Float[np.ndarray, "*lead k"]) -> Float[np.ndarray,
     return np.where(used, balance, np.nan)
 
 
-def bootstrap_interval(
-    statistic: Callable[..., np.ndarray], *groups: Int[np.ndarray, " _"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap interval over prompts (`scipy.stats.bootstrap`).
+def information_interval(
+    found: Spread, counts: Float[np.ndarray, "n_skills n_patterns"]
+) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
+    """Interval of `normalised_information`, honest at 0 and 1 too.
 
-    Args:
-        statistic: From indices of prompts, resampled along the last axis, to numbers; several
-            numbers stand in the first axis.
-        groups: Indices that are resampled independently, such as the prompts of each skill.
-
-    Returns:
-        Lower and upper end; NaN where a group has a single prompt.
+    Student's t, widened by what was never seen: a share u of the prompts (`Units.unseen`) could
+    open gates that tell nothing of their skill, or others that tell it.
     """
-    plain = np.asarray(statistic(*groups, axis=-1))
-    if min(len(group) for group in groups) < 2:
-        return np.full_like(plain, np.nan), np.full_like(plain, np.nan)
-
-    def without_nan(*index: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.nan_to_num(statistic(*index, axis=axis))
-
-    # BCa has no value for a statistic that does not vary, such as the variance of constant gates.
-    found = bootstrap(
-        groups,
-        without_nan,
-        vectorized=True,
-        n_resamples=N_RESAMPLES,
-        batch=200,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    defined = np.where(np.isnan(plain), np.nan, 0.0)
-    return found.low + defined, found.high + defined
+    u, n = found.units.unseen, counts.sum()
+    blind = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / n
+    telling = np.concatenate([(1 - u) * counts, u * np.diag(counts.sum(1))], axis=1)
+    low, high = mean_interval(found, 0.0, 1.0)
+    return (
+        np.fmin(low, normalised_information((1 - u) * counts + u * blind)),
+        np.fmax(high, normalised_information(telling)),
+    )
 
 
 def metric_rows(
     gates: Float[np.ndarray, "prompt k"],
-    skills: Sequence[str],
+    rows: Sequence[Row],
     names: Sequence[str],
     threshold: float,
 ) -> pd.DataFrame:
@@ -172,77 +184,103 @@ def metric_rows(
 
     Args:
         gates: In [0, 1].
-        skills: True skill of each prompt; equal texts are one skill.
+        rows: The prompts, with their true skills.
         names: Of the subspaces.
         threshold: A gate above it is open.
 
     Returns:
         Columns metric, subspace (empty for the whole router), value, low, high (NaN where a
-        number is no estimate: ranges and counts), n, unit.
+        number is no estimate: ranges and counts), n, unit, over.
     """
-    n, is_open = len(gates), gates > threshold
-    skill = pd.factorize(np.array(skills))[0]
+    n, is_open, units = len(gates), gates > threshold, units_of(rows)
     # ravel: the shape of the inverse differs between versions of numpy.
     pattern = np.unique(is_open, axis=0, return_inverse=True)[1].ravel()
+    surprise, skill = gate_entropy(gates), units.skill
 
-    def estimates(*groups: np.ndarray, axis: int = -1) -> np.ndarray:
-        index = np.concatenate(groups, axis)
-        return _estimates(gates[index], is_open[index], skill[index], pattern[index])
+    def estimates(weights: np.ndarray) -> np.ndarray:
+        return _estimates(gates, surprise, is_open, contingency(skill, pattern, weights), weights)
 
-    # The number of prompts of each skill was chosen, not drawn: resample inside each.
-    groups = [np.flatnonzero(skill == code) for code in range(skill.max() + 1)]
-    value, (low, high) = estimates(*groups), bootstrap_interval(estimates, *groups)
+    found = spread(estimates, units)
     keys = [(m, s, unit) for m, unit in PER_GATE.items() for s in names]
     keys += [(metric, "", unit) for metric, unit in WHOLE.items()]
-    rows = [
-        (metric, subspace, value[i], low[i], high[i], n, unit)
+    low, high = _ends(found, [metric for metric, _, _ in keys], contingency(skill, pattern))
+    lines = [
+        (metric, subspace, found.value[i], low[i], high[i], n, unit)
         for i, (metric, subspace, unit) in enumerate(keys)
     ]
     nan = float("nan")
+    if len(set(skill)) > 1 and np.bincount(skill).min() > 1:
+        read = probe_accuracy(gates, [skill_name(row) for row in rows], units)
+        lines.append((PROBE, "", read.value, read.low, read.high, n, "share of prompts"))
     for subspace, extent in zip(names, np.ptp(gates, axis=0), strict=True):
-        rows.append(("range", subspace, extent, nan, nan, n, "gate"))
+        lines.append(("range", subspace, extent, nan, nan, n, "gate"))
     for (metric, unit), gone in zip(COUNTS.items(), (~is_open, is_open), strict=True):
-        rows.append((metric, "", float(gone.all(0).sum()), nan, nan, n, unit))
-    return pd.DataFrame(rows, columns=["metric", "subspace", "value", "low", "high", "n", "unit"])
+        lines.append((metric, "", float(gone.all(0).sum()), nan, nan, n, unit))
+    columns = ["metric", "subspace", "value", "low", "high", "n", "unit"]
+    return pd.DataFrame(lines, columns=columns).assign(over=units.over)
+
+
+def _ends(
+    found: Spread, metrics: Sequence[str], counts: Float[np.ndarray, "n_skills n_patterns"]
+) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
+    """Lower and upper end of each metric, by what kind of number it is; NaN where it has none."""
+    highest = np.array([HIGHEST.get(metric, 1.0) for metric in metrics])
+    low, high = mean_interval(found, 0.0, highest)
+    shares, tells = share_interval(found), information_interval(found, counts)
+    for i, metric in enumerate(metrics):
+        if metric in SHARES or metric == "nmi":
+            chosen = tells if metric == "nmi" else shares
+            low[i], high[i] = chosen[0][i], chosen[1][i]
+    gone = np.isnan(found.value) | np.isnan(found.error)
+    return np.where(gone, np.nan, low), np.where(gone, np.nan, high)
 
 
 def _estimates(
-    gates: Float[np.ndarray, "*lead prompt k"],
-    is_open: Bool[np.ndarray, "*lead prompt k"],
-    skill: Int[np.ndarray, "*lead prompt"],
-    pattern: Int[np.ndarray, "*lead prompt"],
+    gates: Float[np.ndarray, "prompt k"],
+    surprise: Float[np.ndarray, "prompt k"],
+    is_open: Bool[np.ndarray, "prompt k"],
+    counts: Float[np.ndarray, "*lead n_skills n_patterns"],
+    weights: Float[np.ndarray, "*lead prompt"],
 ) -> np.ndarray:
-    """All estimates of one sample or of many, stacked in the first axis."""
-    counts = contingency(skill, pattern)
-    surprise, usage = gate_entropy(gates), gates.mean(-2)
-    per_gate = (gates.var(-2), surprise.mean(-2), is_open.mean(-2))
+    """All estimates of weighted prompts, stacked in the first axis."""
+    total = weights.sum(-1)
+
+    def mean(values: np.ndarray) -> np.ndarray | np.floating:
+        return weights @ values / (total if values.ndim == 1 else total[..., None])
+
+    usage, unsure = mean(gates), mean(surprise)
+    # Around the mean of all, or rounding would give constant gates a variance.
+    centred = gates - gates.mean(0)
+    variance = mean(centred**2) - mean(centred) ** 2
+    per_gate = (np.maximum(variance, 0), unsure, mean(is_open))
     whole = (
         normalised_information(counts),
         matched_accuracy(counts),
         usage_balance(usage),
-        surprise.mean((-1, -2)),
-        np.minimum(gates, 1 - gates).mean((-1, -2)),
-        is_open.sum(-1).mean(-1),
+        unsure.mean(-1),
+        mean(np.minimum(gates, 1 - gates).mean(-1)),
+        mean(is_open.sum(-1)),
     )
     return np.stack([column for part in per_gate for column in np.moveaxis(part, -1, 0)] + [*whole])
 
 
 def mean_rows(
-    gates: Float[np.ndarray, "prompt k"], skills: Sequence[str], names: Sequence[str]
+    gates: Float[np.ndarray, "prompt k"], rows: Sequence[Row], names: Sequence[str]
 ) -> pd.DataFrame:
-    """Mean gate of each true skill and subspace: skill, subspace, gate, low, high, n."""
-    found = []
-    for skill, index in (
-        pd.Series(range(len(gates))).groupby(list(skills), sort=False).indices.items()
-    ):
-        own = gates[index]
+    """Mean gate of each true skill and subspace: skill, subspace, gate, low, high, n, over."""
+    lines = []
+    skills = pd.Series([skill_name(row) for row in rows])
+    for skill, index in skills.groupby(skills, sort=False).indices.items():
+        units, own = units_of([rows[i] for i in index]), gates[index]
 
-        def mean(places: np.ndarray, axis: int = -1, own: np.ndarray = own) -> np.ndarray:
-            return np.moveaxis(own[places].mean(axis - 1), -1, 0)
+        def mean(weights: np.ndarray, own: np.ndarray = own) -> np.ndarray:
+            return np.moveaxis(weights @ own / weights.sum(-1)[..., None], -1, 0)
 
-        low, high = bootstrap_interval(mean, np.arange(len(own)))
-        found += [
-            (skill, name, own[:, i].mean(), low[i], high[i], len(own))
+        found = spread(mean, units)
+        low, high = mean_interval(found, 0.0, 1.0)
+        lines += [
+            (skill, name, found.value[i], low[i], high[i], len(own), units.over)
             for i, name in enumerate(names)
         ]
-    return pd.DataFrame(found, columns=["skill", "subspace", "gate", "low", "high", "n"])
+    columns = ["skill", "subspace", "gate", "low", "high", "n", "over"]
+    return pd.DataFrame(lines, columns=columns)

@@ -8,8 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.analysis.gate_metrics import bootstrap_interval
 from csreft_core.analysis.gate_sources import Source
+from csreft_core.analysis.intervals import (
+    Units,
+    mean_interval,
+    share_interval,
+    spread,
+    units_of,
+)
 from csreft_core.analysis.subject import Subject
 from csreft_core.evaluation import answer_scores, batches, row_labels, skill_name
 from csreft_core.passes import request
@@ -49,14 +55,15 @@ def row_scores(
 
 
 def mean_scores(
-    scores: pd.DataFrame, reference: pd.DataFrame | None = None
+    scores: pd.DataFrame, units: Units, reference: pd.DataFrame | None = None
 ) -> dict[str, tuple[float, float, float]]:
     """Loss and exact match as `evaluation.evaluate` means them, with 95 % intervals.
 
-    Both are plain means over the skills; prompts are resampled inside each skill.
+    Both are plain means over the skills.
 
     Args:
         scores: `row_scores`.
+        units: Of the same rows.
         reference: Scores of the same rows under other gates.
 
     Returns:
@@ -64,21 +71,25 @@ def mean_scores(
         (loss minus the reference's, paired by rows): value, low, high.
     """
     nll, tokens, exact = (scores[c].to_numpy() for c in ("nll", "n_tokens", "exact_match"))
-    base = None if reference is None else reference["nll"].to_numpy()
-    groups = [np.asarray(places) for places in scores.groupby("skill", sort=False).indices.values()]
+    parts = [nll, exact] if reference is None else [nll, exact, nll - reference["nll"].to_numpy()]
+    groups = scores.groupby("skill", sort=False).indices.values()
 
-    def statistic(*index: np.ndarray, axis: int = -1) -> np.ndarray:
-        n = [tokens[i].sum(axis) for i in index]
-        loss = [nll[i].sum(axis) / m for i, m in zip(index, n, strict=True)]
-        found = [np.mean(loss, axis=0), np.mean([exact[i].mean(axis) for i in index], axis=0)]
-        if base is not None:
-            other = [base[i].sum(axis) / m for i, m in zip(index, n, strict=True)]
-            found.append(found[0] - np.mean(other, axis=0))
-        return np.stack(found)
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        means = []
+        for i in groups:
+            w = weights[..., i]
+            means.append([(w @ part[i]) / (w @ (tokens[i] if p != 1 else np.ones(len(i))))
+                          for p, part in enumerate(parts)])  # fmt: skip
+        return np.mean(means, axis=0)
 
-    value, (low, high) = statistic(*groups), bootstrap_interval(statistic, *groups)
-    names = ("loss", "exact_match", "gap")[: len(value)]
-    return {name: (float(value[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+    found = spread(statistic, units)
+    means, shares = mean_interval(found), share_interval(found)
+    ends = {name: shares if name == "exact_match" else means
+            for name in ("loss", "exact_match", "gap")[: len(parts)]}  # fmt: skip
+    return {
+        name: (float(found.value[i]), float(low[i]), float(high[i]))
+        for i, (name, (low, high)) in enumerate(ends.items())
+    }
 
 
 def score_settings(
@@ -91,11 +102,12 @@ def score_settings(
         asked.insert(1, ("hard", subject, hard))
     asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
     scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
+    units = units_of(rows)
     found = [
-        {"source": name} | _columns(mean_scores(score, scores[0])) | {"n": len(rows)}
+        {"source": name} | _columns(mean_scores(score, units, scores[0]))
         for (name, _, _), score in zip(asked, scores, strict=True)
     ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
 
 
 def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
@@ -103,20 +115,21 @@ def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) ->
     soft = subject.engine.gates(
         subject.adapter, subject.prompts_of(rows), template=subject.template
     )
-    reference = row_scores(subject, rows, soft)
+    units, reference = units_of(rows), row_scores(subject, rows, soft)
     start = {"source": name, "gates": "soft", "threshold": float("nan")}
-    found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, reference))]
+    found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))]
     known: dict[bytes, dict[str, float]] = {}
     for threshold in np.linspace(0, 1, steps):
         hard = (soft > threshold).float()
         # Most thresholds open the same gates; each pattern is scored once.
         key = hard.numpy().tobytes()
         if key not in known:
-            known[key] = _columns(mean_scores(row_scores(subject, rows, hard), reference))
+            scores = row_scores(subject, rows, hard)
+            known[key] = _columns(mean_scores(scores, units, reference))
         n_open = float(hard.sum(1).mean())
         place = {"gates": "hard", "threshold": float(threshold), "n_open": n_open}
         found.append({"source": name} | place | known[key])
-    return pd.DataFrame(found).assign(n=len(rows))
+    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
 
 
 def _columns(scores: dict[str, tuple[float, float, float]]) -> dict[str, float]:

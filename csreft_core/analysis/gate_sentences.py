@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from csreft_core.analysis.gate_metrics import gate_range
+from csreft_core.analysis.intervals import over_words
 
 # float32 gates of equal inputs may differ in the last bits when the batch shape differs.
 _SAME = 1e-6
@@ -140,11 +141,24 @@ def sentence_information(table: pd.DataFrame) -> str:
         if i == 0:
             text.append(
                 f"Open gates and true skill: NMI {_estimate(nmi)}, matched accuracy "
-                f"{_estimate(rows['matched_accuracy'])}, over {nmi['n']} prompts."
+                f"{_estimate(rows['matched_accuracy'])}, from {nmi['n']} prompts"
+                f"{over_words(part)}.{_carried(nmi, rows.get('probe_accuracy'))}"
             )
         elif name not in ("oracle", "uniform"):
-            text.append(f"Control, {name}: NMI {nmi['value']:.3f}.")
+            read = rows.get("probe_accuracy")
+            probe = f", probe {read['value']:.3f}" if read else ""
+            text.append(f"Control, {name}: NMI {nmi['value']:.3f}{probe}.")
     return " ".join(text)
+
+
+def _carried(nmi: dict, read: dict | None) -> str:
+    """What a probe reads from the soft gates, beside what the open ones tell."""
+    if read is None:
+        return ""
+    text = f" A linear probe reads the skill from the soft gates with {_estimate(read)}"
+    if nmi["high"] < 0.5 and read["low"] > 0.5:
+        return f"{text}: they carry the skill, and the threshold hides it, so they do not select."
+    return f"{text}."
 
 
 def sentence_profile(table: pd.DataFrame) -> str:
@@ -187,8 +201,8 @@ def sentence_settings(table: pd.DataFrame) -> str:
     rows: dict[str, dict] = {row["source"]: row for row in table.to_dict("records")}
     first, own = next(iter(rows.items()))
     text = (
-        f"{first.capitalize()} gates: loss {own['loss']:.3f} nats, {own['exact_match']:.1%} right "
-        f"(n = {own['n']})."
+        f"{first.capitalize()} gates: loss {own['loss']:.3f} nats, {own['exact_match']:.1%} "
+        f"{_ends(own)}right (n = {own['n']}{over_words(table)})."
     )
     if first == "learned" and "oracle" in rows:
         text += f" {_bottleneck(rows['oracle'])}"
@@ -219,7 +233,7 @@ def sentence_sweep(table: pd.DataFrame) -> str:
     return (
         f"At {middle['threshold']:.2f}, hard gates cost {middle['gap']:+.3f} nats against soft "
         f"ones (95 % {middle['gap_low']:+.3f} to {middle['gap_high']:+.3f}; "
-        f"n = {int(middle['n'])}). "
+        f"n = {int(middle['n'])}{over_words(own)}). "
         f"Within {_LITTLE} nats of the best hard loss ({best['loss']:.3f}): thresholds "
         f"{near.min():.2f} to {near.max():.2f}."
     )
@@ -227,6 +241,12 @@ def sentence_sweep(table: pd.DataFrame) -> str:
 
 def _estimate(row: dict) -> str:
     return f"{row['value']:.3f} (95 % {row['low']:.3f} to {row['high']:.3f})"
+
+
+def _ends(row: dict) -> str:
+    if "exact_match_low" not in row:
+        return ""
+    return f"[{row['exact_match_low']:.1%}, {row['exact_match_high']:.1%}] "
 
 
 def _times(n: int) -> str:

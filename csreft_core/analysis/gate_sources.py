@@ -97,6 +97,12 @@ def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = 
     return found
 
 
+def own_source(subject: Subject, rows: Sequence[Row]) -> Source:
+    """The gates that the run itself sets: its router's, or those that it was trained with."""
+    own = subject.own_setting
+    return Source(own, subject, _gates(subject, rows, own))
+
+
 def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[np.ndarray, "prompt k"]:
     names = subject.adapter.names
     if setting == "oracle":

@@ -23,11 +23,13 @@ from csreft_core.analysis.gate_sources import (
     gate_sources,
     other_name,
     other_subject,
+    own_source,
 )
 from csreft_core.analysis.prompt_tokens import prompt_tokens
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import check_labels, skill_name
+from csreft_core.skills import Row
 
 # What other modules look for under this view's name, beside the tables.
 __all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
@@ -188,15 +190,15 @@ def means_table(
     Arguments and errors as in `distribution_table`.
 
     Returns:
-        Columns source, skill, subspace, gate, low, high (95 % bootstrap interval), n (prompts).
+        Columns source, skill, subspace, gate, low, high (95 % interval), n (prompts), over
+        (what the interval is over).
     """
     rows = subject.split(split, per_skill)
-    skills = [skill_name(row) for row in rows]
     parts = []
     for source in gate_sources(subject, rows, others):
-        found = mean_rows(source.gates, skills, source.subject.adapter.names)
+        found = mean_rows(source.gates, rows, source.subject.adapter.names)
         parts.append(found.assign(source=source.name))
-    columns = ["source", "skill", "subspace", "gate", "low", "high", "n"]
+    columns = ["source", "skill", "subspace", "gate", "low", "high", "n", "over"]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -249,20 +251,29 @@ def metrics_table(
 
     Returns:
         Columns source, metric, subspace (empty for the whole router), value, low, high (95 %
-        bootstrap interval over prompts; NaN for ranges and counts), n (prompts), unit. Metrics:
-        variance, range, entropy, open_share of each gate; nmi, matched_accuracy, usage_balance,
-        mean_entropy, sharpness (mean of min(gate, 1 - gate)), active_count, dead_gates,
+        interval; NaN for ranges and counts), n (prompts), unit, over (what the interval is over).
+        Metrics: variance, range, entropy, open_share of each gate; nmi, matched_accuracy,
+        probe_accuracy (share of prompts whose skill a linear probe reads from the soft gates, in
+        wordings that it has not seen), usage_balance, mean_entropy, sharpness (mean of
+        min(gate, 1 - gate)), active_count, dead_gates,
         always_open_gates of the whole.
     """
     rows = subject.split(split, per_skill)
-    skills = [skill_name(row) for row in rows]
-    parts = []
-    for source in gate_sources(subject, rows, others):
-        names, limit = source.subject.adapter.names, _threshold(source, threshold)
-        found = metric_rows(source.gates, skills, names, limit)
-        found.insert(0, "source", source.name)
-        parts.append(found)
+    parts = [_metrics(source, rows, threshold) for source in gate_sources(subject, rows, others)]
     return pd.concat(parts, ignore_index=True)
+
+
+def own_metrics(subject: Subject, split: str = "test") -> pd.DataFrame:
+    """The rows of `metrics_table` for the run's own gates, without the controls."""
+    rows = subject.split(split)
+    return _metrics(own_source(subject, rows), rows, None)
+
+
+def _metrics(source: Source, rows: Sequence[Row], threshold: float | None) -> pd.DataFrame:
+    names, limit = source.subject.adapter.names, _threshold(source, threshold)
+    found = metric_rows(source.gates, rows, names, limit)
+    found.insert(0, "source", source.name)
+    return found
 
 
 def coactivation_table(
@@ -309,8 +320,8 @@ def settings_table(
         Columns source (also `hard`, the learned gates at their threshold, and `off`, the bare
         base), loss (nats per answer token), exact_match (0 to 1, teacher-forced), both plain
         means over the skills as in `evaluation.evaluate`; gap (loss minus that of the run's own
-        gates, nats, paired by prompts); each with _low and _high (95 % bootstrap interval);
-        n (prompts).
+        gates, nats, paired by prompts); each with _low and _high (95 % interval);
+        n (prompts), over (what the intervals are over).
     """
     rows = subject.split(split, per_skill)
     return score_settings(subject, rows, gate_sources(subject, rows, others))
@@ -334,7 +345,7 @@ def sweep_table(
     Returns:
         Columns source, gates (`soft`, as learned; `hard`, at the threshold), threshold (0 to 1;
         NaN for soft), n_open (mean number of open gates), and, as in `settings_table`, loss,
-        exact_match and gap (loss minus that of the soft gates), each with _low and _high, and n.
+        exact_match and gap (loss minus that of the soft gates), each with _low and _high, n, over.
 
     Raises:
         ConfigError: the run has no router, so it has no gates to cut.

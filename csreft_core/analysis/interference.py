@@ -1,7 +1,7 @@
 """Who helps or hurts whom: losses of every skill under every gate setting, as tidy tables.
 
-A change of loss is in nats per answer token; below 0 helps, above 0 hurts. Intervals are paired
-bootstraps over the prompts, see `losses.per_token`. The sentences are in `interference_sentences`.
+A change of loss is in nats per answer token; below 0 helps, above 0 hurts. Intervals are paired,
+over what the column `over` says, see `intervals`. The sentences are in `interference_sentences`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from csreft_core.analysis.gate_pairs import (
     start_gates,
     switched_losses,
 )
+from csreft_core.analysis.intervals import units_of
 from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
@@ -39,15 +40,20 @@ MEASURES = ("I_on", "S", "A")
 RUN = "run:"
 """In front of a run's name, where another run stands in for a gate setting."""
 
-SETTING_COLUMNS = ("skill", "setting", "kind", "loss", "change", "low", "high", "exact_match", "n")
+SETTING_COLUMNS = (
+    "skill", "setting", "kind", "loss", "change", "low", "high", "exact_match", "n", "over",
+)  # fmt: skip
 EXAMPLE_COLUMNS = (
     "skill", "setting", "prompt", "response", "loss_before", "loss_after", "change", "answer",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "measure", "changed", "skill", "own", "change", "low", "high", "reference", "relative", "n",
+    "over",
 )  # fmt: skip
-REGRET_COLUMNS = ("skill", "setting", "kind", "loss", "best", "regret", "low", "high", "n")
-OVERLAP_COLUMNS = ("run", "constraint", "changed", "skill", "overlap", "change", "low", "high", "n")
+REGRET_COLUMNS = ("skill", "setting", "kind", "loss", "best", "regret", "low", "high", "n", "over")
+OVERLAP_COLUMNS = (
+    "run", "constraint", "changed", "skill", "overlap", "change", "low", "high", "n", "over",
+)  # fmt: skip
 SINGLE_COLUMNS = (
     "kind", "run", "changed", "skill", "own", "before", "after", "change", "relative", "n",
 )  # fmt: skip
@@ -75,7 +81,8 @@ def settings_table(
     Returns:
         Columns skill (two joined by `+`), setting (a gate setting, or `run:<name>`), kind (`run`,
         or `control` for another run), loss and change (nats per answer token), low and high (95 %
-        interval of the change), exact_match (share of prompts, teacher-forced), n (prompts).
+        interval of the change), exact_match (share of prompts, teacher-forced), n (prompts), over
+        (what the interval is over).
 
     Raises:
         SkillSetError: the split is unknown or empty.
@@ -97,9 +104,11 @@ def settings_table(
     for skill, places in groups.items():
         loss, n = losses[:, places], len(places)
         means = loss.sum(1) / tokens[places].sum()
-        columns = (means, *per_token(loss - loss[:1], tokens[places]), exact[:, places].mean(1))
+        units = units_of(subset(encoded, places).rows)
+        changes = per_token(loss - loss[:1], tokens[places], units)
+        columns = (means, *changes, exact[:, places].mean(1))
         rows += [
-            (skill, *names, *values, n)
+            (skill, *names, *values, n, units.over)
             for names, *values in zip(found, *(c.tolist() for c in columns), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(SETTING_COLUMNS))
@@ -202,7 +211,8 @@ def pairs_table(
     Returns:
         Columns measure, changed (i), skill (j), own (i is a skill of the prompt), change, low and
         high (nats per answer token), reference ($L_j$ before the change), relative (change /
-        reference, no unit), n (prompts). `I_on` has the skills only that a subspace is named after.
+        reference, no unit), n (prompts), over (what the interval is over). `I_on` has the skills
+        only that a subspace is named after.
 
     Raises:
         ConfigError: an unknown measure, or `A` with a router per token.
@@ -224,20 +234,15 @@ def pairs_table(
     before, after = (np.stack(side) for side in zip(*switched, strict=True))
     rows = []
     for skill, places in rows_by_skill(encoded).items():
-        found = per_token((after - before)[:, places], tokens[places])
+        units = units_of(subset(encoded, places).rows)
+        found = per_token((after - before)[:, places], tokens[places], units)
         reference = before[:, places].sum(1) / tokens[places].sum()
         columns = (found[0], *found[1:], reference, found[0] / reference)
         rows += [
-            (
-                measure,
-                changed,
-                skill,
-                changed in encoded.rows[places[0]].skills,
-                *values,
-                len(places),
-            )
+            (measure, changed, skill, changed in encoded.rows[places[0]].skills, *values,
+             len(places), units.over)
             for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
-        ]
+        ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
@@ -257,7 +262,8 @@ def regret_table(
 
     Returns:
         Columns skill, setting, kind (`run` for the gates as trained, else `control`), loss and
-        best (nats per answer token), regret, low and high (its 95 % interval), n (prompts).
+        best (nats per answer token), regret, low and high (its 95 % interval), n (prompts), over
+        (what the interval is over).
 
     Raises:
         ConfigError: more than 8 subspaces.
@@ -275,13 +281,15 @@ def regret_table(
         n_tokens, n = tokens[places], len(places)
         means = losses[:, places].sum(1) / n_tokens.sum()
         lowest = float(best[places].sum() / n_tokens.sum())
-        found = per_token(losses[:, places] - best[places], n_tokens)
+        units = units_of(subset(encoded, places).rows)
+        found = per_token(losses[:, places] - best[places], n_tokens, units)
         rows += [
-            (skill, setting, "run" if setting == own else "control", mean, lowest, *values, n)
+            (skill, setting, "run" if setting == own else "control", mean, lowest, *values, n,
+             units.over)
             for setting, mean, *values in zip(
                 settings, means.tolist(), *(x.tolist() for x in found), strict=True
             )
-        ]
+        ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))
 
 
@@ -302,8 +310,8 @@ def overlap_table(
 
     Returns:
         Columns run, constraint, changed (i), skill (j), overlap (0 to 1), change (I_on[i, j], nats
-        per answer token), low, high (95 % interval of the change), n (prompts). Empty where no two
-        subspaces are named after skills.
+        per answer token), low, high (95 % interval of the change), n (prompts), over (what it is
+        over). Empty where no two subspaces are named after skills.
 
     Raises:
         SkillSetError: the split is unknown or empty.

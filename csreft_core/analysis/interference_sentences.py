@@ -9,6 +9,7 @@ from scipy.stats import pearsonr
 
 from csreft_core.analysis.gate_pairs import interference_index
 from csreft_core.analysis.interference import RUN
+from csreft_core.analysis.intervals import over_words
 from csreft_core.skill_names import is_part
 
 FEWEST_PAIRS = 10
@@ -60,7 +61,7 @@ def sentence_settings(table: pd.DataFrame) -> str:
         text = (
             f"{gates}: the adapter {verb} "
             f"the loss by {abs(mean):.3f} nats a token on the mean over {len(own)} skills "
-            f"({_n(own)} prompts a cell)"
+            f"({_n(own)} prompts a cell{over_words(own)})"
         )
         if len(worse):
             text += f"; it raises the loss of {', '.join(worse['skill'])}"
@@ -147,14 +148,14 @@ def sentence_pairs(table: pd.DataFrame) -> str:
     does, nothing = _WHAT[measure]
     if certain.empty:
         text = f"{nothing} raises the loss of a skill by {_FELT} nats a token or more for certain "
-        text += f"({_n(table)} prompts a cell)."
+        text += f"({_n(table)} prompts a cell{over_words(table)})."
     else:
         top = _highest(certain)
         verb = "hurts" if measure != "A" else "costs"
         text = (
             f"{does.format(i=top['changed'])} {verb} {top['skill']} most: {_interval(top)} nats a "
             f"token; {len(certain)} of {len(others)} pairs are at {_FELT} or above for certain "
-            f"({_n(table)} prompts a cell)."
+            f"({_n(table)} prompts a cell{over_words(table)})."
         )
     return f"{text} {sentence_index(table)}"
 

@@ -1,6 +1,6 @@
 """Answers under gate settings, prompt by prompt: losses, their paired intervals, greedy texts.
 
-No files. The only randomness is that of the bootstrap, from a fixed seed.
+No files, no randomness.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from csreft_core.analysis.gate_sources import can_be_oracle
+from csreft_core.analysis.intervals import Units, mean_interval, ratio_statistic, spread
 from csreft_core.analysis.subject import Subject
 from csreft_core.batching import collate
 from csreft_core.encoding import Example
@@ -28,8 +28,6 @@ from csreft_core.passes import request
 from csreft_core.skills import Row
 
 BATCH = 128
-RESAMPLES = 2000
-LEVEL = 0.95
 
 Gates = str | Sequence[float] | Float[Tensor, "row k"]
 """A gate setting for all rows, or a row of gates for each."""
@@ -132,39 +130,21 @@ def subset(encoded: Encoded, places: np.ndarray) -> Encoded:
 
 
 def per_token(
-    values: Float[np.ndarray, "setting row"], tokens: Float[np.ndarray, " row"]
+    values: Float[np.ndarray, "setting row"], tokens: Float[np.ndarray, " row"], units: Units
 ) -> tuple[
     Float[np.ndarray, " setting"], Float[np.ndarray, " setting"], Float[np.ndarray, " setting"]
 ]:
-    r"""$\sum_x v(x) / \sum_x n(x)$ over prompts x, with a 95 % bootstrap interval.
+    r"""$\sum_x v(x) / \sum_x n(x)$ over prompts x, with a 95 % interval.
 
-    Prompts are drawn with all their values and their tokens, so differences of two settings stay
-    paired. Percentile method with 2000 resamples from seed 0: other than BCa it has an answer
-    where all values are equal (gates off against gates off).
+    A prompt counts with all its values and its tokens, so differences of two settings stay paired.
 
     Args:
         values: Nats of each answer, such as the differences of two losses.
         tokens: Tokens of each answer.
+        units: What the interval is over.
 
     Returns:
         Estimate, lower and upper end, in nats per answer token; the ends are NaN for one prompt.
     """
-    estimate = _ratio(values, np.broadcast_to(tokens, values.shape))
-    if values.shape[-1] < 2:
-        return estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
-    found = bootstrap(
-        (values, np.broadcast_to(tokens, values.shape)),
-        _ratio,
-        paired=True,
-        vectorized=True,
-        axis=-1,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return estimate, found.low, found.high
-
-
-def _ratio(values: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-    return values.sum(axis=axis) / tokens.sum(axis=axis)
+    found = spread(ratio_statistic(values, tokens), units)
+    return found.value, *mean_interval(found)

@@ -13,6 +13,7 @@ import pandas as pd
 from csreft_core.analysis import projection as p
 from csreft_core.analysis import separation, state_rows
 from csreft_core.analysis.edits import TARGETS, edit_energies, edit_sizes, recorded
+from csreft_core.analysis.intervals import units_of
 from csreft_core.analysis.subject import Subject, evenly
 from csreft_core.errors import ConfigError
 from csreft_core.evaluation import skill_name
@@ -304,7 +305,8 @@ def separation_table(
         Columns features (`gates`, `R h`, `random h`: as many random directions as R has rows,
         `h`: base, `h'`: edited), measure (`silhouette`, -1 to 1; `probe accuracy`, 0 to 1), kind
         (`true labels`; `shuffled labels`, mean and range of five shuffles; `majority class`),
-        value, low, high (see `separation`), n, n_features. R h only at an edited layer.
+        value, low, high (see `separation`), n, n_features, over (what the interval of true labels
+        is over). R h only at an edited layer.
 
     Raises:
         ConfigError: fewer than two skills with two prompts each.
@@ -323,21 +325,22 @@ def separation_table(
         "silhouette": separation.silhouette,
         "probe accuracy": separation.probe_accuracy,
     }
-    found = []
+    found, units = [], units_of(points.rows)
     for name, features in state_rows.features(subject, points, layer, position).items():
         for measure, function in measures.items():
             estimates = {
-                "true labels": function(features, labels),
-                "shuffled labels": separation.shuffled(function, features, labels),
+                "true labels": function(features, labels, units),
+                "shuffled labels": separation.shuffled(function, features, labels, units),
             }
             if measure == "probe accuracy":
                 majority = separation.majority_share(labels)
                 estimates["majority class"] = separation.Estimate(majority, majority, majority)
             found += [
-                (name, measure, kind, e.value, e.low, e.high, len(labels), features.shape[1])
+                (name, measure, kind, e.value, e.low, e.high, len(labels), features.shape[1],
+                 units.over)
                 for kind, e in estimates.items()
-            ]
-    columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features"]
+            ]  # fmt: skip
+    columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features", "over"]
     return pd.DataFrame(found, columns=columns)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from csreft_core.analysis.intervals import over_words
+
 _NAMES = {"last": "the last prompt token", "first": "the first token", "mean": "the prompt's mean"}
 _ROUNDING = 1e-6
 
@@ -195,7 +197,8 @@ def sentence_separation(table: pd.DataFrame) -> str:
     return (
         f"The silhouette of the skills goes from {_with_interval(before)} in the base states to "
         f"{_with_interval(after)} in the edited ones. A linear probe names the skill right for "
-        f"{read} (n = {before['n']} prompts; the most frequent skill alone: {majority:.0%})."
+        f"{read} (n = {before['n']} prompts{over_words(table)}; the most frequent skill alone: "
+        f"{majority:.0%})."
     )
 
 

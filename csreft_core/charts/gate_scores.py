@@ -10,6 +10,7 @@ from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, order
 
 _INFORMATION = {
     "nmi": "NMI of open<br>gates and skill",
+    "probe_accuracy": "skill read from<br>the soft gates",
     "matched_accuracy": "matched<br>accuracy",
     "usage_balance": "usage<br>balance",
 }

@@ -9,7 +9,14 @@ import streamlit as st
 from csreft_core.analysis import claims as tables
 from csreft_core.analysis import claims_sentences as sentences
 from csreft_core.analysis import memorisation, paper_tables, parameters
-from csreft_core.analysis.claim_rules import FAILS, HOLDS, UNTESTABLE, judge_claims
+from csreft_core.analysis.claim_rules import (
+    FAILS,
+    HOLDS,
+    IDENTITY,
+    UNDECIDED,
+    UNTESTABLE,
+    judge_claims,
+)
 from csreft_core.analysis.parameter_formulas import shape_of, shapes
 from csreft_core.charts import claims as charts
 from csreft_core.charts import memorisation as memorisation_charts
@@ -24,8 +31,10 @@ VERDICTS, PARAMETERS, RESULTS, RELEASE = (
 )  # fmt: skip
 PARTS = (VERDICTS, PARAMETERS, RESULTS, RELEASE)
 
-_BADGES: dict[str, tuple[Literal["green", "red", "gray"], str]] = {
+_BADGES: dict[str, tuple[Literal["green", "red", "gray", "orange"], str]] = {
     HOLDS: ("green", ":material/check_circle:"),
+    IDENTITY: ("gray", ":material/equal:"),
+    UNDECIDED: ("orange", ":material/help:"),
     FAILS: ("red", ":material/cancel:"),
     UNTESTABLE: ("gray", ":material/block:"),
 }
@@ -68,6 +77,7 @@ def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
         st.markdown(claim["text"])
         if claim["why_not"]:
             st.markdown(claim["why_not"])
+        if claim["verdict"] == UNTESTABLE:
             return
         for _, row in conditions.iterrows():
             st.markdown(f"- **{plain(row['quantity'])}**, against {plain(row['control'])}. "

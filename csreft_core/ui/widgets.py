@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from csreft_core.analysis.intervals import interval_unit
 from csreft_core.charts.theme import DARK, LIGHT, Palette
 from csreft_core.config import ASSETS
 from csreft_core.spreadsheets import csv_text
@@ -74,6 +75,8 @@ def show_chart(
     )
     if sentence:
         st.markdown(plain(sentence))
+    if unit := interval_unit(table):
+        st.caption(f"95 % intervals over {unit}.")
     show_data(
         table,
         name,

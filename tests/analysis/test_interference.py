@@ -12,6 +12,7 @@ from csreft_core.adapter import load_adapter
 from csreft_core.analysis import gate_pairs, losses
 from csreft_core.analysis import interference as t
 from csreft_core.analysis import interference_sentences as s
+from csreft_core.analysis.intervals import units_of
 from csreft_core.analysis.single_skill import (
     find_only_runs,
     only_config,
@@ -166,14 +167,16 @@ def test_the_estimate_is_a_ratio_of_sums_and_the_interval_is_paired():
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, 4, size=200).astype(float)
     values = tokens * rng.normal(0.5, 1.0, size=200)
-    estimate, low, high = losses.per_token(np.stack([values, 0 * values, values]), tokens)
+    rows = [Row(("a",), f"p{i}", "r", "") for i in range(200)]
+    three = np.stack([values, 0 * values, values])
+    estimate, low, high = losses.per_token(three, tokens, units_of(rows))
     assert estimate[0] == pytest.approx(values.sum() / tokens.sum())
     assert (estimate[1], low[1], high[1]) == (0, 0, 0)
     assert (low[2], high[2]) == (low[0], high[0])
     # Standard error of a ratio by the delta method: an independent estimate of the width.
     error = np.sqrt(((values - estimate[0] * tokens) ** 2).sum()) / tokens.sum()
     assert high[0] - low[0] == pytest.approx(2 * 1.96 * error, rel=0.1)
-    one = losses.per_token(values[None, :1], tokens[:1])
+    one = losses.per_token(values[None, :1], tokens[:1], units_of(rows[:1]))
     assert one[0][0] == values[0] / tokens[0]
     assert np.isnan(one[1][0])
 
@@ -247,7 +250,7 @@ def pairs(changes, measure="I_on"):
         for i, line in zip("ab", changes, strict=True)
         for j, change in zip("ab", line, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(t.PAIR_COLUMNS))
+    return pd.DataFrame(rows, columns=list(t.PAIR_COLUMNS[:-1])).assign(over="prompts")
 
 
 def test_the_index_is_mean_harm_over_mean_own_effect():
@@ -321,7 +324,7 @@ def settings_of(learned, oracle):
         ("a", setting, "run", loss, loss - 3, loss - 3.1, loss - 2.9, 1.0, 5)
         for setting, loss in (("off", 3.0), ("learned", learned), ("oracle", oracle))
     ]
-    return pd.DataFrame(rows, columns=list(t.SETTING_COLUMNS))
+    return pd.DataFrame(rows, columns=list(t.SETTING_COLUMNS[:-1])).assign(over="prompts")
 
 
 @pytest.mark.parametrize(

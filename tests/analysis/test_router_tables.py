@@ -269,6 +269,26 @@ def test_the_sentence_on_the_bottleneck(gap, words):
     assert words in say.sentence_settings(table)
 
 
+@pytest.mark.parametrize(
+    ("nmi", "probe", "words"),
+    [((0.0, 0.13), (0.87, 0.7), "they carry the skill, and the threshold hides it"),
+     ((1.0, 1.0), (1.0, 0.9), "from the soft gates with 1.000"),
+     ((0.0, 0.1), (0.25, 0.2), "from the soft gates with 0.250")],
+)  # fmt: skip
+def test_the_probe_says_what_the_threshold_hides(nmi, probe, words):
+    values = {"nmi": (nmi[0], 0.0, nmi[1]), "matched_accuracy": (0.25, 0.2, 0.3),
+              "probe_accuracy": (*probe, 1.0)}  # fmt: skip
+    table = pd.DataFrame([
+        {"source": "learned", "metric": metric, "value": value, "low": low, "high": high, "n": 9,
+         "over": "items and wordings"}
+        for metric, (value, low, high) in values.items()
+    ])  # fmt: skip
+    said = say.sentence_information(table)
+    assert words in said
+    assert "from 9 prompts; 95 % intervals over items and wordings" in said
+    assert ("carry the skill" in said) == (probe[0] == 0.87)
+
+
 def test_sentences_of_patterns_gates_and_pairs():
     patterns = pd.DataFrame(
         [("learned", "a", "a", 3), ("learned", "a", "a+b", 1), ("learned", "b", "b", 4)],

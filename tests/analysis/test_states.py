@@ -11,6 +11,7 @@ import torch
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis import projection as p
 from csreft_core.analysis import states as s
+from csreft_core.analysis.intervals import units_of
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import AdapterConfig, Provenance, RouterConfig, preset
 from csreft_core.engine import Engine
@@ -453,14 +454,15 @@ def test_the_probe_and_the_silhouette_know_their_extremes():
 
     labels = ["a", "b"] * 10
     apart = np.array([[0.0, 0.0], [9.0, 9.0]] * 10) + 1e-3 * np.arange(40).reshape(20, 2)
-    assert separation.silhouette(apart, labels).value > 0.99
-    probe = separation.probe_accuracy(apart, labels)
+    units = units_of([Row((label,), f"p{i}", "r", "") for i, label in enumerate(labels)])
+    assert separation.silhouette(apart, labels, units).value > 0.99
+    probe = separation.probe_accuracy(apart, labels, units)
     assert probe.value == probe.high == 1
     # Wilson's lower end of 20 right out of 20: n / (n + z^2).
     assert probe.low == pytest.approx(20 / (20 + 1.959964**2), abs=1e-6)
     constant = np.ones((20, 2))
-    assert separation.silhouette(constant, labels).value == 0
-    assert separation.probe_accuracy(constant, labels).value == 0.5
+    assert separation.silhouette(constant, labels, units).value == 0
+    assert separation.probe_accuracy(constant, labels, units).value == 0.5
     assert separation.majority_share(["a", "a", "b"]) == pytest.approx(2 / 3)
 
 

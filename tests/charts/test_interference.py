@@ -21,7 +21,7 @@ SETTINGS = pd.DataFrame(
         ("b", "oracle", "run", 0.25, -1.75, -2.0, -1.5, 1.0, 4),
         ("b", "run:loreft-0", "control", 1.0, -1.0, -1.25, -0.5, 0.0, 4),
     ],
-    columns=list(t.SETTING_COLUMNS),
+    columns=list(t.SETTING_COLUMNS[:-1]),
 )
 PAIRS = pd.DataFrame(
     [
@@ -29,17 +29,17 @@ PAIRS = pd.DataFrame(
         ("I_on", "a", "b", False, 1.0, 0.5, 1.5, 2.0, 0.5, 5),
         ("I_on", "b", "a", False, 0.001, 0.0, 0.002, 1.0, 0.001, 5),
     ],
-    columns=list(t.PAIR_COLUMNS),
+    columns=list(t.PAIR_COLUMNS[:-1]),
 )
 REGRET = pd.DataFrame(
     [("a", "learned", "run", 1.0, 0.75, 0.25, 0.125, 0.5, 5),
      ("a", "off", "control", 3.0, 0.75, 2.25, 2.0, 2.5, 5)],
-    columns=list(t.REGRET_COLUMNS),
+    columns=list(t.REGRET_COLUMNS[:-1]),
 )  # fmt: skip
 OVERLAP = pd.DataFrame(
     [("r", "none", "a", "b", 0.5, 1.0, 0.75, 1.5, 5),
      ("s", "joint", "b", "a", 0.0, 2.0, 1.5, 2.5, 5)],
-    columns=list(t.OVERLAP_COLUMNS),
+    columns=list(t.OVERLAP_COLUMNS[:-1]),
 )  # fmt: skip
 SINGLE = pd.DataFrame(
     [("run", "x", "a", "a", True, 4.0, 1.0, -3.0, -0.75, 7),
