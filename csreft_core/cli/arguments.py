@@ -10,7 +10,7 @@ from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
 _VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt", "answers")
-_JUDGED = ("methods", "claims", "memorisation", "parameters", "paper_tables")
+_JUDGED = ("methods", "claims", "memorisation", "parameters", "paper_tables", "results")
 
 Command = Callable[[argparse.Namespace], int]
 
