@@ -147,7 +147,7 @@ class Engine:
         named = None
         if adapter is not None:
             named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
-        asked = prompt if isinstance(prompt, str) else self.base.tokenizer.decode(prompt)
+        asked = prompt if isinstance(prompt, str) else str(self.base.tokenizer.decode(list(prompt)))
         return Answer(asked, text, named, len(new))
 
     def _memory(self, doing: str, advice: str) -> AbstractContextManager[None]:

@@ -126,7 +126,7 @@ def _record(line: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         record = None
     fault = fault_of(record) if isinstance(record, dict) else "no JSON object"
-    if fault is not None:
+    if fault is not None or not isinstance(record, dict):
         raise RunError(
             f"run {path.parent.name!r}: {path} has a broken line, {line[:40]!r} ({fault}); take "
             "the line out or delete the run"

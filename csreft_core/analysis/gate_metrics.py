@@ -245,8 +245,8 @@ def _estimates(
     """All estimates of weighted prompts, stacked in the first axis."""
     total = weights.sum(-1)
 
-    def mean(values: np.ndarray) -> np.ndarray | np.floating:
-        return weights @ values / (total if values.ndim == 1 else total[..., None])
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ values / (total if values.ndim == 1 else total[..., None]))
 
     usage, unsure = mean(gates), mean(surprise)
     # Around the mean of all, or rounding would give constant gates a variance.

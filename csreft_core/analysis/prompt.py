@@ -233,7 +233,7 @@ def _asked(subject: Subject, prompts: Sequence[str], answer: str, gates: str) ->
     if not text:
         setting = "learned" if subject.adapter.router is not None else "uniform"
         text = subject.engine.generate(
-            subject.adapter, *subject.prompts_of([row]), setting, template=subject.template
+            subject.adapter, subject.prompts_of([row])[0], setting, template=subject.template
         ).text
     if not text:
         raise ConfigError("there is no answer to score: the adapter gives an empty one; write one")

@@ -135,8 +135,8 @@ def _two_skills(subject: Subject) -> Iterator[_Line]:
     scores = {gates: answer_losses(subject, encoded, gates)[1] for gates in ("learned", "oracle")}
     scores["any pattern"] = patterns.groupby("row")["exact_match"].max().to_numpy(dtype=float)
     for gates, right in (scores | {"best": best}).items():
-        part, *values = exact_match(encoded, right)[0]
-        yield _line("exact_match", gates, "test_two_skills", part, *values)
+        line = exact_match(encoded, right)[0]
+        yield _line("exact_match", gates, "test_two_skills", *line)
 
 
 def _pictures(subject: Subject) -> Iterator[_Line]:

@@ -148,8 +148,9 @@ def _leave_own_tags(figure: go.Figure) -> None:
     Plotly reads a little HTML in every text: `<a href=…>` becomes a link, `<unk>` nothing at all.
     Only the tags that the charts themselves write are left as such.
     """
-    framed = (trace for frame in figure.frames for trace in frame.data)
-    for part in (*figure.data, *framed, figure.layout):
+    drawn: Any = figure  # Plotly's own annotations take its parts for the names of its parts
+    framed = (trace for frame in drawn.frames for trace in frame.data)
+    for part in (*drawn.data, *framed, drawn.layout):
         for name, value in part.to_plotly_json().items():
             if name not in _NO_TEXT and (text := _as_text(value)) is not value:
                 part[name] = text
