@@ -1,7 +1,6 @@
 """`inspect`: print a table of the Inspect pages."""
 
 import argparse
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis.subject import open_subject
 from csreft_core.cli.output import print_table, quiet_libraries
-from csreft_core.cli.tables import assigned, made, table_function
+from csreft_core.cli.tables import assigned, check_known, made, table_function
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
 from csreft_core.runs import open_run
@@ -44,11 +43,5 @@ def _arguments(args: argparse.Namespace, make: Callable[..., pd.DataFrame]) -> d
     for text in args.set:
         name, value = assigned(text)
         arguments[name] = value
-    known = [name for name in inspect.signature(make).parameters if name != "subject"]
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        option = {"prompts": "--prompt"}.get(unknown[0], unknown[0])
-        raise ConfigError(
-            f"this table takes no {option!r}; it takes {', '.join(known) or 'nothing'}"
-        )
+    check_known(make, arguments)
     return arguments

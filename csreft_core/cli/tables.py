@@ -1,7 +1,8 @@
 """Tables of `csreft_core.analysis`, called with what was written on the command line."""
 
+import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from csreft_core.errors import ConfigError
 
+_OURS = ("subject", "engine")  # what the commands themselves bring
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # a subject is no plain value
 
 
@@ -41,6 +43,21 @@ def assigned(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def check_known(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None:
+    """See that a table takes these arguments.
+
+    Raises:
+        ConfigError: it does not take one of them.
+    """
+    known = [name for name in inspect.signature(make).parameters if name not in _OURS]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        option = {"prompts": "--prompt"}.get(unknown[0], unknown[0])
+        raise ConfigError(
+            f"this table takes no {option!r}; it takes {', '.join(known) or 'nothing'}"
+        )
 
 
 def made(make: Callable[..., pd.DataFrame], *positional: Any, **arguments: Any) -> pd.DataFrame:
