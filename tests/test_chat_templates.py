@@ -7,6 +7,8 @@ from csreft_core.config import preset, read_value, value_text, with_overrides
 from csreft_core.errors import ConfigError, SkillSetError, UnsupportedModelError
 from tests.small_tokenisers import CHATML, LLAMA, byte_level, sentencepiece
 
+pytestmark = pytest.mark.libraries
+
 THINKS = CHATML.replace(
     "assistant\n' }}{% endif %}",
     "assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}<think></think>"

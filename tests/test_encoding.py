@@ -12,6 +12,8 @@ from csreft_core.tokenisers import pad_token, unknown_token, unknown_words
 from tests.small_tokenisers import CHATML, LLAMA, byte_level, lower_casing, sentencepiece
 from tests.tiny import tiny_tokenizer
 
+pytestmark = pytest.mark.libraries
+
 LINE = "Q: {prompt}\n"
 
 

@@ -17,6 +17,8 @@ from csreft_core.subspaces import Subspaces
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
+pytestmark = pytest.mark.libraries
+
 
 @pytest.fixture
 def base(tiny_llama):

@@ -17,6 +17,8 @@ from csreft_core.library_calls import (
 )
 from tests.families import build
 
+pytestmark = pytest.mark.libraries
+
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 ONES = torch.ones(2, 3, dtype=torch.long)
 

@@ -14,6 +14,8 @@ from csreft_core.hooking import attach
 from tests.families import build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
+pytestmark = pytest.mark.libraries
+
 CLOSE = 1e-4  # float32 over three blocks, in another order of batch and cache
 N_NEW, EOS, BEAMS = 5, 2, 3
 BATCHES = {"one": (6,), "equal": (5, 5, 5), "unequal": (7, 4, 1)}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from csreft_core.adapter import load_adapter
 from csreft_core.analysis.subject import open_subject
-from csreft_core.cli.output import print_table, quiet_libraries
+from csreft_core.cli.output import print_table, quiet_libraries, say_notes
 from csreft_core.cli.tables import assigned, check_known, made, table_function
 from csreft_core.errors import ConfigError
 from csreft_core.gate_settings import parse_gate_setting
@@ -28,7 +28,8 @@ def inspect_command(args: argparse.Namespace) -> int:
         parse_gate_setting(args.gates, load_adapter(open_run(Path(args.run)).adapter_path).names)
     subject = open_subject(args.run)
     if args.skills:
-        rows = read_skills(args.skills, subject.config.data.skill_column)
+        rows = read_skills(args.skills, subject.config.data.skill_column, to_train=False)
+        say_notes(rows)
         subject = replace(subject, skill_set=rows)
     print_table(made(make, subject, **arguments), csv=args.csv, json=args.json)
     return 0
