@@ -44,9 +44,9 @@ def _gain(subject: Subject) -> tuple[float, int]:
     """Its mean over the pairs, and the number of prompts."""
     encoded, names = subject.encoded(subject.split("test_two_skills")), subject.adapter.names
     gains = []
-    for skill, places in rows_by_skill(encoded).items():
+    for places in rows_by_skill(encoded).values():
         part = subset(encoded, places)
-        tokens, own = answer_tokens(part).sum(), [name in skill.split("+") for name in names]
+        tokens, own = answer_tokens(part).sum(), [name in part.rows[0].skills for name in names]
         one, other, both = (
             float(answer_losses(subject, part, gates)[0].sum() / tokens)
             for gates in (*_alone(own), [float(opened) for opened in own])
