@@ -31,6 +31,8 @@ _REASONS = {
     "place",
     errno.EPERM: "this program may not write there; change the permissions, or choose another "
     "place",
+    errno.EEXIST: "a file stands where a folder is needed; choose another place",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
 }
 # Libraries that write by themselves hide the disk's error in one of their own.
 _NUMBERED = re.compile(r"\(os error (\d+)\)")
