@@ -5,6 +5,7 @@ trusted; pickled weights are neither fetched nor read.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def _local(config: BaseConfig) -> Path | None:
     """The folder that a path names; None for a Hub id."""
     path = str(ASSETS / "pocket") if config.path == "pocket" else config.path
     local = Path(path).expanduser()
-    return local if path.startswith((".", "/", "~")) or local.exists() else None
+    return local if path.startswith((".", "/", "~")) or os.path.lexists(local) else None
 
 
 def hub_bytes(config: BaseConfig) -> int | None:

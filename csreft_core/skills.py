@@ -26,6 +26,7 @@ TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
 SHIPPED = ("four", "six", "eight", "two_skills")
 
 __all__ = [
+    "CELLS",
     "SHIPPED",
     "SPLITS",
     "TEST_SPLITS",
@@ -179,6 +180,10 @@ def as_jsonl(rows: Sequence[Row]) -> str:
     return "".join(_line(row) + "\n" for row in rows)
 
 
+CELLS = ("skill", "prompt", "response", "split", "item")
+"""Columns of a table of rows."""
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Rows as CSV; several skills, or a name that looks like a list, stand in a cell as JSON.
 
@@ -186,13 +191,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     """
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("skill", "prompt", "response", "split", "item"))
+    writer.writerow(CELLS)
     writer.writerows(map(harmless, as_cells(row)) for row in rows)
     return table.getvalue()
 
 
 def as_cells(row: Row) -> tuple[str, str, str, str, str]:
-    """Skill, prompt, response, split and item as the cells of a table; several skills are JSON."""
+    """A row as the cells of `CELLS`; several skills are JSON."""
     names = row.skills
     plain = len(names) == 1 and not names[0].startswith("[")
     listed = json.dumps(names, ensure_ascii=False) if names else ""

@@ -40,4 +40,7 @@ def test_a_table_keeps_its_numbers():
 def test_so_is_a_skill_set():
     rows = [Row(("=a",), "-2 + 2 is?", "@x", "train"), Row(("b",), "dog", "-3", "train")]
     cells = list(csv.reader(io.StringIO(as_csv(rows))))
-    assert cells[1:] == [["'=a", "'-2 + 2 is?", "'@x", "train"], ["b", "dog", "-3", "train"]]
+    assert cells[1:] == [
+        ["'=a", "'-2 + 2 is?", "'@x", "train", ""],
+        ["b", "dog", "-3", "train", ""],
+    ]

@@ -55,7 +55,7 @@ class Setting:
     help: str
     annotation: Any
     least: int | float | None
-    most: float | None
+    most: int | float | None
 
     @property
     def label(self) -> str:
@@ -213,7 +213,7 @@ def _decimal(field: Setting, label: str, value: Any) -> None:
     st.number_input(label, step=step, format="%g", **_options(field, shown, _same))
 
 
-def _within(number: Any, least: float | None, most: float | None) -> Any:
+def _within(number: Any, least: int | float | None, most: int | float | None) -> Any:
     """The number, or None where the widget could not show it; the message says what is wrong."""
     inside = number is not None and (least is None or number >= least) and (
         most is None or number <= most

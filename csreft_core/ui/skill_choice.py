@@ -14,7 +14,7 @@ from csreft_core.config import Config
 from csreft_core.errors import ConfigError, CsreftError
 from csreft_core.skill_files import SUFFIXES
 from csreft_core.skill_formats import as_rows
-from csreft_core.skills import SHIPPED, SkillSet, as_cells
+from csreft_core.skills import CELLS, SHIPPED, SkillSet, as_cells
 from csreft_core.ui import cached, settings
 from csreft_core.ui.markup import plain
 from csreft_core.uploads import MAX_BYTES, MAX_ROWS, Upload, is_kept, keep, open_upload
@@ -28,7 +28,6 @@ _FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response":
 _NONE = "(none)"
 _ONE = "one skill for the whole file"
 _PREVIEW = 5
-_COLUMNS = ("skill", "prompt", "response", "split")
 
 
 def choose() -> None:
@@ -206,7 +205,7 @@ def _preview(upload: Upload, mapping: ColumnMapping) -> None:
         except CsreftError as error:
             st.error(f"{plain(error)}.")
             return
-        frame = pd.DataFrame([as_cells(item.row) for item in read], columns=list(_COLUMNS))
+        frame = pd.DataFrame([as_cells(item.row) for item in read], columns=list(CELLS))
     st.dataframe(frame, hide_index=True)
     st.caption(f"The first {len(frame)} of {len(upload.records):,} rows.")
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from csreft_core.skills import SPLITS, SkillSet, as_cells, as_csv, as_jsonl
+from csreft_core.skills import CELLS, SPLITS, SkillSet, as_cells, as_csv, as_jsonl
 from csreft_core.ui import skill_choice, skill_views
 from csreft_core.ui.skill_views import Source
 from csreft_core.uploads import edited_set
@@ -13,7 +13,6 @@ _ABOUT_CSV = (
     "For a spreadsheet: a text that begins with =, +, -, @ or a tab gets an apostrophe in "
     "front, or it would be run as a formula."
 )
-_COLUMNS = ("skill", "prompt", "response", "split", "item")
 
 
 def show_rows(source: Source) -> None:
@@ -33,7 +32,7 @@ def show_rows(source: Source) -> None:
 
 def as_frame(skill_set: SkillSet) -> pd.DataFrame:
     """The rows as a table of texts; several skills stand in a cell as JSON, as in the CSV file."""
-    return pd.DataFrame(map(as_cells, skill_set.rows), columns=list(_COLUMNS), dtype="str")
+    return pd.DataFrame(map(as_cells, skill_set.rows), columns=list(CELLS), dtype="str")
 
 
 def _edit(source: Source, frame: pd.DataFrame) -> None:

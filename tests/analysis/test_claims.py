@@ -299,6 +299,9 @@ def test_the_sentences_are_those_of_the_table():
     row = conditions.set_index("condition", drop=False).loc["C1.lora"]
     said = sentence_condition(row)
     assert "-0.4" in said
-    assert "upper end below 0: shown (n = 40 prompts, 5 seeds, interval over seeds)" in said
+    assert (
+        "upper end below 0 nats a token: shown (n = 40 prompts, 5 seeds, interval over seeds)"
+        in said
+    )
     missing = conditions.set_index("condition", drop=False).loc["R2.all"]
     assert "not measured" in sentence_condition(missing)

@@ -322,7 +322,7 @@ def test_the_card_as_json_and_markdown(card):
     assert tree["settings"]["seed"] == 3
     text = card.to_markdown()
     assert f"````text\n{NASTY}\n````" in text
-    assert "- seed: 3" in text
+    assert "- seed: `3`" in text
 
 
 def test_differences_are_marked_by_a_sign_and_by_type_and_are_escaped():

@@ -61,10 +61,11 @@ def test_nor_does_any_part(open_app, run, page, part):
 
 
 def test_the_check_sees_what_it_looks_for():
-    import streamlit as st_
     from streamlit.testing.v1 import AppTest
 
     def page(text):
+        import streamlit as st_
+
         st_.button(text)
         st_.error(text)
         st_.html(text)

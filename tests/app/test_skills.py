@@ -65,7 +65,7 @@ def test_a_first_visit_shows_the_shipped_skills(open_app):
 @pytest.mark.parametrize(
     ("part", "headings"),
     [
-        (PARTS[0], ["Is it balanced?"]),
+        (PARTS[0], ["Is it balanced?", "Can the base write every answer?"]),
         (PARTS[1], ["Am I training on the right tokens?", "What will be cut?",
                     "Can the base read every word?"]),
         (PARTS[2], ["Is there leakage?", "Are two skills the same thing?"]),

@@ -166,7 +166,7 @@ def test_start_hands_the_config_over_and_shows_the_run(open_app, submitted):
 
 
 @pytest.mark.usefixtures("submitted")
-@pytest.mark.parametrize("name", ["../up", "mine", "a b"])
+@pytest.mark.parametrize("name", ["../up", "mine", "a/b"])
 def test_a_bad_or_taken_name_gives_a_message(open_app, make_run, name):
     make_run()
     app = open_app(PAGE)
