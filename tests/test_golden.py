@@ -16,8 +16,6 @@ from csreft_core.config import RouterConfig
 from csreft_core.hooking import attach
 from tests.tiny import make_adapter, tiny_base
 
-pytestmark = pytest.mark.libraries
-
 GOLDEN = Path(__file__).parent / "golden"
 # float32 over two blocks: the worst measured is about 3e-6, and an edit moves logits by 4 to 5.
 TOLERANCE = 1e-5

@@ -15,8 +15,6 @@ from csreft_core.skills import Row
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base, tokens
 
-pytestmark = pytest.mark.libraries
-
 N = 11
 ORDER = np.random.default_rng(0).permutation(N)
 FIRST = ORDER[:4].tolist()

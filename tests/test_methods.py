@@ -25,8 +25,6 @@ from csreft_core.tuning import Tuning
 from tests.families import FAMILIES, build, generated, step_logits
 from tests.tiny import padded, tiny_base, tokens
 
-pytestmark = pytest.mark.libraries
-
 SKILLS = ("skill 0", "skill 1")
 # Float32 against float64 over three blocks; the changes move the logits by more than 0.1.
 CLOSE = 2e-5

@@ -21,8 +21,6 @@ from csreft_core.hooking import attach, request
 from csreft_core.skills import Row
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
-pytestmark = pytest.mark.libraries
-
 PROMPT = "w5 w11 w40 w7"
 N_NEW = 6
 EXACTLY = {"max_new_tokens": N_NEW, "min_new_tokens": N_NEW, "pad_token_id": 0}

@@ -18,8 +18,6 @@ from csreft_core.skills import Row, SkillSet
 from csreft_core.training import train
 from tests.tiny import tiny_tokenizer
 
-pytestmark = pytest.mark.libraries
-
 bnb = pytest.importorskip("bitsandbytes")
 
 
