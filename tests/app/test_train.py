@@ -223,7 +223,7 @@ def test_an_uploaded_file_is_read_and_its_faults_are_named(open_app, tmp_runs):
     assert_no_bug(app)
     assert not app.error
     assert [p.suffix for p in (tmp_runs / ".uploads").iterdir()] == [".jsonl"]
-    broken = LINES.replace('"response": "cat"', '"answer": "cat"').encode()
+    broken = LINES.replace('"response": "cat"', '"nonsense": "cat"').encode()
     app.file_uploader(key="upload").upload("b.jsonl", broken).run()
     assert_no_bug(app)
     assert any(":2" in error.value and "response" in error.value for error in app.error)

@@ -61,7 +61,10 @@ def test_links_between_the_texts_lead_somewhere():
         for page in repository_files()
         if page.suffix == ".md"
         for target in _LINK.findall((ROOT / page).read_text(encoding="utf-8"))
-        if not (ROOT / page).parent.joinpath(target).exists()
+        # The template of the results is read as a part of the README.
+        if not (ROOT if page.name == "results_section.md" else (ROOT / page).parent)
+        .joinpath(target)
+        .exists()
     ]
     assert not broken
 
