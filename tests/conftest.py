@@ -78,6 +78,17 @@ def tiny_llama():
 
 
 @pytest.fixture
+def folder(tiny_llama, tmp_path: Path) -> Path:
+    """The folder of a base: `tiny_llama` with its tokeniser, as transformers saves them."""
+    from tests.tiny import tiny_tokenizer
+
+    path = tmp_path / "base"
+    tiny_llama.save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
 def tmp_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty runs folder, which the library and its subprocesses use."""
     folder = tmp_path / "runs"

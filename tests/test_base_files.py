@@ -14,17 +14,8 @@ from csreft_core.config import BaseConfig
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
 from csreft_core.shapes import shape_of
 from tests.small_hub import REPOSITORY, hub
-from tests.tiny import tiny_tokenizer
 
 HUB = BaseConfig(path=REPOSITORY, device="cpu")
-
-
-@pytest.fixture
-def folder(tiny_llama, tmp_path):
-    path = tmp_path / "base"
-    tiny_llama.save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
 
 
 @pytest.fixture

@@ -28,14 +28,6 @@ from csreft_core.hooking import attach
 from tests.tiny import move, tiny_base, tiny_tokenizer
 
 
-@pytest.fixture
-def folder(tiny_llama, tmp_path):
-    path = tmp_path / "base"
-    tiny_llama.save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
-
-
 def test_a_folder_that_transformers_saved(folder, tiny_llama):
     base = load_base(BaseConfig(path=str(folder)))
     assert (base.d_model, base.n_layers, base.pad_id) == (32, 3, 0)

@@ -21,7 +21,7 @@ from csreft_core.hooking import attach
 from csreft_core.passes import Request, request
 from csreft_core.skills import Row, read_skills
 from tests.families import ALL_FAMILIES, build
-from tests.tiny import make_adapter, tiny_base, tiny_tokenizer, tokens
+from tests.tiny import make_adapter, tiny_base, tokens
 
 END = 2
 N_NEW = 4
@@ -57,14 +57,6 @@ HOSTILE = {
     "eos_token_id": 7,
     "pad_token_id": 7,
 }
-
-
-@pytest.fixture
-def folder(tiny_llama, tmp_path):
-    path = tmp_path / "base"
-    tiny_llama.save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
 
 
 def bringing(folder, **settings):

@@ -16,15 +16,7 @@ from csreft_core.config import BaseConfig
 from csreft_core.errors import AdapterError
 from csreft_core.identity import differences, old_record
 from csreft_core.runs import example_runs
-from tests.tiny import make_adapter, tiny_base, tiny_tokenizer
-
-
-@pytest.fixture
-def folder(tiny_llama, tmp_path):
-    path = tmp_path / "base"
-    tiny_llama.save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+from tests.tiny import make_adapter, tiny_base
 
 
 @pytest.fixture
