@@ -4,7 +4,6 @@ Five forwards and one backward of a few tokens. There is no table of model famil
 fails is refused here, with the reason, and not deep inside a training.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from csreft_core.base_files import first_line
 from csreft_core.blocks import Form, find_blocks, states_of, with_states
 from csreft_core.decoding import token_ids
 from csreft_core.errors import UnsupportedModelError
+from csreft_core.library_calls import takes_places
 from csreft_core.out_of_memory import is_out_of_memory
 from csreft_core.positions import token_index
 
@@ -205,7 +205,7 @@ class _Trial:
     def _inputs(self, mask: Int[Tensor, "row token"]) -> dict[str, Tensor]:
         """The mask, and the places as an attachment gives them."""
         inputs = {"attention_mask": mask}
-        if "position_ids" in inspect.signature(type(self.model).forward).parameters:
+        if takes_places(self.model):
             inputs["position_ids"] = token_index(mask.bool()).clamp(min=0)
         return inputs
 
