@@ -4,6 +4,7 @@ Nothing but safetensors in the base's own folder is read; what an index names be
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,14 +121,7 @@ def _count(name: str, path: Path) -> tuple[int, int]:
             f"{name}: its weights cannot be loaded ({path.name}: {str(error)[:200]}); copy or "
             "fetch the whole folder again"
         ) from None
-    return len(shapes), sum(_product(shape) for shape in shapes)
-
-
-def _product(shape: list[int]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n
+    return len(shapes), sum(map(math.prod, shapes))
 
 
 def check_claims(name: str, about: PreTrainedConfig, files: WeightFiles) -> None:
