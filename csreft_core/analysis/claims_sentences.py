@@ -16,7 +16,7 @@ def sentence_verdicts(table: pd.DataFrame) -> str:
     for found in VERDICTS:
         names = table.loc[table["verdict"] == found, "claim"].tolist()
         if names:
-            parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} *{found}* "
+            parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} “{found}” "
                          f"({', '.join(names)})")  # fmt: skip
     return f"Of {len(table)} claims, " + "; ".join(parts) + "."
 

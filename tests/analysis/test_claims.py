@@ -294,8 +294,8 @@ def test_the_sentences_are_those_of_the_table():
     conditions = rules.judge_conditions(pd.DataFrame(list(compared().values())))
     verdicts = rules.judge_claims(conditions)
     text = sentence_verdicts(verdicts)
-    assert "1 is *holds here* (C7)" in text
-    assert "1 is *not testable here* (C6)" in text
+    assert "1 is “holds here” (C7)" in text
+    assert "1 is “not testable here” (C6)" in text
     row = conditions.set_index("condition", drop=False).loc["C1.lora"]
     said = sentence_condition(row)
     assert "-0.4" in said

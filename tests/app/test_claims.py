@@ -16,12 +16,12 @@ def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
     app = open_app(PAGE, folded=("open-C1",), **{"claims-from": "mine"})
     assert_no_bug(app)
     text = texts(app)
-    assert "*holds here* (C7, R4)" in text
-    assert "1 is *true by construction* (R1)" in text
+    assert "“holds here” (C7, R4)" in text
+    assert "1 is “true by construction” (R1)" in text
     assert "says nothing about models" in text
     assert "95 % intervals over seeds." in text
-    assert "*not measured yet* (R2)" in text
-    assert "1 is *not testable here* (C6)" in text
+    assert "“not measured yet” (R2)" in text
+    assert "1 is “not testable here” (C6)" in text
     assert "C1.loreft: -0.2 " in text
     assert "C1.loreft_exact: 0.5 " in text
     assert "n = 40 prompts, 5 seeds, interval over seeds" in text
