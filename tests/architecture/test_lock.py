@@ -1,6 +1,7 @@
 """The lock files hold what the requirements ask for, and the README's commands install them."""
 
 import re
+from importlib.metadata import distribution, distributions
 
 import pytest
 from packaging.requirements import Requirement
@@ -68,6 +69,19 @@ def test_a_lock_works_on_three_systems_and_leaves_the_build_of_torch_to_the_user
         for name in ("transformers", "streamlit", "numpy"):
             fitting = [p for p, _ in locked[name] if not p.marker or p.marker.evaluate(machine)]
             assert len(fitting) == 1, f"{name} on {system}"
+
+
+@pytest.mark.parametrize("lock", _LOCKS)
+def test_what_a_locked_package_asks_with_an_extra_is_locked_with_it(lock):
+    """pip 23.2 looks for the newest ``name[extra]``, whatever ``name==version`` the lock holds."""
+    locked = _locked(lock)
+    lacking = []
+    for name in locked.keys() & {canonicalize_name(d.name) for d in distributions()}:
+        for needed in map(Requirement, distribution(name).requires or []):
+            if needed.extras and (not needed.marker or needed.marker.evaluate({"extra": ""})):
+                held = {extra for pin, _ in locked.get(needed.name, []) for extra in pin.extras}
+                lacking += [f"{name} asks {needed}"] if needed.extras - held else []
+    assert not lacking, "the lock lacks these extras; run .ci/lock"
 
 
 def test_both_locks_agree():
