@@ -402,11 +402,14 @@ def with_overrides(config: Config, assignments: Iterable[str]) -> Config:
 def read_value(path: str, text: str) -> Any:
     r"""A value as one types it: JSON where it is JSON, else text.
 
-    In `data.template`, typed as text, `\n` and `\t` are line end and tab.
+    In `data.template`, typed as text, `\n` and `\t` are line end and tab. JSON that stands for half
+    a character, which no file and no page can hold, is a text too.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         return template_text.unescaped(text) if path == "data.template" else text
 
 

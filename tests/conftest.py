@@ -14,8 +14,24 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
+from jaxtyping import install_import_hook
 
 from tests import network_guard
+from tests.repository import ROOT
+
+
+def _modules_with_shapes() -> list[str]:
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "csreft_core").rglob("*.py")
+        if "from jaxtyping import" in path.read_text(encoding="utf-8")
+        and path.stem != "skills"  # one array, and rows by the thousands
+    ]
+
+
+# Every call of a function with shapes in its annotations is checked. Only there: checking all
+# annotations takes half as long again, and those without shapes pyright reads.
+install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
 N_THREADS = min(2, int(os.environ["OMP_NUM_THREADS"]))
 _BROWSERS = (

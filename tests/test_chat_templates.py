@@ -103,3 +103,4 @@ def test_templates_as_one_types_them():
         assert read_value("data.template", value_text("data.template", value)) == value
     assert value_text("base.path", r"C:\new") == r"C:\new"
     assert read_value("base.path", r"C:\new") == r"C:\new"
+    assert read_value("base.path", '"\\ud800"') == '"\\ud800"'  # half a character

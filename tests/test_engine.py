@@ -291,7 +291,7 @@ def test_four_threads_draw_what_they_would_draw_alone(engine):
 
 # --- many callers ----------------------------------------------------------------------------
 
-N_THREADS, N_CALLS = 8, 500
+N_THREADS, N_CALLS = 8, 60
 SETTINGS = ("learned", "hard", "uniform", "off", "only:skill 0", "0.3,-1", "learned", "uniform")
 
 
@@ -327,7 +327,7 @@ class Caller:
 
 
 def test_eight_threads_get_the_answers_that_they_would_get_alone(engine):
-    """500 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
+    """60 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
     torch.set_num_threads(1)
     callers = [Caller(engine, number) for number in range(N_THREADS)]
     alone = [[caller.call(i) for i in range(5)] for caller in callers]

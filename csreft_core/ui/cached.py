@@ -4,6 +4,7 @@ Keys are paths with their time of change, the base's settings and the prompt; ne
 tensor. Every cache has a bound.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -210,14 +211,22 @@ def figure(
     return _figure(name_of(draw), options, palette, _table_key(make, run, arguments))
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def _skill_set(stamp: Stamp) -> SkillSet:
-    return Run(Path(stamp[0]).parent).skill_set()
+@st.cache_data(max_entries=1024, show_spinner=False)
+def _digest(stamp: Stamp) -> str:
+    return hashlib.sha256(Path(stamp[0]).read_bytes()).hexdigest()
+
+
+# Many runs use the same rows, so they are kept by content; nobody can change them, so they are
+# shared.
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _skill_set(digest: str, _run: Run) -> SkillSet:  # noqa: ARG001
+    return _run.skill_set()
 
 
 def skill_set_of(run: Run) -> SkillSet:
     """The data of a run."""
-    return _skill_set(_stamp(_checked(run.path / "skills.jsonl")))
+    path = _checked(run.path / "skills.jsonl")
+    return _skill_set(_digest(_stamp(path)), run) if path.exists() else run.skill_set()
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:

@@ -75,7 +75,7 @@ def test_the_check_sees_what_it_looks_for():
     app = AppTest.from_function(page, args=(hostile.EVERYTHING,)).run()
     assert_no_bug(app)
     kinds = {found.partition(":")[0] for found in hostile.not_drawn_as_text(app)}
-    assert kinds == {"button.label", "alert.body", "html.body", "button.help"}
+    assert kinds == {"button.label", "error.body", "html.body", "button.help"}
 
 
 @pytest.mark.parametrize(

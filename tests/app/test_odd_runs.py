@@ -144,15 +144,16 @@ def many(one: Run, n: int) -> None:
             os.link(one.path / name, folder / name)
 
 
-def test_two_thousand_runs_are_shown_page_by_page(open_app, make_run):
+def test_two_thousand_runs_are_shown_page_by_page(open_app, make_run, monkeypatch):
+    """Reading every run at each click took 16 s: of a page's runs alone the records are read."""
     many(make_run(), 2000)
     app = open_app(RUNS)
     assert len(app.dataframe[0].value) == PAGE
-    began = time.process_time()
+    read = []
+    metrics = Run.metrics
+    monkeypatch.setattr(Run, "metrics", lambda run: read.append(run) or metrics(run))
     app.selectbox(key="runs-page").select("3").run()
-    spent = time.process_time() - began
     assert_no_bug(app)
     assert app.query_params["runs-page"] in ("3", ["3"])
     assert len(app.dataframe[0].value) == PAGE
-    # Reading every run at each click took 16 s.
-    assert spent < 3
+    assert 0 < len(read) <= PAGE + 2  # and the two that are compared below the table
