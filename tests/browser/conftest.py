@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -32,24 +32,31 @@ START_S = 120  # a cold import of torch and Streamlit on a busy machine
 @pytest.fixture
 def address(tmp_runs: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a running app with an empty runs folder."""
+    with served(tmp_runs, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def served(runs: Path, folder: Path) -> Iterator[str]:
+    """The address of the app with these runs, while it runs; its log lies in the folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py"]
     # The address is that of the configuration: this machine alone.
     options = ["--server.port", str(port)]
-    log = (tmp_path / "server.log").open("wb")
-    environment = {**os.environ, "CSREFT_RUNS": str(tmp_runs)}
+    log = (folder / "server.log").open("wb")
+    environment = {**os.environ, "CSREFT_RUNS": str(runs)}
     with log, subprocess.Popen(
         [*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log
     ) as server:  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_for(url, server, tmp_path / "server.log")
+            _wait_for(url, server, folder / "server.log")
             yield url
         finally:
             server.terminate()
-            _end_trainings(tmp_runs)
+            _end_trainings(runs)
 
 
 def _end_trainings(runs: Path) -> None:

@@ -2,12 +2,15 @@
 
 import http.client
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
 from csreft_core.runs import example_runs
 from tests import hostile
+from tests.browser.conftest import served
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/_stcore/(health|host-config)$")
@@ -20,7 +23,20 @@ _WEBSOCKET = {
 _FOREIGN_LINKS = """() => [...document.links].map(link => link.href).filter(
     href => !href.startsWith(location.origin + '/')
 )"""
-PAGES = ("", "Compare", "Train", "Runs", "Model", "Router")
+PAGES = ("Compare", "Runs", "Model", "Router")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that the app has."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def address(runs: Path) -> Iterator[str]:
+    """One app for all tests of this file: they only look."""
+    with served(runs, runs.parent) as url:
+        yield url
 
 
 def handshake(address: str, host: str, origin: str | None = None) -> int:
@@ -33,7 +49,6 @@ def handshake(address: str, host: str, origin: str | None = None) -> int:
     return status
 
 
-@pytest.mark.usefixtures("tmp_runs")
 def test_foreign_hosts_and_pages_get_no_answer(address):
     port = urlsplit(address).port
     for own in (f"127.0.0.1:{port}", f"localhost:{port}"):
@@ -45,10 +60,10 @@ def test_foreign_hosts_and_pages_get_no_answer(address):
         assert handshake(address, foreign, f"http://{foreign}") == 403
 
 
-def test_no_hostile_text_makes_a_request(address, open_page, tmp_runs):
+def test_no_hostile_text_makes_a_request(address, open_page, runs):
     config = example_runs()[0].config()
     assert config.provenance is not None
-    run = hostile.hostile_run(tmp_runs, config.provenance.base_fingerprint)
+    run = hostile.hostile_run(runs, config.provenance.base_fingerprint)
     query = f"run={quote(run.name)}&prompt={quote(hostile.EVERYTHING)}"
     query += f"&temperature={quote(hostile.IMAGE)}&base-from=folder"
     query += f"&base-folder={quote(hostile.EVERYTHING)}"
@@ -63,8 +78,7 @@ def test_no_hostile_text_makes_a_request(address, open_page, tmp_runs):
         page.close()
 
 
-def test_a_message_is_read_as_it_was_written(address, open_page, tmp_runs):
-    (tmp_runs / "x").mkdir()
+def test_a_message_is_read_as_it_was_written(address, open_page):
     page, _ = open_page(f"{address}/Compare?temperature={quote(hostile.IMAGE)}&run=*a*_b_~c~$d$")
     alerts = page.get_by_test_id("stAlert")
     alerts.first.wait_for()

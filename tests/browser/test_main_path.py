@@ -32,8 +32,8 @@ def test_start_shows_gates_and_both_answers(address, open_page):
 
 
 def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
-    steps = 600  # some 40 s on two cores: time to reload and to stop
-    page, faults = open_page(f"{address}/Train?set=train.steps={steps}&set=train.eval_every=300")
+    steps = 300  # some 20 s on two cores: time to reload and to stop
+    page, faults = open_page(f"{address}/Train?set=train.steps={steps}&set=train.eval_every=150")
     page.get_by_role("button", name="Start training").click()
     wait_for_state(page, "running")
     assert "run=recommended" in page.url
