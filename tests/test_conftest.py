@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 from tests import network_guard
 
@@ -109,3 +111,13 @@ def test_the_tests_are_offline_and_the_tiny_model_is_tiny(tiny_llama, tmp_runs):
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert os.environ["CSREFT_RUNS"] == str(tmp_runs)
     assert sum(p.numel() for p in tiny_llama.parameters()) < 50_000
+
+
+def test_shapes_in_annotations_are_checked():
+    from csreft_core.batching import step_rows
+    from csreft_core.positions import token_index
+
+    assert step_rows(4, 2, 0, seed=0).shape == (2,)
+    token_index(torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(TypeCheckError):
+        token_index(torch.ones(3, dtype=torch.bool))

@@ -53,9 +53,10 @@ def no_adapter(trained, path):
 training.one_step, torch.save, adapter.save_adapter = step, half_a_checkpoint, no_adapter
 sys.exit(main(sys.argv[3:]))
 """
-# 12 steps, a checkpoint every 4: before the first one, between two, within the writing of one, and
-# after the adapter was written.
-PLACES = [("step", 2), ("step", 6), ("checkpoint", 8), ("end", 0)]
+# 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last
+# step, within the writing of a checkpoint, before the adapter is written, and after it.
+PLACES = [("step", 2), ("step", 6), ("step", 8), ("step", 11), ("checkpoint", 8), ("adapter", 0),
+          ("end", 0)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,11 @@ def figure(
 
 @st.cache_data(max_entries=1024, show_spinner=False)
 def _digest(stamp: Stamp) -> str:
-    return hashlib.sha256(Path(stamp[0]).read_bytes()).hexdigest()
+    """Of a file's content; of its stamp where it cannot be read, which the reader then says."""
+    try:
+        return hashlib.sha256(Path(stamp[0]).read_bytes()).hexdigest()
+    except OSError:
+        return repr(stamp)
 
 
 # Many runs use the same rows, so they are kept by content; nobody can change them, so they are
@@ -225,8 +229,7 @@ def _skill_set(digest: str, _run: Run) -> SkillSet:  # noqa: ARG001
 
 def skill_set_of(run: Run) -> SkillSet:
     """The data of a run."""
-    path = _checked(run.path / "skills.jsonl")
-    return _skill_set(_digest(_stamp(path)), run) if path.exists() else run.skill_set()
+    return _skill_set(_digest(_stamp(_checked(run.path / "skills.jsonl"))), run)
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:

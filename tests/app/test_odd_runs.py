@@ -1,5 +1,6 @@
 """Whatever lies in the runs folder, the pages stay up and say what is wrong with it."""
 
+import errno
 import json
 import os
 import time
@@ -157,3 +158,18 @@ def test_two_thousand_runs_are_shown_page_by_page(open_app, make_run, monkeypatc
     assert app.query_params["runs-page"] in ("3", ["3"])
     assert len(app.dataframe[0].value) == PAGE
     assert 0 < len(read) <= PAGE + 2  # and the two that are compared below the table
+
+
+def test_rows_that_may_not_be_read_are_told(open_app, make_run, monkeypatch):
+    run = make_run()
+    may = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "skills.jsonl" and path.parent.name == run.name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return may(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    app = open_app(RUNS, run=run.name)
+    assert_no_bug(app)
+    assert "skills.jsonl" in texts(app) or "Permission denied" in str(app.dataframe[0].value)

@@ -10,7 +10,7 @@ import pytest
 
 from csreft_core.runs import example_runs
 from tests import hostile
-from tests.browser.conftest import served
+from tests.served_app import served
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/_stcore/(health|host-config)$")
@@ -23,7 +23,7 @@ _WEBSOCKET = {
 _FOREIGN_LINKS = """() => [...document.links].map(link => link.href).filter(
     href => !href.startsWith(location.origin + '/')
 )"""
-PAGES = ("Compare", "Runs", "Model", "Router")
+PAGES = ("", "Compare", "Train", "Runs", "Model", "Router")
 
 
 @pytest.fixture(scope="module")
