@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 from csreft_core.config import ASSETS, Config
 from csreft_core.errors import RunError
 from csreft_core.files import check_plain, storage_errors, write_atomic
+from csreft_core.identity import differences
 from csreft_core.method_presets import method_name
 
 CellState = Literal["finished", "failed", "missing"]
@@ -182,8 +183,11 @@ def begin(path: Path, asked: Asked) -> Comparison:
         raise RunError(f"{bad[0]!r} cannot name a method; use a-z, 0-9, '_', '.' and '+'")
     comparison = Comparison(path)
     if (path / "comparison.json").is_file():
-        before, now = (_ASKED.dump_python(a, mode="json") for a in (comparison.asked(), asked))
-        different = [n for n in now if n not in _CIRCUMSTANCES and before[n] != now[n]]
+        begun = comparison.asked()
+        before, now = (_ASKED.dump_python(a, mode="json") for a in (begun, asked))
+        apart = {*_CIRCUMSTANCES, "base_fingerprint"}
+        different = [n for n in now if n not in apart and before[n] != now[n]]
+        different += differences(begun.base_fingerprint, asked.base_fingerprint)
         if different:
             raise RunError(
                 f"{path}: holds a comparison with other {', '.join(different)}; choose another "

@@ -62,6 +62,7 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
         _frame(conflict, "method seed first second cosine"),
         {"csreft": 8, "loreft": 8},
         ("the same work",),
+        f"2-{'a' * 32}-{'b' * 12}-{'c' * 12}-{'d' * 12}-{'e' * 16}",
     )
 
 

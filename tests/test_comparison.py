@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from csreft_core.analysis import comparison as tables
 from csreft_core.analysis.single_skill import first_and_last
 from csreft_core.analysis.subject import open_subject
+from csreft_core.base_identity import old_rule
 from csreft_core.base_models import Base, load_base
 from csreft_core.cell_measures import gradient_conflict
 from csreft_core.chat_templates import resolve_template
@@ -306,6 +308,16 @@ def test_two_processes_share_the_cells(made):
     )  # fmt: skip
     assert {row["method"] for row in json.loads(done.stdout)} == {"red", "loreft"}
     assert done.stderr.count(": running") == done.stderr.count(": finished") == 2
+
+
+def test_a_comparison_of_an_earlier_version_goes_on_with_its_base_and_no_other(old, base):
+    asked = old.asked()
+    by_the_old_rule = replace(asked, base_fingerprint=old_rule(base.model))
+    shutil.rmtree(old.path)
+    begin(old.path, by_the_old_rule)
+    assert begin(old.path, asked).asked() == by_the_old_rule
+    with pytest.raises(RunError, match=r"other per_skill, weights \(as far as"):
+        begin(old.path, replace(asked, base_fingerprint="0" * 64, per_skill=5))
 
 
 def test_another_comparison_or_other_files_are_left_alone(made, whole, tmp_path, capsys):

@@ -12,6 +12,7 @@ import pandas as pd
 from csreft_core.analysis.claim_runs import Measurement
 from csreft_core.analysis.methods import SINGLE_TESTS, TWO_SKILLS, MethodTables
 from csreft_core.analysis.seed_intervals import paired_differences, seed_mean
+from csreft_core.identity import differences
 
 OWN = "csreft"
 _HARMS = {"": "harm", "_joint": "joint_harm", "_exact": "joint_harm_exact"}
@@ -84,6 +85,8 @@ def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodT
                   for name in (own, control)]  # fmt: skip
         one, other = firsts
         if one is None or other is None or one.work != other.work:
+            return []
+        if differences(one.base_fingerprint, other.base_fingerprint):
             return []
         return [_joined(one, own, other, control)]
     return [replace(tables, name=source_of(tables.name)) for tables in comparisons

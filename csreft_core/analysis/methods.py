@@ -60,8 +60,9 @@ class MethodTables:
         sequential: method, seed, stage, trained, evaluated, loss, exact_match.
         conflict: method, seed, first, second, cosine.
         total_rank: k r of the methods that edit states in subspaces.
-        work: What every method had to do: base, data, sizes and steps; equal for two comparisons
-            whose methods can be held against each other.
+        work: What every method had to do: data, sizes and steps; equal for two comparisons whose
+            methods can be held against each other.
+        base_fingerprint: Of the base (`identity`).
     """
 
     name: str
@@ -72,6 +73,7 @@ class MethodTables:
     conflict: pd.DataFrame
     total_rank: dict[str, int]
     work: tuple[Any, ...]
+    base_fingerprint: str
 
 
 def read_tables(comparison: str) -> MethodTables:
@@ -95,13 +97,14 @@ def read_tables(comparison: str) -> MethodTables:
         compared.conflict(found),
         {label: edit.rank * (edit.n_subspaces or n_skills) for label, edit in edits.items()},
         _work(asked),
+        asked.base_fingerprint,
     )
 
 
 def _work(asked: Asked) -> tuple[Any, ...]:
     first = asked.first
     return (
-        asked.base_fingerprint, first.data, first.train.steps, first.train.batch_size,
+        first.data, first.train.steps, first.train.batch_size,
         asked.single_steps, asked.sequential_steps, asked.per_skill, asked.budget,
     )  # fmt: skip
 

@@ -77,11 +77,17 @@ def test_the_advantage_over_olora_is_held_against_the_same_positions():
         JOINT_LOST["csreft"] - JOINT_LOST["olora"]
     )
     assert rows["C2.positions"]["source"] == "comparison positions, comparison made-up"
-    # Of other work, such as other steps, nothing is taken.
-    other = replace(positions, work=("other work",))
-    assert not {row["condition"] for row in comparison_measurements([main, other])} & {
-        "C2.positions", "C2.positions_joint", "C2.positions_exact"
-    }  # fmt: skip
+    # Of other work, such as other steps, or of another base, nothing is taken.
+    record, names = main.base_fingerprint, {n for n in rows if n.startswith("C2.positions")}
+    old = f"{'e' * 16}{'0' * 48}"
+    for alike, changes in (
+        (False, {"work": ("other work",)}),
+        (False, {"base_fingerprint": record.replace("a", "b")}),
+        (False, {"base_fingerprint": "0" * 64}),
+        (True, {"base_fingerprint": old}),  # the same base, as an earlier version recorded it
+    ):
+        found = comparison_measurements([main, replace(positions, **changes)])
+        assert {row["condition"] for row in found} & names == (names if alike else set())
 
 
 def test_few_tokens_are_enough_only_if_no_answer_is_lost():
