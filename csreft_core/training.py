@@ -12,7 +12,6 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import get_linear_schedule_with_warmup
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base, load_base
@@ -36,6 +35,7 @@ from csreft_core.training_state import (
     autocast_type,
     kept_states,
     load_checkpoint,
+    rates,
     save_checkpoint,
 )
 from csreft_core.training_step import one_step
@@ -155,9 +155,7 @@ def _prepare(
         notes=tuple(filter(None, (note, reason, *_text_notes(train_rows, base)))),
         validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
         optimizer=optimizer,
-        scheduler=get_linear_schedule_with_warmup(
-            optimizer, round(config.train.warmup * config.train.steps), config.train.steps
-        ),
+        scheduler=rates(optimizer, config.train),
     )
 
 

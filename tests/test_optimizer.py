@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from transformers import get_linear_schedule_with_warmup
 
-from csreft_core.config import RouterConfig, preset, with_overrides
-from csreft_core.training_state import adamw
+from csreft_core.config import RouterConfig, TrainConfig, preset, with_overrides
+from csreft_core.training_state import adamw, rates
 from tests.tiny import make_adapter
 
 CONFIG = with_overrides(
@@ -36,3 +37,19 @@ def test_every_trainable_parameter_is_in_one_group(constraint, router):
     trainable = [p for p in adapter.parameters() if p.requires_grad]
     assert sorted(map(id, grouped)) == sorted(map(id, trainable))
     assert any(p is adapter.at(1).raw for p in grouped) == (constraint != "fixed")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 250])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.33, 0.999])
+def test_rates_rise_and_fall_as_those_of_transformers(steps, warmup):
+    optimizer = adamw(make_adapter(), CONFIG)
+    theirs = adamw(make_adapter(), CONFIG)
+    ours = rates(optimizer, TrainConfig(steps=steps, warmup=warmup))
+    expected = get_linear_schedule_with_warmup(theirs, round(warmup * steps), steps)
+    for _ in range(steps):
+        assert ours.get_last_lr() == expected.get_last_lr()
+        optimizer.step()
+        theirs.step()
+        ours.step()
+        expected.step()
+    assert max(ours.get_last_lr()) == 0

@@ -10,77 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from csreft_core.cli import main
-from csreft_core.run_folder import Run
-from tests import tiny_runs
-from tests.repository import ROOT
-
-# What both processes do, one training after the other; the last one ends the second process.
-_DRIVER = """
-import json, os, sys
-from pathlib import Path
-
-import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from csreft_core import training
 from csreft_core.base_models import load_base
+from csreft_core.cli import main
 from csreft_core.config import read_config
+from csreft_core.errors import CsreftError
 from csreft_core.run_folder import Run
 from csreft_core.runs import create_run
 from csreft_core.skills import read_skills
-from csreft_core.training import train
+from tests import started, tiny_runs
+from tests.repository import ROOT
 
-folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-base = load_base(read_config(folder / "odd.json").base)
-skill_set = read_skills(str(folder / "skills.jsonl"))
-one_step = training.one_step
-
-def run(config, name, at=None, act=None, resume=False):
-    path = folder / name
-    if accelerator.is_main_process and not path.exists():
-        create_run(path, read_config(folder / config), skill_set)
-    accelerator.wait_for_everyone()
-
-    def step(this, window):
-        if this.step == at:
-            act(this)
-        one_step(this, window)
-
-    training.one_step = step
-    try:
-        for _ in train(Run(path), base, resume=resume, accelerator=accelerator):
-            pass
-        said = None
-    except Exception as error:
-        said = str(error)
-    (folder / f"{name}-{rank}.json").write_text(json.dumps(said))
-    accelerator.wait_for_everyone()
-
-def stop(this):
-    if rank == 1:  # only the second one sees it in time
-        this.run.request_stop()
-
-def fail(this):
-    if rank == 1:
-        this.attachment = None
-
-def die(this):
-    if rank == 1:
-        os._exit(9)
-
-run("odd.json", "odd")
-run("one_row.json", "one_row")
-run("everything.json", "whole")
-run("everything.json", "stopped", at=3, act=stop)
-run("everything.json", "stopped", resume=True)
-run("odd.json", "failed", at=2, act=fail)
-run("odd.json", "dead", at=2, act=die)
-"""
 CONFIGS = {
     "odd": {"train__batch_size": 5},
     "one_row": {"train__batch_size": 1, "train__steps": 4},
@@ -133,25 +76,58 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def train_in_trouble(folder: Path, world: dict[str, str]) -> None:
+    """What both processes do, one training after another; the last one ends the second process."""
+    os.environ.update(environment(**world))
+    rank = int(world["RANK"])
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    base = load_base(read_config(folder / "odd.json").base)
+    skill_set = read_skills(str(folder / "skills.jsonl"))
+    one_step = training.one_step
+
+    def run(config: str, name: str, at: int | None = None, act: Any = None, resume=False) -> None:
+        path = folder / name
+        if accelerator.is_main_process and not path.exists():
+            create_run(path, read_config(folder / config), skill_set)
+        accelerator.wait_for_everyone()
+
+        def step(this: Any, window: Any) -> None:
+            if this.step == at and rank == 1:
+                act(this)
+            one_step(this, window)
+
+        training.one_step = step
+        try:
+            for _ in training.train(Run(path), base, resume=resume, accelerator=accelerator):
+                pass
+            said = None
+        except (CsreftError, AttributeError, RuntimeError) as error:
+            said = str(error)
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(said))
+        accelerator.wait_for_everyone()
+
+    run("odd.json", "odd")
+    run("one_row.json", "one_row")
+    run("everything.json", "whole")
+    # Only the second one sees it in time.
+    run("everything.json", "stopped", at=3, act=lambda this: this.run.request_stop())
+    run("everything.json", "stopped", resume=True)
+    run("odd.json", "failed", at=2, act=lambda this: setattr(this, "attachment", None))
+    run("odd.json", "dead", at=2, act=lambda _: os._exit(9))
+
+
 @pytest.fixture(scope="module")
-def pair(made: Path) -> list[int]:
-    """Both processes have run the driver; their exit codes."""
+def pair(made: Path) -> list[int | None]:
+    """Both processes have trained; their exit codes."""
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    command = [sys.executable, "-c", _DRIVER, str(made)]
     processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            env=environment(RANK=rank, LOCAL_RANK=rank, **world),
-        )
+        started.start(train_in_trouble, made, {"RANK": rank, "LOCAL_RANK": rank, **world})
         for rank in ("0", "1")
     ]
-    try:
-        return [process.wait(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    for process in processes:
+        process.join(timeout=300)
+    return [process.exitcode for process in processes]
 
 
 def losses(run: Path, kind: str) -> list[float]:

@@ -1,9 +1,7 @@
 """Killed, stopped or interrupted: after a resume the adapter is that of an uninterrupted run."""
 
-import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csreft_core import training
+from csreft_core import adapter, training
 from csreft_core.cli import main
 from csreft_core.run_folder import Run
 from csreft_core.runs import open_run
-from tests import tiny_runs
-from tests.repository import ROOT
+from tests import started, tiny_runs
 
-# Trains, but stands still for good at one place: before step N, or within a write.
-_DRIVER = """
-import sys, time
-import torch
-from csreft_core import adapter, training
-from csreft_core.cli import main
-
-place, at = sys.argv[1], int(sys.argv[2])
-one_step, save, save_adapter = training.one_step, torch.save, adapter.save_adapter
-
-def stand_still():
-    print("here", flush=True)
-    time.sleep(600)
-
-def step(this, window):
-    if place == "step" and this.step == at:
-        stand_still()
-    one_step(this, window)
-
-def half_a_checkpoint(state, path):
-    save(state, path)
-    if place == "checkpoint" and state["step"] == at:
-        path.write_bytes(path.read_bytes()[:2000])
-        stand_still()
-
-def no_adapter(trained, path):
-    if place == "adapter":
-        stand_still()
-    save_adapter(trained, path)
-    if place == "end":
-        stand_still()
-
-training.one_step, torch.save, adapter.save_adapter = step, half_a_checkpoint, no_adapter
-sys.exit(main(sys.argv[3:]))
-"""
 # 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last
 # step, within the writing of a checkpoint, before the adapter is written, and after it.
 PLACES = [("step", 2), ("step", 6), ("step", 8), ("step", 11), ("checkpoint", 8), ("adapter", 0),
@@ -100,27 +62,47 @@ def results(run: Path) -> tuple[bytes, list[dict[str, Any]]]:
     return (run / "adapter.safetensors").read_bytes(), records
 
 
+def train_up_to(place: str, at: int, arguments: list[str], arrived: Any) -> None:
+    """Train, but stand still for good at one place: before a step, or within a write."""
+    one_step, save, save_adapter = training.one_step, torch.save, adapter.save_adapter
+
+    def stand_still() -> None:
+        arrived.set()
+        time.sleep(600)
+
+    def step(this: Any, window: Any) -> None:
+        if place == "step" and this.step == at:
+            stand_still()
+        one_step(this, window)
+
+    def half_a_checkpoint(state: dict[str, Any], path: Path) -> None:
+        save(state, path)
+        if place == "checkpoint" and state["step"] == at:
+            path.write_bytes(path.read_bytes()[:2000])
+            stand_still()
+
+    def no_adapter(trained: Any, path: Path) -> None:
+        if place == "adapter":
+            stand_still()
+        save_adapter(trained, path)
+        if place == "end":
+            stand_still()
+
+    training.one_step, torch.save, adapter.save_adapter = step, half_a_checkpoint, no_adapter
+    main(arguments)
+
+
 @pytest.fixture(scope="module")
 def killed(made: Path) -> dict[tuple[str, int], Path]:
     """One run for each place, trained by a process of its own and killed there."""
-    processes = {}
-    for place, at in PLACES:
-        run = made / f"{place}-{at}"
-        processes[place, at] = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, place, str(at), *command(made, run)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    for process in processes.values():
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
+    runs = {(place, at): made / f"{place}-{at}" for place, at in PLACES}
+    for place, run in runs.items():
+        arrived = started.context.Event()
+        process = started.start(train_up_to, *place, command(made, run), arrived)
+        assert arrived.wait(timeout=120)
         process.kill()
-        process.wait()
-        process.stdout.close()
-    return {(place, at): made / f"{place}-{at}" for place, at in PLACES}
+        process.join()
+    return runs
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0]}-{place[1]}")

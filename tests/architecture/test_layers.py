@@ -98,8 +98,9 @@ def _import_all(package: str) -> str:
             "import csreft_core.subspaces, csreft_core.router, csreft_core.positions",
             "transformers streamlit pandas plotly",
         ),
+        ("import csreft_core.training", "peft bitsandbytes pandas sklearn streamlit"),
     ],
-    ids=["package", "config", "charts", "numerics"],
+    ids=["package", "config", "charts", "numerics", "training"],
 )
 def test_a_layer_loads_nothing_that_belongs_above_it(imports, suspects):
     assert _loaded_after(imports, suspects) == set()
