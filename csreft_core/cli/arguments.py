@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from csreft_core.comparison_presets import COMPARISON_NOTES
@@ -338,24 +339,36 @@ def _train(args: argparse.Namespace) -> int:
     from csreft_core.cli.settings import asked_config
 
     config = asked_config(args)
+    if config is None:
+        _check_run(args.out)
     from csreft_core.cli.train import train_command
 
     return train_command(args, config)
 
 
+def _check_run(path: str) -> None:
+    """A wrong name is answered before torch is loaded."""
+    from csreft_core.runs import open_run
+
+    open_run(Path(path))
+
+
 def _evaluate(args: argparse.Namespace) -> int:
+    _check_run(args.run)
     from csreft_core.cli.answer import evaluate_command
 
     return evaluate_command(args)
 
 
 def _generate(args: argparse.Namespace) -> int:
+    _check_run(args.run)
     from csreft_core.cli.answer import generate_command
 
     return generate_command(args)
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    _check_run(args.run)
     from csreft_core.cli.inspect import inspect_command
 
     return inspect_command(args)

@@ -1,12 +1,14 @@
 """Pages in Streamlit's own test harness, on run folders that are made in a moment."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from csreft_core import runs as runs_module
@@ -17,6 +19,15 @@ from csreft_core.runs import Run, create_run
 from csreft_core.skills import SkillSet, read_skills
 from tests.page_runs import SKILLS, assert_no_bug, records
 from tests.repository import ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_scanned_once() -> Iterator[None]:
+    """The harness reads the metadata of all installed packages at every run of a page."""
+    once = cache(manifest_scanner.scan_component_manifests)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(manifest_scanner, "scan_component_manifests", once)
+        yield
 
 
 @pytest.fixture(scope="session")
