@@ -1,11 +1,7 @@
 """`compare`: what a cell measures, what a kill leaves, what the folder refuses."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import cache
@@ -35,8 +31,7 @@ from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.runs import open_run
 from csreft_core.skills import read_skills
-from tests import tiny_runs
-from tests.repository import ROOT
+from tests import started, tiny_runs
 
 METHOD_LABELS = ("csreft", "bitfit", "lora_per_skill")
 CLOCK = ["train_s", "tokens_per_s"]
@@ -269,18 +264,12 @@ def wait_for(path: Path) -> None:
 
 def test_killed_half_way_it_ends_in_the_same_table(made, whole, capsys):
     out = made / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "csreft_core", *command(made, out)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = started.start(main, command(made, out))
     comparison = Comparison(out)
     first, last = comparison.cell_path("csreft", 3), comparison.cell_path("lora_per_skill", 3)
     wait_for(last / "metrics.jsonl")
-    process.send_signal(signal.SIGKILL) if os.name == "posix" else process.kill()
-    assert process.wait() != 0
+    process.kill()
+    process.join()
     assert [comparison.state(m, 3) for m in METHOD_LABELS] == ["finished", "failed", "missing"]
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     capsys.readouterr()
@@ -296,18 +285,15 @@ def test_killed_half_way_it_ends_in_the_same_table(made, whole, capsys):
         assert len(expected) > 0
 
 
-def test_two_processes_share_the_cells(made):
+def test_two_processes_share_the_cells(made, capfd):
     """Whoever does a cell, it is done once."""
     out = made / "two"
     argv = [*command(made, out, "--jobs", "2", "--table", "scores"), "--set", "train.steps=2"]
     argv[argv.index("--methods") + 1] = "red,loreft"
-    done = subprocess.run(
-        [sys.executable, "-m", "csreft_core", *argv],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert {row["method"] for row in json.loads(done.stdout)} == {"red", "loreft"}
-    assert done.stderr.count(": running") == done.stderr.count(": finished") == 2
+    assert main(argv) == 0
+    printed, said = capfd.readouterr()
+    assert {row["method"] for row in json.loads(printed)} == {"red", "loreft"}
+    assert said.count(": running") == said.count(": finished") == 2
 
 
 def test_a_comparison_of_an_earlier_version_goes_on_with_its_base_and_no_other(old, base):

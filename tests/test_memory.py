@@ -2,9 +2,10 @@
 
 import gc
 import json
-import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +17,17 @@ from csreft_core.base_models import load_base
 from csreft_core.cli import main
 from csreft_core.config import BaseConfig, preset, with_overrides
 from csreft_core.devices import compute_type, free_bytes
+from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, NotEnoughMemoryError
 from csreft_core.memory import changes, in_gb, need, smaller_setting, training_need, weight_bytes
 from csreft_core.memory_use import LiveBytes, estimate_error, n_bytes, tensors_of, weight_bytes_of
 from csreft_core.out_of_memory import memory_errors, training_advice
+from csreft_core.runs import create_run
 from csreft_core.shapes import shape_of, shape_of_description
+from csreft_core.skills import read_skills
+from csreft_core.training import train
+from tests import started
 from tests.families import ALL_FAMILIES, build
-from tests.repository import ROOT
 
 # Vocabulary and width in the proportions of a small real model, so that every part counts.
 SMALL = LlamaConfig(
@@ -347,51 +352,45 @@ def test_the_tensors_of_the_failed_work_are_given_back():
     assert len(kept) == 1
 
 
-LIMITED = """
-import resource, sys
-from pathlib import Path
-from csreft_core.config import preset, with_overrides
-from csreft_core.engine import Engine
-from csreft_core.errors import NotEnoughMemoryError
-from csreft_core.runs import create_run
-from csreft_core.skills import read_skills
-from csreft_core.training import train
+def short_of_memory(folder: Path, told: Any) -> None:
+    """Read prompts, answer, train and answer again, with 150 MB left."""
+    import resource
 
-config = with_overrides(preset("recommended"), ["base.device=cpu", "train.batch_size=4096"])
-run = create_run(Path(sys.argv[1]), config, read_skills("four"))
-engine = Engine.load(config.base)
-prompts = ["What is the plural of dog?"] * 20_000
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
-try:
-    engine.trace(None, prompts, layers=(0, 1, 2, 3, 4, 5))
-except NotEnoughMemoryError as error:
-    print(error)
-print(engine.generate(None, prompts[0], max_new_tokens=2).n_tokens)
-engine.close()
-try:
-    for _ in train(run, engine.base):
-        pass
-except NotEnoughMemoryError as error:
-    print(run.status().state, run.status().message == str(error), error)
-print(Engine(engine.base).generate(None, prompts[0], max_new_tokens=2).n_tokens)
-"""
+    config = with_overrides(preset("recommended"), ["base.device=cpu", "train.batch_size=4096"])
+    run = create_run(folder, config, read_skills("four"))
+    engine = Engine.load(config.base)
+    prompts = ["What is the plural of dog?"] * 6_000
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 150_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        engine.trace(None, prompts, layers=(0, 1, 2, 3, 4, 5))
+    except NotEnoughMemoryError as error:
+        told.send(str(error))
+    told.send(engine.generate(None, prompts[0], max_new_tokens=2).n_tokens)
+    engine.close()
+    try:
+        for _ in train(run, engine.base):
+            pass
+    except NotEnoughMemoryError as error:
+        told.send((run.status().state, run.status().message, str(error)))
+    told.send(Engine(engine.base).generate(None, prompts[0], max_new_tokens=2).n_tokens)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is one of Linux")
 def test_a_process_that_really_runs_out_of_memory_goes_on(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LIMITED, str(tmp_path / "run")],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    reading, answer, training, again = done.stdout.strip().splitlines()
+    heard, told = started.context.Pipe(duplex=False)
+    process = started.start(short_of_memory, tmp_path / "run", told)
+    told.close()
+    reading, answer, (state, message, error), again = (heard.recv() for _ in range(4))
+    process.join()
     assert reading.startswith("reading the prompts ran out of memory: another ")
     assert reading.endswith("look at fewer or shorter prompts at once")
-    assert training.startswith("failed True training ran out of memory: another ")
-    assert "; it needs about" in training
-    assert "this fits: train.accumulate=" in training
-    assert (answer, again) == ("2", "2")
+    assert (state, message) == ("failed", error)
+    assert error.startswith("training ran out of memory: another ")
+    assert "; it needs about" in error
+    assert "this fits: train.accumulate=" in error
+    assert (answer, again) == (2, 2)
 
 
 def test_a_training_is_told_what_would_fit(monkeypatch):

@@ -2,15 +2,10 @@
 
 import http.client
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote, urlsplit
-
-import pytest
 
 from csreft_core.runs import example_runs
 from tests import hostile
-from tests.served_app import served
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/_stcore/(health|host-config)$")
@@ -24,19 +19,6 @@ _FOREIGN_LINKS = """() => [...document.links].map(link => link.href).filter(
     href => !href.startsWith(location.origin + '/')
 )"""
 PAGES = ("", "Compare", "Train", "Runs", "Model", "Router")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the runs that the app has."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def address(runs: Path) -> Iterator[str]:
-    """One app for all tests of this file: they only look."""
-    with served(runs, runs.parent) as url:
-        yield url
 
 
 def handshake(address: str, host: str, origin: str | None = None) -> int:

@@ -31,9 +31,11 @@ def test_start_shows_gates_and_both_answers(address, open_page):
     assert _own(faults) == []
 
 
-def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
-    steps = 300  # some 20 s on two cores: time to reload and to stop
-    page, faults = open_page(f"{address}/Train?set=train.steps={steps}&set=train.eval_every=150")
+def test_train_reload_stop_resume_finish(address, open_page, runs):
+    steps = 400  # of four prompts, some 10 s on two cores: time to reload and to stop
+    asked = {"steps": steps, "batch_size": 4, "eval_every": steps}
+    settings = "&".join(f"set=train.{name}={value}" for name, value in asked.items())
+    page, faults = open_page(f"{address}/Train?{settings}")
     page.get_by_role("button", name="Start training").click()
     wait_for_state(page, "running")
     assert "run=recommended" in page.url
@@ -41,7 +43,7 @@ def test_train_reload_stop_resume_finish(address, open_page, tmp_runs):
 
     page.reload()
     wait_for_state(page, "running")  # still attached: the run is in the address
-    run = tmp_runs / "recommended"
+    run = runs / "recommended"
     page.wait_for_function("/training: step [1-9]/.test(document.body.innerText)")
     page.get_by_role("button", name="Stop and save").click()
     wait_for_state(page, "stopped")
