@@ -255,7 +255,13 @@ class Engine:
             req = self._request(adapter, setting, rows, template)
             inputs = self._encode(prompts[part], template)
             with self._memory("reading the prompts", _FEWER):
-                _, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+                _, this = self.attachment.forward(
+                    req,
+                    **inputs,
+                    last_block=adapter.spec.router.layer,
+                    logits_to_keep=1,
+                    use_cache=False,
+                )
             parts.append(this.prompt_gates().cpu())
         return torch.cat(parts)
 

@@ -117,6 +117,9 @@ class Attachment:
                 self._wrap(model.get_input_embeddings(), self._around_embedding)
             else:
                 self._block(layer)
+        if this.last_block is not None:
+            for layer in range(this.last_block + 1, self.base.n_layers):
+                self._block(layer)
         if this.logits_at is None:
             return
         for part in candidates(self.base.blocks[-1]):
@@ -182,11 +185,21 @@ class Attachment:
 
         For everyone who uses the base meanwhile; so it is for training only.
         """
-        return self._stand_in({layer: states.get(layer) for layer in range(max(states) + 1)})
 
-    def up_to(self, layer: int) -> AbstractContextManager[None]:
-        """The base skips its blocks above a layer; its logits mean nothing."""
-        return self._stand_in(dict.fromkeys(range(layer + 1, self.base.n_layers)))
+        def stand_in(layer: int) -> Forward:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                return self._passed_on(layer, states.get(layer), args, kwargs)
+
+            return forward
+
+        return replaced({self._block(layer): stand_in(layer) for layer in range(max(states) + 1)})
+
+    def _passed_on(
+        self, layer: int, output: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a block that does not run gives: an output, or what it gets if that is None."""
+        given = args[0] if args else kwargs["hidden_states"]
+        return self.base.conduct.forms[layer].holding(given if output is None else output)
 
     def checkpointing(self, above: int) -> AbstractContextManager[None]:
         """Blocks above a layer run again in the backward pass; only their input is stored.
@@ -195,22 +208,12 @@ class Attachment:
         """
         return recomputed([self._block(layer) for layer in range(above + 1, self.base.n_layers)])
 
-    def _stand_in(self, outputs: dict[int, Tensor | None]) -> AbstractContextManager[None]:
-        """These blocks do not run; each gives its output, or what it gets if that is None."""
-
-        def stand_in(layer: int, output: Tensor | None) -> Forward:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                given = args[0] if args else kwargs["hidden_states"]
-                return self.base.conduct.forms[layer].holding(given if output is None else output)
-
-            return forward
-
-        return replaced(
-            {self._block(layer): stand_in(layer, output) for layer, output in outputs.items()}
-        )
-
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
-        """One forward under a request; returns the model's output and the pass."""
+        """One forward under a request; returns the model's output and the pass.
+
+        With `last_block=l` among the inputs the blocks above l do not run, and the logits mean
+        nothing.
+        """
         kept: list[Pass] = []
         alone = self._generation.set(None)  # also if a call of `generate` is on its way
         try:
@@ -278,7 +281,7 @@ class Attachment:
         inputs = dict(inputs)
         generation, current = self._generation.get(), self._request.get(self.default)
         kept, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
-        logits_at = inputs.pop("logits_at", None)
+        logits_at, last_block = inputs.pop("logits_at", None), inputs.pop("last_block", None)
         if current is None:
             raise RuntimeError(
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
@@ -292,7 +295,7 @@ class Attachment:
             this.repeats = False
         if call.places is None and takes_places(self.base.model):
             inputs["position_ids"] = this.index.clamp(min=0)
-        this.logits_at = logits_at
+        this.logits_at, this.last_block = logits_at, last_block
         self._wrap_what_is_needed(this)
         self._pass.set(this)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
@@ -360,7 +363,10 @@ class Attachment:
     def _around_block(
         self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        output, this = inner(*args, **kwargs), self._current()
+        this = self._current()
+        if this.last_block is not None and layer > this.last_block:
+            return self._passed_on(layer, None, args, kwargs)
+        output = inner(*args, **kwargs)
         if this.skip:
             return output
         hidden = states_of(output)

@@ -170,14 +170,14 @@ class KeptStates:
     def _compute(self, examples: Sequence[Example]) -> list[_Row]:
         base = self.attachment.base
         batch = collate(examples, base.pad_id).to(base.device)
-        with self.attachment.up_to(max(self.layers)):
-            _, this = self.attachment.forward(
-                Request(None, capture=self.layers),
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                logits_to_keep=1,
-                use_cache=False,
-            )
+        _, this = self.attachment.forward(
+            Request(None, capture=self.layers),
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            last_block=max(self.layers),
+            logits_to_keep=1,
+            use_cache=False,
+        )
         lengths = batch.attention_mask.sum(1).tolist()
         return [
             {l: this.states[l][0][i, -n:].cpu().clone() for l in self.layers}

@@ -145,12 +145,13 @@ def total_gates(
     batch = collate(examples, attachment.base.pad_id).to(attachment.base.device)
     labels = row_labels(rows, adapter.names).to(attachment.base.device)
     known = attachment.from_states(states) if states else nullcontext()
-    with attachment.up_to(adapter.spec.router.layer), known:
+    with known:
         _, this = attachment.forward(
             request(adapter, adapter.spec.router.gates, labels),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             prompt_mask=batch.prompt_mask,
+            last_block=adapter.spec.router.layer,
             logits_to_keep=1,
             use_cache=False,
         )

@@ -39,6 +39,7 @@ class Pass:
     `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
     hidden states before and after the edit, for the layers that the request captures. `logits_at`
     holds rows and columns of the only tokens that the head is to see, `head_picked` whether it did.
+    Blocks above `last_block` do not run; they pass on what they get.
     A pass that `repeats` is that of every decoding step; `prepared` are its edits by layer.
     """
 
@@ -52,6 +53,7 @@ class Pass:
     states: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     logits_at: tuple[Tensor, Tensor] | None = None
     head_picked: bool = False
+    last_block: int | None = None
     repeats: bool = False
     prepared: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     _sites: list[Tensor] | None = None

@@ -62,8 +62,8 @@ def test_a_detached_attachment_wraps_nothing_any_more(base):
     forwards = forwards_of(base.model)
     attachment = attach(base, make_adapter(base))
     attachment.detach()
-    with pytest.raises(RuntimeError, match="was detached; attach again"), attachment.up_to(0):
-        pass
+    with pytest.raises(RuntimeError, match="was detached; attach again"):
+        attachment.checkpointing(above=0)
     assert forwards_of(base.model) == forwards
 
 

@@ -76,6 +76,18 @@ def test_gates_of_many_prompts_do_not_depend_on_the_batch(engine):
     assert whole.shape == (5, 2)
 
 
+def test_gates_need_no_block_above_the_router(engine):
+    adapter = make_adapter(engine.base, layers=(2,), router=RouterConfig(layer=1))
+    runs: list[int] = []
+    above = engine.base.blocks[2].self_attn
+    hook = above.register_forward_hook(lambda *_: runs.append(2))
+    found = engine.gates(adapter, [PROMPT], template=TEMPLATE)
+    assert not runs
+    assert torch.equal(found, engine.trace(adapter, [PROMPT], template=TEMPLATE).gates)
+    assert runs
+    hook.remove()
+
+
 @pytest.mark.parametrize("granularity", ["per_prompt", "per_token"])
 def test_gates_per_token_report_the_last_prompt_token(engine, granularity):
     adapter = make_adapter(engine.base, router=RouterConfig(granularity=granularity))

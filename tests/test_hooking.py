@@ -161,9 +161,12 @@ def test_known_states_stand_for_blocks_before_any_block_has_run(base, tuples):
     with attach(ours) as attachment, attachment.from_states({1: states}):
         attachment.forward(Request(None), **inputs)
     assert not runs
-    with attach(ours) as attachment, attachment.up_to(-1):
-        output, _ = attachment.forward(Request(None), **inputs)
-    assert not runs
+    with attach(ours) as attachment:
+        output, _ = attachment.forward(Request(None), **inputs, last_block=-1)
+        assert not runs
+        whole, _ = attachment.forward(Request(None), **inputs)  # it is of that forward alone
+        assert runs
+    assert torch.equal(whole.logits, expected.logits)
     embedded = base.model.model.embed_tokens(inputs["input_ids"])
     assert torch.equal(output.logits, base.model.lm_head(base.model.model.norm(embedded)))
 

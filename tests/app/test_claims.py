@@ -1,11 +1,23 @@
 """The Claims page: verdicts with what they rest on, the calculator, the papers' tables."""
 
+from functools import lru_cache
+
+import pytest
+
 from csreft_core import comparison as comparison_module
+from csreft_core.analysis import claims as measured
 from csreft_core.ui import claims
 from tests.compared import made_up_comparison
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Claims.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shipped_runs_are_measured_once():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measured, "run_measurements", lru_cache(measured.run_measurements))
+        yield
 
 
 def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
