@@ -1,13 +1,16 @@
 """The layer rules hold, and the probes that check them can fail."""
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import started
 from tests.repository import ROOT
 
 
@@ -98,12 +101,26 @@ def _import_all(package: str) -> str:
             "import csreft_core.subspaces, csreft_core.router, csreft_core.positions",
             "transformers streamlit pandas plotly",
         ),
-        ("import csreft_core.training", "peft bitsandbytes pandas sklearn streamlit"),
     ],
-    ids=["package", "config", "charts", "numerics", "training"],
+    ids=["package", "config", "charts", "numerics"],
 )
 def test_a_layer_loads_nothing_that_belongs_above_it(imports, suspects):
     assert _loaded_after(imports, suspects) == set()
+
+
+def say_what_is_loaded(told: Any) -> None:
+    importlib.import_module("csreft_core.training")
+    told.send(set(sys.modules))
+
+
+def test_a_training_loads_no_library_that_other_methods_need():
+    """peft brings bitsandbytes, which compiles: a third of the time that a training would take to
+    start."""
+    heard, told = started.context.Pipe(duplex=False)
+    started.start(say_what_is_loaded, told)
+    loaded = heard.recv()
+    assert "csreft_core.training" in loaded
+    assert not loaded & {"peft", "bitsandbytes", "sklearn", "streamlit"}
 
 
 def test_the_load_probe_sees_a_violation():

@@ -13,7 +13,7 @@ from csreft_core.pocket import build, check
 from csreft_core.pocket.lexicon import POCKET_FOLDER, SKILLS
 from csreft_core.pocket.tokenizer import build_tokenizer
 
-N_STEPS = 12
+N_STEPS = 4
 CARD = (POCKET_FOLDER / "README.md").read_text(encoding="utf-8")
 
 
