@@ -20,3 +20,8 @@ def wait_for_state(page: Page, state: str) -> None:
 def progress(page: Page) -> str:
     """The text above the progress bar."""
     return page.get_by_test_id("stProgress").inner_text().strip()
+
+
+def wait_until_drawn(page: Page) -> None:
+    """Wait until the page is not being drawn anew: a click on what is replaced is lost."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()

@@ -1,8 +1,11 @@
 """Processes that train: where the system can fork, they start with the libraries loaded."""
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 _CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 context: Any = multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
@@ -19,5 +22,8 @@ if _CAN_FORK:
 def start(function: Callable[..., None], *arguments: object) -> multiprocessing.Process:
     """A process of its own that runs a function of a test file; it ends with the test run."""
     process = context.Process(target=function, args=arguments, daemon=True)
-    process.start()
+    with pytest.MonkeyPatch.context() as patched:
+        # A new process runs the file of `__main__`, which Streamlit's harness leaves as our app.
+        patched.setitem(sys.modules, "__main__", sys.modules[__name__])
+        process.start()
     return process

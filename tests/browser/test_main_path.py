@@ -5,7 +5,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser_steps import answers, progress, wait_for_state
+from tests.browser_steps import answers, progress, wait_for_state, wait_until_drawn
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/(Train|Runs)/_stcore/(health|host-config)$")
@@ -59,6 +59,7 @@ def test_train_reload_stop_resume_finish(address, open_page, runs):
     assert logged == sorted(set(logged))
     assert logged[-1] == steps
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    wait_until_drawn(page)
     page.get_by_role("tab", name="Constraint and rates").click()
     page.get_by_text("Do the subspaces stay orthonormal?").wait_for()
     assert "train-part=Constraint" in page.url
