@@ -178,7 +178,7 @@ def evaluate(
         nll, exact, _ = answer_scores(attachment, req, batch)
         _check_numbers(nll, rows, base)
         if decode:
-            exact = greedy_matches(attachment, req, encoded, part) * batch.writable.cpu()
+            exact = greedy_matches(attachment, req, encoded, part)
         for row, *score in zip(
             rows, nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist(), strict=True
         ):

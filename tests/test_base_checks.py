@@ -90,6 +90,18 @@ def test_what_a_block_may_not_do(change, message):
         tried(model, "changed")
 
 
+def test_a_block_that_takes_its_states_under_another_name_is_refused():
+    model = build("llama").requires_grad_(False)
+    block = model.model.layers[1]
+    inner = block.forward
+    block.forward = lambda states, **others: inner(states, **others)
+    block.register_forward_pre_hook(
+        lambda _block, args, others: ((), {**others, "states": args[0]}), with_kwargs=True
+    )
+    with pytest.raises(UnsupportedModelError, match="block 1 takes its states under another name"):
+        tried(model, "changed")
+
+
 def test_the_form_of_what_blocks_give_is_seen():
     assert set(tiny_base(of_type("openai-gpt")).conduct.forms) == {Form(list, 1)}
     assert Form(tuple, 2) in tiny_base(of_type("bamba")).conduct.forms

@@ -115,6 +115,27 @@ def test_no_setting_of_a_base_changes_a_score_or_an_answer(folder, tiny_llama, n
     assert tuple(found.tolist()) == continuation(base, Request(None), (9, 10, 11))
 
 
+@pytest.mark.parametrize("name", ["repetition_penalty", "suppress_tokens", "do_sample"])
+@pytest.mark.parametrize("where", ["in its files", "in memory"])
+def test_a_plain_generate_of_a_base_follows_none_of_its_settings(folder, tiny_llama, name, where):
+    prompt = tokens(5)[0][None]
+    setattr(tiny_llama.generation_config, name, HOSTILE[name])
+    in_memory = where == "in memory"
+    base = tiny_base(tiny_llama) if in_memory else bringing(folder, **{name: HOSTILE[name]})
+    torch.manual_seed(0)
+    found = base.model.generate(prompt, max_new_tokens=N_NEW)[0, 5:].tolist()
+    assert found == list(continuation(base, Request(None), prompt[0].tolist()))
+
+
+def test_without_an_end_the_longest_answer_is_decoded(tiny_llama):
+    base, prompt = tiny_base(tiny_llama), tokens(5)[0][None]
+    first = continuation(base, Request(None), prompt[0].tolist(), n=1)
+    decoding.take_over(base.model, first, 0)
+    for ends, n in (((), N_NEW), (first, 1)):
+        found = base.model.generate(prompt, generation_config=decoding.greedy(N_NEW, ends, 0))
+        assert found.shape[1] == 5 + n
+
+
 def test_old_settings_in_the_description_change_nothing_either(folder, tiny_llama):
     plain = tiny_base(tiny_llama)
     (folder / "generation_config.json").unlink()

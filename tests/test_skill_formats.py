@@ -40,6 +40,21 @@ def test_native_rows(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("    return x\n    pass\n", "    return x\n    pass"),  # code stays indented
+        ("\treturn x", "\treturn x"),
+        ("\n\n  a\n  b", "  a\n  b"),
+        (" a", "a"),  # as some files begin every answer
+        ("  \n a \n", "a"),
+    ],
+)
+def test_a_first_line_stays_indented(tmp_path, written, kept):
+    path = save(tmp_path / "x.jsonl", jsonl({**GOOD, "response": written}))
+    assert rows(path) == [Row(("a",), "p", kept, "train")]
+
+
 @pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n\n")])
 def test_marks_line_ends_and_empty_lines_do_not_matter(tmp_path, change):
     path = save(tmp_path / "x.jsonl", change(jsonl(GOOD, GOOD)))
