@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 
 from csreft_core.adapter import CSReFT
 from csreft_core.base_models import Base
-from csreft_core.config import preset, with_overrides
+from csreft_core.config import RouterConfig, preset, with_overrides
 from csreft_core.hooking import attach
 from csreft_core.memory import need
 from csreft_core.objective import Window
@@ -123,7 +123,10 @@ def check_generation(base: Base) -> None:
 
 @torch.no_grad()
 def check_states(base: Base) -> None:
-    """An edit at a layer changes the states of that layer and later ones, and no others."""
+    """An edit at a layer changes the states of that layer and later ones, and no others.
+
+    Gates are the same bits where the blocks above the router do not run.
+    """
     row, layers = tokens(6)[0][None], tuple(range(base.n_layers))
     adapter = make_adapter(base, layers=(LAYER,), positions="all")
     with attach(base) as attachment:
@@ -135,6 +138,17 @@ def check_states(base: Base) -> None:
             raise Different(f"states of layer {layer} have shape {plain.states[layer][1].shape}")
         if torch.equal(plain.states[layer][1], edited.states[layer][1]) != (layer < LAYER):
             raise Different(f"an edit at layer {LAYER} and the states of layer {layer}")
+    for router in (RouterConfig(), RouterConfig(layer=1)):
+        learned = request(make_adapter(base, layers=(LAYER,), router=router))
+        whole = gates_of(base, learned)
+        alone = gates_of(base, learned, last_block=router.layer)
+        same(alone, whole, f"gates of a router at layer {router.layer}, read alone")
+
+
+def gates_of(base: Base, asked: Request, **inputs: Any) -> Tensor:
+    with attach(base) as attachment:
+        _, this = attachment.forward(asked, **padded(tokens(6, 3)), use_cache=False, **inputs)
+    return this.prompt_gates()
 
 
 def check_training(base: Base) -> None:
