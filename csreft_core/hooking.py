@@ -185,18 +185,14 @@ class Attachment:
 
         For everyone who uses the base meanwhile; so it is for training only.
         """
+        return replaced(
+            {
+                self._block(layer): partial(self._passed_on, layer, states.get(layer))
+                for layer in range(max(states) + 1)
+            }
+        )
 
-        def stand_in(layer: int) -> Forward:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                return self._passed_on(layer, states.get(layer), args, kwargs)
-
-            return forward
-
-        return replaced({self._block(layer): stand_in(layer) for layer in range(max(states) + 1)})
-
-    def _passed_on(
-        self, layer: int, output: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _passed_on(self, layer: int, output: Tensor | None, /, *args: Any, **kwargs: Any) -> Any:
         """What a block that does not run gives: an output, or what it gets if that is None."""
         given = args[0] if args else kwargs["hidden_states"]
         return self.base.conduct.forms[layer].holding(given if output is None else output)
@@ -365,7 +361,7 @@ class Attachment:
     ) -> Any:
         this = self._current()
         if this.last_block is not None and layer > this.last_block:
-            return self._passed_on(layer, None, args, kwargs)
+            return self._passed_on(layer, None, *args, **kwargs)
         output = inner(*args, **kwargs)
         if this.skip:
             return output

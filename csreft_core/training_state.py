@@ -97,7 +97,7 @@ def rates(optimizer: torch.optim.Optimizer, train: TrainConfig) -> LRScheduler:
     """Rates that rise in a line over the warm-up's share of the steps, then fall to zero.
 
     The function of transformers for this imports its trainer, and with it peft and bitsandbytes:
-    a third of the time that a training takes to start.
+    a third of the time in which a training is imported.
     """
     rising = round(train.warmup * train.steps)
 

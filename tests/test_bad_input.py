@@ -468,6 +468,7 @@ def test_a_second_trainer_is_refused(tmp_path, made, capsys, monkeypatch):
         ["train", "--preset", "best", "--out", "new"],
         ["evaluate", "no-such-run"],
         ["train", "--resume", "--out", "new"],
+        ["train", "--set", "data.path=no.jsonl", "--out", "new"],  # seen after torch is loaded
     ],
 )
 def test_mistake_in_a_process_of_its_own(argv, tmp_path):

@@ -270,6 +270,7 @@ def test_killed_half_way_it_ends_in_the_same_table(made, whole, capsys):
     wait_for(last / "metrics.jsonl")
     process.kill()
     process.join()
+    assert process.exitcode != 0
     assert [comparison.state(m, 3) for m in METHOD_LABELS] == ["finished", "failed", "missing"]
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     capsys.readouterr()

@@ -114,8 +114,7 @@ def say_what_is_loaded(told: Any) -> None:
 
 
 def test_a_training_loads_no_library_that_other_methods_need():
-    """peft brings bitsandbytes, which compiles: a third of the time that a training would take to
-    start."""
+    """peft brings bitsandbytes and torch's compiler, a third of the time of the import."""
     heard, told = started.context.Pipe(duplex=False)
     started.start(say_what_is_loaded, told)
     loaded = heard.recv()

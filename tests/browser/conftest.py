@@ -21,13 +21,14 @@ _ARGUMENTS = (
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs that the app has, at first none."""
-    return tmp_path_factory.mktemp("app") / "runs"
+    folder = tmp_path_factory.mktemp("app") / "runs"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
 def address(runs: Path) -> Iterator[str]:
     """The address of a running app: one for all tests of a file, for the first page takes long."""
-    runs.mkdir()
     with served(runs, runs.parent) as url:
         yield url
 
