@@ -8,21 +8,14 @@ ends when the new page's title stands and its script has run to the end. Prints 
 """
 
 import argparse
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.app_server import served
+
 PAGES = (
     "Model", "Skills", "Train", "Router", "Geometry", "States", "Interference", "Compare",
     "Methods", "Claims", "Runs", "Start",
@@ -73,37 +66,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     args = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as runs:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
-             "--server.address", "127.0.0.1"],
-            cwd=ROOT, env={**os.environ, "CSREFT_RUNS": runs},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(address)
-            found = measure(address, args.chromium, args.rounds)
-        finally:
-            server.terminate()
+    with served() as (address, _):
+        found = measure(address, args.chromium, args.rounds)
     for name, seconds in found.items():
         print(f"{name:<14} median {1000 * np.median(seconds):5.0f} ms  of {len(seconds)}")
     every = [s for seconds in found.values() for s in seconds]
     low, high = np.percentile(every, [50, 95])
     print(f"all            median {1000 * low:5.0f} ms  p95 {1000 * high:.0f} ms  of {len(every)}")
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise SystemExit("the app did not start")
 
 
 if __name__ == "__main__":

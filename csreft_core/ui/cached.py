@@ -29,6 +29,7 @@ from csreft_core.loaded_bases import LoadedBases
 from csreft_core.runs import Run
 from csreft_core.skills import Row, SkillSet, read_skills
 from csreft_core.template_text import is_chat
+from csreft_core.ui.turns import TURNS
 
 Stamp = tuple[str, int]
 
@@ -67,7 +68,7 @@ def engine_of_base(config: BaseConfig) -> Engine:
     """The engine of a base, loaded now if it is not in memory."""
     if bases().held(config) is not None:
         return bases().engine(config)
-    with st.spinner("Loading the base model …"):
+    with st.spinner("Loading the base model …"), TURNS.stepped_aside():
         return bases().engine(config)
 
 

@@ -30,6 +30,7 @@ from csreft_core.ui.answer_column import (
 from csreft_core.ui.markup import plain, verbatim
 from csreft_core.ui.prompts import trained_setting, wants_answers
 from csreft_core.ui.state import remembered, written
+from csreft_core.ui.turns import TURNS
 from csreft_core.ui.widgets import help_text
 
 _LARGEST = "the largest gate"
@@ -117,7 +118,8 @@ def show_answers(asked: Asked) -> None:
         for column, place in zip(columns, places, strict=True)
         if asked.again or kept(column, sampling) is None
     ]
-    ask_together([c for c, _ in missing], [p for _, p in missing], sampling)
+    with TURNS.stepped_aside():
+        ask_together([c for c, _ in missing], [p for _, p in missing], sampling)
     given = [kept(column, sampling) for column in columns]
     there = [(c, g) for c, g in zip(columns, given, strict=True) if g is not None]
     if not there:

@@ -1,7 +1,7 @@
 """What every page begins and ends with: settings, navigation, the chosen run, errors, versions."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 
 import streamlit as st
@@ -14,6 +14,7 @@ from csreft_core.runs import Run, runs_root
 from csreft_core.ui import library
 from csreft_core.ui.markup import plain
 from csreft_core.ui.state import forget, keep, remembered, written
+from csreft_core.ui.turns import TURNS
 
 _PAGES = (
     ("Learn", "app.py", "Start", ":material/home:", "What the gates do to one sentence"),
@@ -57,11 +58,14 @@ def start_page(title: str) -> Iterator[Run | None]:
     # A local file: the browser would fetch a Material icon for the tab from the network.
     icon = str(ASSETS / "icon.svg")
     st.set_page_config(page_title=f"{title} · CS-ReFT Explorer", page_icon=icon, layout="wide")
-    mark_interrupted()
-    run = _chosen_run(library.all_runs())
-    with showing_errors():
-        yield run
-    _footer(run)
+    with ExitStack() as stack:
+        with st.spinner("Many pages are being opened. Yours is next in a few seconds …"):
+            stack.enter_context(TURNS.turn())
+        mark_interrupted()
+        run = _chosen_run(library.all_runs())
+        with showing_errors():
+            yield run
+        _footer(run)
 
 
 def mark_interrupted() -> None:
