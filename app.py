@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from csreft_core.ui import library, prompts, start
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app import start
+from csreft_core.app.page import library, prompts
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Start") as run:
     start.intro(run)

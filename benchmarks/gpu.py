@@ -33,13 +33,13 @@ from benchmarks import results
 from benchmarks.our_methods import adapter_of, config_of, training_of, use_attachment
 from benchmarks.random_models import SHAPES, build
 from benchmarks.workload import Sample, padded, ratio
-from csreft_core.base_models import Base
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.wrapped_forwards import Forward, Wrapped
+from csreft_core.base.load import Base
+from csreft_core.base.memory.use import measured
 from csreft_core.config import Config
-from csreft_core.hooking import attach
-from csreft_core.memory_use import measured
-from csreft_core.objective import Window
-from csreft_core.training_step import one_step
-from csreft_core.wrapped_forwards import Forward, Wrapped
+from csreft_core.training.loss import Window
+from csreft_core.training.step import one_step
 
 SKILLS = 4
 WARM_UP = 2
@@ -101,7 +101,7 @@ def _recomputed(inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def ours(base: Base, data: list[Sample], config: Config, folder: Path) -> Contestant:
-    """The step of `csreft_core.training`; kept states are all computed beforehand."""
+    """The step of `csreft_core.training.loop`; kept states are all computed beforehand."""
     window = Window()
     with attach(base) as attachment:
         training = training_of(attachment, config, data, SKILLS, folder)

@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
-from csreft_core.adapter import CSReFT, build_adapter
-from csreft_core.base_models import Base, load_base
+from csreft_core.attachment.attach import Attachment, attach
+from csreft_core.base.load import Base, load_base
+from csreft_core.base.memory.need import Need, need
+from csreft_core.base.memory.use import Use, estimate_error, measured
+from csreft_core.base.shapes import shape_of_description
 from csreft_core.cli.output import rows_text
 from csreft_core.config import ASSETS, BaseConfig, Config, preset
-from csreft_core.encoding import Example
-from csreft_core.hooking import Attachment, attach
-from csreft_core.memory import Need, need
-from csreft_core.memory_use import Use, estimate_error, measured
-from csreft_core.objective import Window, batch_loss
-from csreft_core.shapes import shape_of_description
-from csreft_core.skills import Row
-from csreft_core.training_state import adamw, autocast_type
+from csreft_core.reft.adapter import CSReFT, build_adapter
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
+from csreft_core.training.loss import Window, batch_loss
+from csreft_core.training.state import adamw, autocast_type
 
 SKILLS = ("one", "two", "three", "four")
 LLAMA_100M = {

@@ -11,17 +11,17 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.random_models import three_tokens
 from benchmarks.workload import BATCH, LAYERS, PREFIX, RANK, SUFFIX, Sample
-from csreft_core.adapter import CSReFT, build_adapter
-from csreft_core.base_models import Base, freeze
+from csreft_core.attachment.attach import Attachment, attach
+from csreft_core.base.load import Base, freeze
 from csreft_core.config import PRESETS, Config, with_overrides
-from csreft_core.encoding import Example
-from csreft_core.evaluation import Encoded
-from csreft_core.hooking import Attachment, attach
-from csreft_core.objective import Window
-from csreft_core.run_folder import Run
-from csreft_core.skills import Row
-from csreft_core.training_state import TrainingState, adamw, kept_states
-from csreft_core.training_step import one_step
+from csreft_core.inference.scoring import Encoded
+from csreft_core.reft.adapter import CSReFT, build_adapter
+from csreft_core.runs.run import Run
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
+from csreft_core.training.loss import Window
+from csreft_core.training.state import TrainingState, adamw, kept_states
+from csreft_core.training.step import one_step
 
 ON_PROMPT = f"f{PREFIX}+l{SUFFIX}"
 
@@ -70,7 +70,7 @@ def encoded(data: Sequence[Sample], k: int) -> Encoded:
 def training_of(
     attachment: Attachment, config: Config, data: Sequence[Sample], k: int, folder: Path
 ) -> TrainingState:
-    """What `csreft_core.training` has before its first step."""
+    """What `csreft_core.training.loop` has before its first step."""
     rows, accelerator = encoded(data, k), Accelerator(cpu=attachment.base.device.type == "cpu")
     adapter = adapter_of(config, attachment.base, k).to(attachment.base.device)
     optimizer, run = adamw(adapter, config), Run(folder)
@@ -99,7 +99,7 @@ def training_step(
     preset: str = "recommended",
     keep: bool = False,
 ) -> Callable[[object], None]:
-    """The step of `csreft_core.training`, records of losses and gates included.
+    """The step of `csreft_core.training.loop`, records of losses and gates included.
 
     It leaves the model untouched, so that others can use it in between. The rows that it takes are
     those of its own seed, `workload.epochs` gives the same.

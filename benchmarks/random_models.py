@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from csreft_core.base_models import Base, freeze, load_base
+from csreft_core.base.load import Base, freeze, load_base
 from csreft_core.config import BaseConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
@@ -91,7 +91,7 @@ def fill(model: LlamaForCausalLM, device: torch.device, *, in_4_bits: bool) -> N
 
 
 def _quantized(weight: torch.Tensor) -> nn.Module:
-    """A 4-bit layer as `csreft_core.quantization` asks transformers for."""
+    """A 4-bit layer as `csreft_core.base.quantization` asks transformers for."""
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     kind = {"compress_statistics": True, "quant_type": "nf4"}

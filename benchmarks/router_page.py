@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csreft_core.analysis import gate_sentences, gates, words
+from csreft_core.analysis.gates import sentences as gate_sentences
+from csreft_core.analysis.gates import tables as gates
+from csreft_core.analysis.gates import words
 from csreft_core.analysis.subject import Subject, open_subject
-from csreft_core.charts import gate_maps
-from csreft_core.charts import gates as gate_charts
-from csreft_core.charts import words as word_charts
-from csreft_core.encoding import prompt_ids
+from csreft_core.charts.gates import figures as gate_charts
+from csreft_core.charts.gates import maps as gate_maps
+from csreft_core.charts.gates import words as word_charts
+from csreft_core.skills.encoding import prompt_ids
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,8 +5,8 @@ import sys
 import warnings
 from io import TextIOWrapper
 
+from csreft_core.base.passive_waiting import wait_passively
 from csreft_core.cli import main
-from csreft_core.passive_waiting import wait_passively
 
 
 def _start() -> int:

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from csreft_core.ui import claims
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app import claims
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Claims"):
     st.title("Do the papers' claims hold here?", anchor=False)

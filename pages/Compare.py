@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from csreft_core.ui import compare, prompts
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.answers import panels as compare
+from csreft_core.app.page import prompts
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Compare") as run:
     compare.intro(run)

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from csreft_core.ui import geometry
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.prompts import can_answer, wants_answers
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app import geometry
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.prompts import can_answer, wants_answers
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Geometry") as run:
     st.title("Do the skills share directions?", anchor=False)

@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from csreft_core.ui import gate_patterns, interference, prompts, single_skill
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.interference import panels as interference
+from csreft_core.app.interference import prompt as gate_patterns
+from csreft_core.app.interference import single_skill
+from csreft_core.app.page import prompts
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Interference") as run:
     st.title("Interference", anchor=False)

@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from csreft_core.ui import base_fit, base_load, model
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.base import fit as base_fit
+from csreft_core.app.base import load as base_load
+from csreft_core.app.base import panels as model
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Model"):
     model.intro()

@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from csreft_core.ui import prompts, router, router_rows
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.gates import panels as router
+from csreft_core.app.gates import rows as router_rows
+from csreft_core.app.page import prompts
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Router") as run:
     router.intro(run)

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from csreft_core.ui import library, runs
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app import runs
+from csreft_core.app.page import library
+from csreft_core.app.page.shell import showing_errors, start_page
 
 with start_page("Runs") as run:
     st.title("Runs", anchor=False)

@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from csreft_core.ui import skill_rows, skill_views, skills
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.figures import skill_views
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.shell import showing_errors, start_page
+from csreft_core.app.skills import panels as skills
+from csreft_core.app.skills import rows as skill_rows
 
 with start_page("Skills"):
     config = None

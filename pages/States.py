@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from csreft_core.ui import states
-from csreft_core.ui.parts import choose_part
-from csreft_core.ui.prompts import can_answer, choose_prompt, wants_answers
-from csreft_core.ui.shell import showing_errors, start_page
-from csreft_core.ui.states_view import choose_view
+from csreft_core.app.page.parts import choose_part
+from csreft_core.app.page.prompts import can_answer, choose_prompt, wants_answers
+from csreft_core.app.page.shell import showing_errors, start_page
+from csreft_core.app.states import panels as states
+from csreft_core.app.states.view import choose_view
 
 with start_page("States") as run:
     states.intro(run)

@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from csreft_core.ui import library, live, train
-from csreft_core.ui.shell import showing_errors, start_page
+from csreft_core.app.page import library
+from csreft_core.app.page.shell import showing_errors, start_page
+from csreft_core.app.train import live
+from csreft_core.app.train import panels as train
 
 with start_page("Train") as run:
     st.title("Train", anchor=False)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from csreft_core.analysis.methods import MethodTables
-from csreft_core.comparison import Asked, Comparison, Variant, begin
-from csreft_core.method_presets import named_config
+from csreft_core.analysis.methods.tables import MethodTables
+from csreft_core.comparison.folder import Asked, Comparison, Variant, begin
+from csreft_core.methods.presets import named_config
 
 SKILLS = ("french", "category", "plural", "spelling")
 METHODS = ("csreft", "loreft", "lora", "olora")

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from csreft_core.hooking import attach
+from csreft_core.attachment.attach import attach
 
 SIZES = {
     "vocab_size": 96,

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from csreft_core.adapter import CSReFT
-from csreft_core.base_models import Base
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import Request, request
+from csreft_core.base.load import Base
+from csreft_core.base.memory.need import need
+from csreft_core.base.shapes import shape_of_description
 from csreft_core.config import RouterConfig, preset, with_overrides
-from csreft_core.hooking import attach
-from csreft_core.memory import need
-from csreft_core.objective import Window
-from csreft_core.passes import Request, request
-from csreft_core.shapes import shape_of_description
-from csreft_core.training_step import one_step
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.training.loss import Window
+from csreft_core.training.step import one_step
 from tests.tiny import make_adapter, padded, tokens
 from tests.training_steps import adapter_for, differs, stepped, training
 

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from csreft_core.base_files import first_line, read_description
+from csreft_core.base.files import first_line, read_description
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
 from tests import family_checks
@@ -169,7 +169,7 @@ _HEAD = (
     "- **not built**: transformers cannot build it from its config class with small numbers here.",
     "- **wrong**: anything else. There should be none.",
     "",
-    "Nothing is known in advance of any family: `csreft_core/base_checks.py` tries each base when",
+    "Nothing is known in advance of any family: `csreft_core/base/checks.py` tries each base when",
     "it is loaded. Decoders that are encoders by default are built with `is_decoder`.",
     "",
 )

@@ -11,10 +11,10 @@ from typing import Any
 from google.protobuf.message import Message
 from streamlit.testing.v1 import AppTest
 
-from csreft_core.adapter import build_adapter, save_adapter
 from csreft_core.config import PLAIN_TEMPLATE, Provenance, preset
-from csreft_core.runs import Run, create_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.reft.adapter import build_adapter, save_adapter
+from csreft_core.runs.all_runs import Run, create_run
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.page_runs import records
 
 IMAGE = "![x](http://evil.example/x.png)"

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from csreft_core.runs import list_runs
+from csreft_core.runs.all_runs import list_runs
 from tests.repository import ROOT
 
 START_S = 120  # a cold import of torch and Streamlit on a busy machine

@@ -13,7 +13,7 @@ if _CAN_FORK:
     context.set_forkserver_preload(
         [
             "csreft_core.cli.train",
-            "csreft_core.training",
+            "csreft_core.training.loop",
             "transformers.models.llama.modeling_llama",
         ]
     )

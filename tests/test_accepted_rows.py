@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from csreft_core.analysis.gate_metrics import gate_skill_nmi
-from csreft_core.analysis.skill_sentences import sentence_similarity
+from csreft_core.analysis.gates.metrics import gate_skill_nmi
+from csreft_core.analysis.skills.sentences import sentence_similarity
 from csreft_core.analysis.subject import open_subject
+from csreft_core.attachment.passes import request
 from csreft_core.cli import main
 from csreft_core.errors import ConfigError, CsreftError
-from csreft_core.evaluation import answer_scores, batches
-from csreft_core.passes import request
-from csreft_core.skills import Row
+from csreft_core.inference.scoring import answer_scores, batches
+from csreft_core.skills.skill_set import Row
 from tests import tiny_runs
 
 VIEWS = ("answers", "gates", "geometry", "interference", "prompt", "states", "words")
@@ -96,7 +96,7 @@ def test_a_cut_row_has_the_gates_that_evaluation_uses(subject):
 
 
 def test_a_plus_in_a_name_is_no_pair(subject):
-    table = import_module("csreft_core.analysis.interference").pairs_table(
+    table = import_module("csreft_core.analysis.interference.tables").pairs_table(
         subject, measure="S", split="all"
     )
     own = table[table["own"]].groupby("skill")["changed"].agg(set).to_dict()

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csreft_core.batching import epoch_order, micro_batches, step_rows
+from csreft_core.attachment.attach import attach
 from csreft_core.config import Config, RouterConfig
-from csreft_core.hooking import attach
-from csreft_core.objective import Window, batch_loss
-from csreft_core.router import omega
+from csreft_core.reft.router import omega
+from csreft_core.skills.batching import epoch_order, micro_batches, step_rows
+from csreft_core.training.loss import Window, batch_loss
 from tests.families import build
 from tests.tiny import tiny_base
 from tests.training_steps import N_ROWS, adapter_for, differs, encoded, stepped, training

@@ -11,7 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from csreft_core.adapter import (
+from csreft_core.attachment.attach import attach
+from csreft_core.config import PRESETS, AdapterConfig, Config, RouterConfig, with_overrides
+from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.reft.adapter import (
     build_adapter,
     check_base,
     load_adapter,
@@ -19,9 +22,6 @@ from csreft_core.adapter import (
     read_adapter_file,
     save_adapter,
 )
-from csreft_core.config import PRESETS, AdapterConfig, Config, RouterConfig, with_overrides
-from csreft_core.errors import AdapterError, ConfigError
-from csreft_core.hooking import attach
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 SKILLS = ("a", "b", "c", "d")

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from csreft_core import evaluation
-from csreft_core.batching import IGNORED, collate
-from csreft_core.encoding import Example
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import request
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.evaluation import answer_scores
-from csreft_core.hooking import attach
-from csreft_core.passes import request
-from csreft_core.skills import Row
+from csreft_core.inference import scoring as evaluation
+from csreft_core.inference.scoring import answer_scores
+from csreft_core.skills.batching import IGNORED, collate
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base
 

@@ -16,10 +16,10 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+from csreft_core.attachment.attach import attach, request
+from csreft_core.attachment.wrapped_forwards import Wrapped
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import attach, request
-from csreft_core.wrapped_forwards import Wrapped
 from tests.families import (
     build,
     edited,
@@ -319,7 +319,7 @@ def test_threads_that_need_a_block_first_wrap_it_once(base, monkeypatch):
             time.sleep(0.05)
             super().__init__(*args)
 
-    monkeypatch.setattr("csreft_core.hooking.Wrapped", Slow)
+    monkeypatch.setattr("csreft_core.attachment.attach.Wrapped", Slow)
     with attach(base, adapter), ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: logits(base, inputs), range(4)))
     assert all(torch.equal(one, expected) for one in found)

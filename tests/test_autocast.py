@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from csreft_core.adapter import load_adapter
-from csreft_core.base_models import Base, load_base
+from csreft_core.attachment.attach import attach, request
+from csreft_core.base.load import Base, load_base
 from csreft_core.config import BaseConfig, RouterConfig
-from csreft_core.hooking import attach, request
-from csreft_core.runs import create_run
-from csreft_core.skills import read_skills
-from csreft_core.training import train
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import read_skills
+from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.families import build
 from tests.tiny import make_adapter, padded, tiny_base, tokens

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from csreft_core.attachment.attach import attach
 from csreft_core.config import RouterConfig
-from csreft_core.hooking import attach
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 

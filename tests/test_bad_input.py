@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from csreft_core.cli import main
-from csreft_core.run_folder import Run
-from csreft_core.runs import open_run
-from csreft_core.training import train
+from csreft_core.runs.all_runs import open_run
+from csreft_core.runs.run import Run
+from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.repository import ROOT
 from tests.tiny import tiny_tokenizer
@@ -453,7 +453,7 @@ def test_the_same_commands_work_without_the_mistakes(tmp_path, made, capsys):
 
 
 def test_a_second_trainer_is_refused(tmp_path, made, capsys, monkeypatch):
-    monkeypatch.setattr("csreft_core.run_folder._LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("csreft_core.runs.run._LOCK_PATIENCE_S", 0.1)
     run = open_run(Place(tmp_path, made).copy("begun"))
     with run.training_lock():
         before = tiny_runs.digest(run.path)

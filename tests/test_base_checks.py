@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from csreft_core.base_checks import tried
-from csreft_core.base_models import load_base
-from csreft_core.blocks import Form
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import Request
+from csreft_core.base.blocks import Form
+from csreft_core.base.checks import tried
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.hooking import attach
-from csreft_core.kept_states import inexact_because
-from csreft_core.passes import Request
+from csreft_core.training.kept_states import inexact_because
 from tests.causal_classes import tiny_config, tiny_model
 from tests.families import build
 from tests.tiny import tiny_base, tiny_tokenizer, tokens

@@ -7,12 +7,13 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import torch
 
-from csreft_core import base_files, base_models
-from csreft_core.base_files import base_folder, read_description
-from csreft_core.base_models import load_base
+from csreft_core.base import files as base_files
+from csreft_core.base import load as base_models
+from csreft_core.base.files import base_folder, read_description
+from csreft_core.base.load import load_base
+from csreft_core.base.shapes import shape_of
 from csreft_core.config import BaseConfig
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
-from csreft_core.shapes import shape_of
 from tests.small_hub import REPOSITORY, hub
 
 HUB = BaseConfig(path=REPOSITORY, device="cpu")

@@ -17,14 +17,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from csreft_core import base_models
-from csreft_core.adapter import build_adapter
-from csreft_core.base_models import freeze, load_base
-from csreft_core.blocks import find_blocks
+from csreft_core.attachment.attach import attach
+from csreft_core.base import load as base_models
+from csreft_core.base.blocks import find_blocks
+from csreft_core.base.devices import resolve_device
+from csreft_core.base.load import freeze, load_base
 from csreft_core.config import BaseConfig, preset, with_overrides
-from csreft_core.devices import resolve_device
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
-from csreft_core.hooking import attach
+from csreft_core.reft.adapter import build_adapter
 from tests.tiny import move, tiny_base, tiny_tokenizer
 
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from csreft_core.base_models import find_blocks
-from csreft_core.base_presets import base_presets
+from csreft_core.base.known import base_presets
+from csreft_core.base.load import find_blocks
 from csreft_core.config import ASSETS
 
 # Parameters as the Hub and the model cards give them, a shared embedding counted once; blocks.

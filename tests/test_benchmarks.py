@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks import environments, gpu, measure, random_models, results, workload
 from benchmarks.environments import PEERS, PeerMissing
 from benchmarks.training_step import disagreement, rows_of
-from csreft_core.evaluation import Encoded
+from csreft_core.inference.scoring import Encoded
 from tests.repository import ROOT
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csreft_core.chat_templates import resolve_template, written_prompts
+from csreft_core.base.text.chat_templates import resolve_template, written_prompts
 from csreft_core.config import preset, read_value, value_text, with_overrides
 from csreft_core.errors import ConfigError, SkillSetError, UnsupportedModelError
 from tests.small_tokenisers import CHATML, LLAMA, byte_level, sentencepiece

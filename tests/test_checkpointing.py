@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from csreft_core.attachment.attach import attach
 from csreft_core.config import RouterConfig
-from csreft_core.hooking import attach
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import tiny_base
 from tests.training_steps import adapter_for, count_runs, differs, stepped, training

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from csreft_core.adapter import load_adapter
-from csreft_core.analysis.composition import best_patterns, pattern_table
-from csreft_core.analysis.gates import gates_table
+from csreft_core.analysis.gates.tables import gates_table
+from csreft_core.analysis.interference.composition import best_patterns, pattern_table
 from csreft_core.analysis.subject import open_subject
-from csreft_core.base_models import load_base
+from csreft_core.attachment.attach import attach
+from csreft_core.base.load import load_base
 from csreft_core.cli import main
 from csreft_core.config import (
     PRESETS,
@@ -25,15 +25,15 @@ from csreft_core.config import (
     config_to_dict,
     with_overrides,
 )
-from csreft_core.engine import Engine
-from csreft_core.evaluation import encode_rows, evaluate
-from csreft_core.examples import EXAMPLES, build_examples, example_config
-from csreft_core.hooking import attach
-from csreft_core.identity import differences
-from csreft_core.pocket.build import build
-from csreft_core.run_folder import Run
-from csreft_core.runs import create_run, open_run
-from csreft_core.skills import read_skills
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.scoring import encode_rows, evaluate
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.reft.base_record import differences
+from csreft_core.runs.all_runs import create_run, open_run
+from csreft_core.runs.run import Run
+from csreft_core.shipped.examples import EXAMPLES, build_examples, example_config
+from csreft_core.shipped.pocket.build import build
+from csreft_core.skills.skill_set import read_skills
 from tests import tiny_runs
 from tests.repository import ROOT
 
@@ -374,7 +374,7 @@ def test_example_configs_are_the_presets():
 
 
 def test_build_examples_makes_finished_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("csreft_core.examples.THREADS", 1)
+    monkeypatch.setattr("csreft_core.shipped.examples.THREADS", 1)
     (run,) = build_examples(tmp_path, ["paper-0"], steps=2)
     assert run.status().state == "finished"
     assert {path.name for path in run.path.iterdir()} == {
@@ -397,7 +397,7 @@ def test_shipped_runs_are_finished_and_fit_the_shipped_base(name):
 
 
 def test_build_pocket_builds_a_base(tmp_path, ask, monkeypatch):
-    monkeypatch.setattr("csreft_core.pocket.build.build", partial(build, threads=1))
+    monkeypatch.setattr("csreft_core.shipped.pocket.build.build", partial(build, threads=1))
     out = ask("build-pocket", "--out", tmp_path / "pocket", "--steps", "2")
     assert out.startswith(f"{tmp_path / 'pocket'}: 1,")
     assert "sha256" in out

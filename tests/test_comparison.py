@@ -11,26 +11,32 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import comparison as tables
-from csreft_core.analysis.single_skill import first_and_last
+from csreft_core.analysis.methods import comparison as tables
 from csreft_core.analysis.subject import open_subject
-from csreft_core.base_identity import old_rule
-from csreft_core.base_models import Base, load_base
-from csreft_core.cell_measures import gradient_conflict
-from csreft_core.chat_templates import resolve_template
+from csreft_core.attachment.attach import attach
+from csreft_core.base.fingerprint import old_rule
+from csreft_core.base.load import Base, load_base
+from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.cli import main
-from csreft_core.comparing import work
-from csreft_core.comparison import Comparison, Variant, begin, list_comparisons, open_comparison
-from csreft_core.comparison_presets import COMPARISONS, compared
+from csreft_core.comparison.folder import (
+    Comparison,
+    Variant,
+    begin,
+    list_comparisons,
+    open_comparison,
+)
+from csreft_core.comparison.measures import gradient_conflict
+from csreft_core.comparison.presets import COMPARISONS, compared
+from csreft_core.comparison.work import work
 from csreft_core.config import BaseConfig, Config
 from csreft_core.errors import AdapterError, ConfigError, RunError
-from csreft_core.evaluation import encode_rows, evaluate
-from csreft_core.hooking import attach
-from csreft_core.method_presets import METHODS
+from csreft_core.inference.scoring import encode_rows, evaluate
 from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method, load_method
-from csreft_core.runs import open_run
-from csreft_core.skills import read_skills
+from csreft_core.methods.presets import METHODS
+from csreft_core.runs.all_runs import open_run
+from csreft_core.runs.single_skill import first_and_last
+from csreft_core.skills.skill_set import read_skills
 from tests import started, tiny_runs
 
 METHOD_LABELS = ("csreft", "bitfit", "lora_per_skill")

@@ -114,8 +114,8 @@ def test_the_tests_are_offline_and_the_tiny_model_is_tiny(tiny_llama, tmp_runs):
 
 
 def test_shapes_in_annotations_are_checked():
-    from csreft_core.batching import step_rows
-    from csreft_core.positions import token_index
+    from csreft_core.reft.positions import token_index
+    from csreft_core.skills.batching import step_rows
 
     assert step_rows(4, 2, 0, seed=0).shape == (2,)
     token_index(torch.ones(2, 3, dtype=torch.bool))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from csreft_core.app.skills.uploads import open_upload, skill_set_of
 from csreft_core.errors import SkillSetError
-from csreft_core.skill_names import folded
-from csreft_core.skills import SkillSet, as_jsonl, read_kept, read_skills, write_skills
-from csreft_core.uploads import open_upload, skill_set_of
+from csreft_core.skills.names import folded
+from csreft_core.skills.skill_set import SkillSet, as_jsonl, read_kept, read_skills, write_skills
 from tests.data_files import DataFile, data_files
 
 FILES = data_files()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from csreft_core import data_presets
 from csreft_core.cli import main
-from csreft_core.data_presets import DATA_PRESETS, skills_from_preset
 from csreft_core.errors import SkillSetError
-from csreft_core.skills import SkillSet, read_skills
+from csreft_core.skills import published as data_presets
+from csreft_core.skills.published import DATA_PRESETS, skills_from_preset
+from csreft_core.skills.skill_set import SkillSet, read_skills
 
 if os.environ.get("CI") == "true":
     import datasets

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from csreft_core import decoding
 from csreft_core.__main__ import main
-from csreft_core.adapter import load_adapter
-from csreft_core.base_models import freeze, load_base
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import Request, request
+from csreft_core.base import decoding
+from csreft_core.base.load import freeze, load_base
 from csreft_core.config import ASSETS, PLAIN_TEMPLATE, BaseConfig
-from csreft_core.encoding import Example
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, UnsupportedModelError
-from csreft_core.evaluation import Encoded, encode_rows, evaluate
-from csreft_core.hooking import attach
-from csreft_core.passes import Request, request
-from csreft_core.skills import Row, read_skills
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.scoring import Encoded, encode_rows, evaluate
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row, read_skills
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base, tokens
 

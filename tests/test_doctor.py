@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from csreft_core import doctor
 from csreft_core.cli import main
 from csreft_core.config import ASSETS
+from csreft_core.shipped import doctor
 
 NAMES = [
     "Python", *doctor.LIBRARIES, "CPU", "memory", "CUDA", "bitsandbytes", "pocket base",

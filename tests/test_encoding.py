@@ -4,11 +4,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from csreft_core.analysis.prompt_tokens import prompt_tokens
+from csreft_core.base.text.tokenisers import pad_token, unknown_token, unknown_words
 from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.encoding import Example, encode, prompt_ids
 from csreft_core.errors import SkillSetError, UnsupportedModelError
-from csreft_core.skills import Row
-from csreft_core.tokenisers import pad_token, unknown_token, unknown_words
+from csreft_core.skills.encoding import Example, encode, prompt_ids
+from csreft_core.skills.skill_set import Row
 from tests.small_tokenisers import CHATML, LLAMA, byte_level, lower_casing, sentencepiece
 from tests.tiny import tiny_tokenizer
 

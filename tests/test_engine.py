@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from csreft_core.attachment.attach import attach
 from csreft_core.config import RouterConfig
-from csreft_core.engine import Engine
 from csreft_core.errors import AdapterError, ConfigError
-from csreft_core.hooking import attach
-from csreft_core.sampling import sampler
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.sampling import sampler
 from tests.tiny import N_TOKENS, make_adapter, tiny_base, tokens
 
 TEMPLATE = "{prompt} ?"

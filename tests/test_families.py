@@ -7,7 +7,7 @@ by the same checks and writes the table that the last tests read.
 import pytest
 import transformers
 
-from csreft_core.base_models import Base
+from csreft_core.base.load import Base
 from tests import family_checks, family_sweep
 from tests.causal_classes import model_types, tiny_config, tiny_model
 from tests.repository import ROOT

@@ -5,11 +5,11 @@ import time
 import pytest
 from tokenizers import Tokenizer
 
-from csreft_core import foreign
+from csreft_core.base import foreign
+from csreft_core.base.text.tokenisers import load_tokenizer, tokens_of
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.loaded_bases import LoadedBases
-from csreft_core.tokenisers import load_tokenizer, tokens_of
+from csreft_core.inference.loaded_bases import LoadedBases
 from tests.small_tokenisers import byte_level, description
 
 _DOUBLED = (

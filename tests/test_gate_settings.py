@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csreft_core.errors import ConfigError
-from csreft_core.gate_settings import parse_gate_setting
+from csreft_core.reft.gate_settings import parse_gate_setting
 
 NAMES = ("french", "plural", "first letter")
 

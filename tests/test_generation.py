@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, LogitsProcessorList
 
-from csreft_core import hooking
-from csreft_core.calls import Generation
+from csreft_core.attachment import attach as hooking
+from csreft_core.attachment.attach import Request, attach, request
+from csreft_core.attachment.calls import Generation
+from csreft_core.base.library_calls import Prompts, cache_argument, read_call
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import Request, attach, request
-from csreft_core.library_calls import Prompts, cache_argument, read_call
-from csreft_core.subspaces import Subspaces
+from csreft_core.reft.subspaces import Subspaces
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from csreft_core.adapter import CSReFT
-from csreft_core.base_models import Base
+from csreft_core.attachment.attach import attach
+from csreft_core.base.load import Base
 from csreft_core.config import RouterConfig
-from csreft_core.hooking import attach
+from csreft_core.reft.adapter import CSReFT
 from tests.tiny import make_adapter, tiny_base
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from csreft_core.base_checks import Conduct
-from csreft_core.blocks import Form
+from csreft_core.attachment.attach import Request, attach, request
+from csreft_core.base.blocks import Form
+from csreft_core.base.checks import Conduct
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from csreft_core.hooking import Request, attach, request
 from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, edited, logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 

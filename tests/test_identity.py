@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from csreft_core import base_identity
-from csreft_core.adapter import check_base, load_adapter
-from csreft_core.base_identity import old_rule
-from csreft_core.base_models import load_base
+from csreft_core.base import fingerprint as base_identity
+from csreft_core.base.fingerprint import old_rule
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import AdapterError
-from csreft_core.identity import differences, old_record
-from csreft_core.runs import example_runs
+from csreft_core.reft.adapter import check_base, load_adapter
+from csreft_core.reft.base_record import differences, old_record
+from csreft_core.runs.all_runs import example_runs
 from tests.tiny import make_adapter, tiny_base
 
 

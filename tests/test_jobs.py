@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core import jobs
 from csreft_core.config import PRESETS, Config, TrainConfig, preset, with_overrides
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.runs import Run, create_run, open_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import Run, create_run, open_run
+from csreft_core.skills.skill_set import Row, SkillSet
 
 CONFIG = Config(train=TrainConfig(steps=3))
 SKILLS = SkillSet((Row(("a",), "p", "r", "train"),), ("a",))
@@ -27,8 +27,8 @@ TRAINER = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from csreft_core.jobs import wait_for_turn
-from csreft_core.runs import open_run
+from csreft_core.runs.queue import wait_for_turn
+from csreft_core.runs.all_runs import open_run
 assert sys.argv[1:3] == ["train", "--out"] and sys.argv[4:] == ["--resume", "--queue"], sys.argv
 run = open_run(Path(sys.argv[3]))
 print("hello from", run.name)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import Request
 from csreft_core.config import RouterConfig, preset, with_overrides
-from csreft_core.encoding import Example
-from csreft_core.evaluation import Encoded
-from csreft_core.hooking import attach
-from csreft_core.kept_states import KeptStates, inexact_because, kept_layers
-from csreft_core.objective import Window, batch_loss
-from csreft_core.passes import Request
-from csreft_core.skills import Row
+from csreft_core.inference.scoring import Encoded
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
+from csreft_core.training.kept_states import KeptStates, inexact_because, kept_layers
+from csreft_core.training.loss import Window, batch_loss
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import make_adapter, tiny_base, tokens
 

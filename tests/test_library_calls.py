@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, StaticCache
 
-from csreft_core.errors import ConfigError
-from csreft_core.library_calls import (
+from csreft_core.base.library_calls import (
     Cached,
     cache_argument,
     named_inputs,
@@ -15,6 +14,7 @@ from csreft_core.library_calls import (
     read_call,
     refuse_several_texts,
 )
+from csreft_core.errors import ConfigError
 from tests.families import build
 
 pytestmark = pytest.mark.libraries

@@ -10,7 +10,7 @@ import pytest
 
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.loaded_bases import LoadCancelled, LoadedBases
+from csreft_core.inference.loaded_bases import LoadCancelled, LoadedBases
 from tests.families import build
 from tests.tiny import tiny_base
 

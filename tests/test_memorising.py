@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from csreft_core import memorising
-from csreft_core.adapter import load_adapter
-from csreft_core.analysis import memorisation
-from csreft_core.base_models import Base, load_base
+from csreft_core.analysis.claims import memorisation
+from csreft_core.attachment.attach import attach
+from csreft_core.base.load import Base, load_base
 from csreft_core.cli import main
+from csreft_core.comparison import memorising
+from csreft_core.comparison.memorising import KINDS, Trial, default_source, memorise, words_to_learn
 from csreft_core.config import BaseConfig
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.hooking import attach
-from csreft_core.memorising import KINDS, Trial, default_source, memorise, words_to_learn
-from csreft_core.runs import open_run
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.runs.all_runs import open_run
 from tests import tiny_runs
 
 SOURCE = " ".join(f"w{3 + i * 7 % 90}" for i in range(60))

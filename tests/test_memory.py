@@ -12,20 +12,34 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.memory import save_random, step_use, wanted
-from csreft_core import devices, out_of_memory
-from csreft_core.base_models import load_base
+from csreft_core.base import devices
+from csreft_core.base.devices import compute_type, free_bytes
+from csreft_core.base.load import load_base
+from csreft_core.base.memory import exhausted as out_of_memory
+from csreft_core.base.memory.exhausted import memory_errors, training_advice
+from csreft_core.base.memory.need import (
+    changes,
+    in_gb,
+    need,
+    smaller_setting,
+    training_need,
+    weight_bytes,
+)
+from csreft_core.base.memory.use import (
+    LiveBytes,
+    estimate_error,
+    n_bytes,
+    tensors_of,
+    weight_bytes_of,
+)
+from csreft_core.base.shapes import shape_of, shape_of_description
 from csreft_core.cli import main
 from csreft_core.config import BaseConfig, preset, with_overrides
-from csreft_core.devices import compute_type, free_bytes
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, NotEnoughMemoryError
-from csreft_core.memory import changes, in_gb, need, smaller_setting, training_need, weight_bytes
-from csreft_core.memory_use import LiveBytes, estimate_error, n_bytes, tensors_of, weight_bytes_of
-from csreft_core.out_of_memory import memory_errors, training_advice
-from csreft_core.runs import create_run
-from csreft_core.shapes import shape_of, shape_of_description
-from csreft_core.skills import read_skills
-from csreft_core.training import train
+from csreft_core.inference.engine import Engine
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import read_skills
+from csreft_core.training.loop import train
 from tests import started
 from tests.families import ALL_FAMILIES, build
 

@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csreft_core.adapter import load_adapter, read_adapter_file
-from csreft_core.base_models import Base
+from csreft_core.attachment.attach import Attachment, attach
+from csreft_core.attachment.passes import request
+from csreft_core.base.load import Base
 from csreft_core.config import Config, MethodConfig, RouterConfig, with_overrides
 from csreft_core.errors import AdapterError, ConfigError
-from csreft_core.hooking import Attachment, attach
-from csreft_core.method_presets import METHODS
 from csreft_core.methods.build import build_method, load_method
-from csreft_core.passes import request
-from csreft_core.tuning import Tuning
+from csreft_core.methods.presets import METHODS
+from csreft_core.reft.adapter import load_adapter, read_adapter_file
+from csreft_core.reft.tuning import Tuning
 from tests.families import FAMILIES, build, generated, step_logits
 from tests.tiny import padded, tiny_base, tokens
 
@@ -62,7 +62,7 @@ def logits_of(base: Base, method: Tuning | None, inputs: dict[str, Tensor]) -> T
 
 
 def _logits(attachment: Attachment, method: Tuning | None, inputs: dict[str, Tensor]) -> Tensor:
-    from csreft_core.passes import Request
+    from csreft_core.attachment.passes import Request
 
     if method is None:
         return attachment.forward(Request(None), **inputs)[0].logits

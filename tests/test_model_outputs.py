@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from csreft_core.__main__ import main
-from csreft_core.adapter import load_adapter
-from csreft_core.analysis.claims import EXAMPLES
+from csreft_core.analysis.claims.tables import EXAMPLES
 from csreft_core.cli import model_outputs as m
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
-from csreft_core.encoding import prompt_ids
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
+from csreft_core.inference.engine import Engine
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.skills.encoding import prompt_ids
 
 RUN = f"{EXAMPLES}/recommended-0"
 ASKED = [

@@ -5,7 +5,7 @@ import torch
 from transformers import get_linear_schedule_with_warmup
 
 from csreft_core.config import RouterConfig, TrainConfig, preset, with_overrides
-from csreft_core.training_state import adamw, rates
+from csreft_core.training.state import adamw, rates
 from tests.tiny import make_adapter
 
 CONFIG = with_overrides(

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from csreft_core.__main__ import main
-from csreft_core.adapter import build_adapter, parameter_counts
 from csreft_core.config import ASSETS, read_config
-from csreft_core.runs import open_run
-from csreft_core.skills import SkillSet, read_skills, write_skills
+from csreft_core.reft.adapter import build_adapter, parameter_counts
+from csreft_core.runs.all_runs import open_run
+from csreft_core.skills.skill_set import SkillSet, read_skills, write_skills
 from tests.repository import ROOT
 
 FOLDER = ASSETS / "presets"

@@ -32,7 +32,7 @@ def _spins(program: str, **settings: str) -> bool:
 @pytest.mark.parametrize(
     ("program", "spins"),
     [
-        pytest.param("import csreft_core.ui, torch", False, id="a page"),
+        pytest.param("import csreft_core.app, torch", False, id="a page"),
         pytest.param(
             "import sys; sys.argv[1:] = ['--help']\n"
             "from csreft_core.__main__ import _start; _start(); import torch",
@@ -47,4 +47,4 @@ def test_openmp_is_told_before_it_is_loaded(program, spins):
 
 
 def test_what_the_user_has_set_stays():
-    assert _spins("import csreft_core.ui, torch", OMP_WAIT_POLICY="active")
+    assert _spins("import csreft_core.app, torch", OMP_WAIT_POLICY="active")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import TextIteratorStreamer, pipeline
 
-from csreft_core.adapter import CSReFT
-from csreft_core.base_models import Base
-from csreft_core.batching import collate
-from csreft_core.encoding import Example
-from csreft_core.evaluation import Encoded, answer_scores
-from csreft_core.hooking import attach, request
-from csreft_core.skills import Row
+from csreft_core.attachment.attach import attach, request
+from csreft_core.base.load import Base
+from csreft_core.inference.scoring import Encoded, answer_scores
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.skills.batching import collate
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 PROMPT = "w5 w11 w40 w7"
@@ -137,7 +137,7 @@ def attached_hflm(monkeypatch, tmp_path):
     pytest.importorskip("lm_eval", reason="lm_eval is optional: requirements-dev.txt")
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    from csreft_core.lm_eval_model import AttachedHFLM
+    from csreft_core.inference.lm_eval_model import AttachedHFLM
 
     return AttachedHFLM
 

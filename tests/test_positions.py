@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core.positions import parse_positions, token_index
+from csreft_core.reft.positions import parse_positions, token_index
 
 rows_of_tokens = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=1, max_size=4

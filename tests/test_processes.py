@@ -13,14 +13,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from csreft_core import training
-from csreft_core.base_models import load_base
+from csreft_core.base.load import load_base
 from csreft_core.cli import main
 from csreft_core.config import read_config
 from csreft_core.errors import CsreftError
-from csreft_core.run_folder import Run
-from csreft_core.runs import create_run
-from csreft_core.skills import read_skills
+from csreft_core.runs.all_runs import create_run
+from csreft_core.runs.run import Run
+from csreft_core.skills.skill_set import read_skills
+from csreft_core.training import loop as training
 from tests import started, tiny_runs
 from tests.repository import ROOT
 

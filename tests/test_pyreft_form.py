@@ -8,10 +8,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import pytest
 import torch
 
+from csreft_core.attachment.attach import attach
 from csreft_core.config import RouterConfig
 from csreft_core.errors import AdapterError
-from csreft_core.hooking import attach
-from csreft_core.pyreft_form import DESCRIPTION, export_pyreft, import_pyreft
+from csreft_core.reft.pyreft_form import DESCRIPTION, export_pyreft, import_pyreft
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 NO_ROUTER = RouterConfig(gates="uniform")

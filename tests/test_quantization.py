@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from csreft_core import quantization
-from csreft_core.adapter import load_adapter
-from csreft_core.base_models import load_base
+from csreft_core.attachment.attach import attach
+from csreft_core.base import quantization
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig, preset, with_overrides
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.hooking import attach
-from csreft_core.runs import create_run
-from csreft_core.skills import Row, SkillSet
-from csreft_core.training import train
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import Row, SkillSet
+from csreft_core.training.loop import train
 from tests.tiny import tiny_tokenizer
 
 bnb = pytest.importorskip("bitsandbytes")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from csreft_core.hooking import attach
+from csreft_core.attachment.attach import attach
 from tests.families import build, generated, logits, step_logits
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 

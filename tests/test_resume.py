@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csreft_core import adapter, training
 from csreft_core.cli import main
-from csreft_core.run_folder import Run
-from csreft_core.runs import open_run
+from csreft_core.reft import adapter
+from csreft_core.runs.all_runs import open_run
+from csreft_core.runs.run import Run
+from csreft_core.training import loop as training
 from tests import started, tiny_runs
 
 # 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last

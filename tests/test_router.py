@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from csreft_core.router import Router, binary_entropy, omega, supervision_loss
+from csreft_core.reft.router import Router, binary_entropy, omega, supervision_loss
 
 INPUTS = ("first_token", "last_prompt_token", "mean_prompt")
 D = 8

@@ -3,7 +3,7 @@
 import pytest
 
 from csreft_core.errors import RunError
-from csreft_core.run_records import fault_of, read_since
+from csreft_core.runs.records import fault_of, read_since
 from tests.page_runs import records
 
 

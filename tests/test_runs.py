@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from csreft_core import runs
 from csreft_core.config import SCHEMA_VERSION, Config, TrainConfig
 from csreft_core.errors import RunError, StorageError
 from csreft_core.files import write_atomic
-from csreft_core.runs import (
+from csreft_core.runs import all_runs as runs
+from csreft_core.runs.all_runs import (
     Run,
     broken_runs,
     check_new_run,
@@ -32,7 +32,7 @@ from csreft_core.runs import (
     runs_root,
     trashed_runs,
 )
-from csreft_core.skills import Row, SkillSet
+from csreft_core.skills.skill_set import Row, SkillSet
 
 CONFIG = Config(train=TrainConfig(steps=7))
 SKILLS = SkillSet((Row(("a",), "p q", "r", "train"), Row(("a",), "s", "t", "test_both")), ("a",))
@@ -211,7 +211,7 @@ def test_stop_is_asked_for_and_taken_back(tmp_path):
 
 
 def test_the_lock_has_one_holder_and_looking_leaves_it_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("csreft_core.run_folder._LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("csreft_core.runs.run._LOCK_PATIENCE_S", 0.1)
     run = make(tmp_path / "run")
     assert not run.is_locked()
     with run.training_lock():
@@ -226,7 +226,7 @@ def test_the_lock_has_one_holder_and_looking_leaves_it_free(tmp_path, monkeypatc
 def test_the_lock_ends_with_a_killed_process(tmp_path):
     run = make(tmp_path / "run")
     code = (
-        "import sys, time; from pathlib import Path; from csreft_core.run_folder import Run\n"
+        "import sys, time; from pathlib import Path; from csreft_core.runs.run import Run\n"
         "with Run(Path(sys.argv[1])).training_lock(): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -246,7 +246,7 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
     run = make(tmp_path / "run")
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from csreft_core.run_folder import Run\n"
+        "from csreft_core.runs.run import Run\n"
         "run = Run(Path(sys.argv[1])); status = run.status()\n"
         "print('ready', flush=True)\n"
         "for i in range(10**9): run.write_status(replace(status, message='x' * (i % 5000)))\n"

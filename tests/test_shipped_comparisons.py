@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from csreft_core.analysis.methods import main_table, read_tables
-from csreft_core.base_models import load_base
-from csreft_core.comparison import Comparison, shipped_comparisons
+from csreft_core.analysis.methods.tables import main_table, read_tables
+from csreft_core.base.load import load_base
+from csreft_core.comparison.folder import Comparison, shipped_comparisons
 from csreft_core.config import BaseConfig
-from csreft_core.identity import differences
-from csreft_core.method_presets import METHODS
+from csreft_core.methods.presets import METHODS
+from csreft_core.reft.base_record import differences
 
 SHIPPED = {comparison.name: comparison for comparison in shipped_comparisons()}
 

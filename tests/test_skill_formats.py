@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from csreft_core.errors import SkillSetError
-from csreft_core.json_records import MAX_RECORD_BYTES
-from csreft_core.skill_formats import Row, kept_rows, read_rows
+from csreft_core.skills.formats.json_records import MAX_RECORD_BYTES
+from csreft_core.skills.formats.rows import Row, kept_rows, read_rows
 
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 

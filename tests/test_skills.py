@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from csreft_core.batching import collate, epoch_order
-from csreft_core.chat_templates import resolve_template
+from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.encoding import Example, encode, prompt_ids
 from csreft_core.errors import SkillSetError, UnsupportedModelError
-from csreft_core.skill_names import alike, folded, is_part, plain_name
-from csreft_core.skills import (
+from csreft_core.skills.batching import collate, epoch_order
+from csreft_core.skills.encoding import Example, encode, prompt_ids
+from csreft_core.skills.names import alike, folded, is_part, plain_name
+from csreft_core.skills.skill_set import (
     SHIPPED,
     TEST_SPLITS,
     Row,

@@ -6,8 +6,8 @@ import io
 import pandas as pd
 import pytest
 
-from csreft_core.skills import Row, as_csv
-from csreft_core.spreadsheets import csv_text, harmless
+from csreft_core.skills.skill_set import Row, as_csv
+from csreft_core.skills.spreadsheets import csv_text, harmless
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,17 @@ from dataclasses import replace
 import pytest
 from safetensors import SafetensorError
 
-from csreft_core import jobs, reporting, training, uploads
-from csreft_core.base_models import load_base
+from csreft_core.app.skills import uploads
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import StorageError
 from csreft_core.files import clear_left_over, replacing, storage_errors, write_atomic
-from csreft_core.runs import Run, create_run, delete_run, list_runs, restore_run
-from csreft_core.skills import Row, SkillSet, read_skills
-from csreft_core.training import train
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import Run, create_run, delete_run, list_runs, restore_run
+from csreft_core.skills.skill_set import Row, SkillSet, read_skills
+from csreft_core.training import loop as training
+from csreft_core.training import reporting
+from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.full_disk import refusing
 from tests.test_jobs import CONFIG, SKILLS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from csreft_core.errors import ConfigError
-from csreft_core.subspaces import Subspaces, constrained_basis, orthonormal_rows
+from csreft_core.reft.subspaces import Subspaces, constrained_basis, orthonormal_rows
 
 FORMS = ("loreft", "direft", "noreft", "consreft", "lobireft")
 CONSTRAINTS = ("none", "within", "joint", "penalty", "sequential", "fixed")

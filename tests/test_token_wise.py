@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from csreft_core.batching import collate
+from csreft_core.attachment.attach import attach
+from csreft_core.attachment.passes import request
+from csreft_core.attachment.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.config import RouterConfig
-from csreft_core.encoding import Example
-from csreft_core.evaluation import answer_scores
-from csreft_core.hooking import attach
-from csreft_core.passes import request
-from csreft_core.token_wise import at_sites, candidates, is_token_wise
+from csreft_core.inference.scoring import answer_scores
+from csreft_core.skills.batching import collate
+from csreft_core.skills.encoding import Example
 from tests.families import FAMILIES, build
 from tests.tiny import make_adapter, tiny_base
 

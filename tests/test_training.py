@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csreft_core.adapter import build_adapter, load_adapter
-from csreft_core.base_models import Base, load_base
+from csreft_core.attachment.attach import attach
+from csreft_core.base.load import Base, load_base
 from csreft_core.config import BaseConfig, Config
 from csreft_core.errors import RunError, SkillSetError
-from csreft_core.hooking import attach
-from csreft_core.run_folder import Run
-from csreft_core.runs import create_run
-from csreft_core.skills import SkillSet, read_skills
-from csreft_core.training import train
+from csreft_core.reft.adapter import build_adapter, load_adapter
+from csreft_core.runs.all_runs import create_run
+from csreft_core.runs.run import Run
+from csreft_core.skills.skill_set import SkillSet, read_skills
+from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.training_steps import quick
 

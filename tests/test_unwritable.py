@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from csreft_core.analysis.answer_sentences import sentence_dose
-from csreft_core.analysis.answers import dose_table
-from csreft_core.analysis.prompt import patterns_table
-from csreft_core.analysis.skill_sentences import sentence_special, sentence_unwritable
-from csreft_core.analysis.skill_subject import open_skills
-from csreft_core.analysis.skill_tables import special_table, unwritable_table
+from csreft_core.analysis.answers.sentences import sentence_dose
+from csreft_core.analysis.answers.tables import dose_table
+from csreft_core.analysis.interference.prompt import patterns_table
+from csreft_core.analysis.skills.sentences import sentence_special, sentence_unwritable
+from csreft_core.analysis.skills.subject import open_skills
+from csreft_core.analysis.skills.tables import special_table, unwritable_table
 from csreft_core.analysis.subject import open_subject
 from csreft_core.charts.answers import dose_curve
 from csreft_core.cli import main
-from csreft_core.runs import open_run
-from csreft_core.skills import SHIPPED
-from csreft_core.unwritable import unwritable_message
+from csreft_core.runs.all_runs import open_run
+from csreft_core.skills.skill_set import SHIPPED
+from csreft_core.skills.unwritable import unwritable_message
 from tests import tiny_runs
 
 

@@ -11,11 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core.adapter import load_adapter
-from csreft_core.column_mapping import ColumnMapping, suggested
-from csreft_core.errors import AdapterError, CsreftError, SkillSetError
-from csreft_core.skills import read_skills
-from csreft_core.uploads import (
+from csreft_core.app.skills.uploads import (
     MAX_BYTES,
     edited_set,
     is_kept,
@@ -24,6 +20,10 @@ from csreft_core.uploads import (
     skill_set_of,
     uploads_folder,
 )
+from csreft_core.errors import AdapterError, CsreftError, SkillSetError
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.skills.formats.column_mapping import ColumnMapping, suggested
+from csreft_core.skills.skill_set import read_skills
 from tests.broken_files import GOOD_JSONL, GOOD_ROWS, Bomb, broken_files
 
 # Only the names of the cases; the paths that pickles would make differ in each test.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from csreft_core.base_models import load_base
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
 from tests.tiny import tiny_tokenizer

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from csreft_core.attachment.wrapped_forwards import Wrapped, recomputed, replaced
 from csreft_core.errors import ConfigError
-from csreft_core.wrapped_forwards import Wrapped, recomputed, replaced
 
 
 def adding(number):

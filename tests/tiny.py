@@ -6,9 +6,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from csreft_core.adapter import AdapterSpec, CSReFT
-from csreft_core.base_models import Base, freeze
+from csreft_core.base.load import Base, freeze
 from csreft_core.config import AdapterConfig, RouterConfig
+from csreft_core.reft.adapter import AdapterSpec, CSReFT
 
 N_TOKENS = 96
 

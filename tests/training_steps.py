@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from csreft_core.adapter import CSReFT
-from csreft_core.base_models import Base
+from csreft_core.attachment.attach import Attachment
+from csreft_core.base.load import Base
 from csreft_core.config import (
     AdapterConfig,
     BaseConfig,
@@ -20,14 +20,14 @@ from csreft_core.config import (
     TrainConfig,
     with_overrides,
 )
-from csreft_core.encoding import Example
-from csreft_core.evaluation import Encoded
-from csreft_core.hooking import Attachment
-from csreft_core.objective import Window
-from csreft_core.run_folder import Run
-from csreft_core.skills import Row
-from csreft_core.training_state import TrainingState, adamw, kept_states
-from csreft_core.training_step import one_step
+from csreft_core.inference.scoring import Encoded
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.runs.run import Run
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
+from csreft_core.training.loss import Window
+from csreft_core.training.state import TrainingState, adamw, kept_states
+from csreft_core.training.step import one_step
 from tests.tiny import make_adapter, tokens
 
 N_ROWS = 10

@@ -6,9 +6,9 @@ A word of the prompt, the template around it, or a special token that the tokeni
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from csreft_core.chat_templates import written_prompts
-from csreft_core.encoding import prompt_ids
-from csreft_core.tokenisers import tokens_of
+from csreft_core.base.text.chat_templates import written_prompts
+from csreft_core.base.text.tokenisers import tokens_of
+from csreft_core.skills.encoding import prompt_ids
 
 Kind = Literal["word", "template", "special"]
 

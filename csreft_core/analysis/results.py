@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from csreft_core.analysis.composition import best_patterns, pattern_table
-from csreft_core.analysis.gates import own_metrics
-from csreft_core.analysis.geometry import seeds_table
-from csreft_core.analysis.interference import pairs_table
-from csreft_core.analysis.intervals import share_interval, spread, units_of
-from csreft_core.analysis.losses import answer_losses, rows_by_skill, subset
-from csreft_core.analysis.states import separation_table, states_table
+from csreft_core.analysis.gates.tables import own_metrics
+from csreft_core.analysis.geometry.tables import seeds_table
+from csreft_core.analysis.interference.composition import best_patterns, pattern_table
+from csreft_core.analysis.interference.losses import answer_losses, rows_by_skill, subset
+from csreft_core.analysis.interference.tables import pairs_table
+from csreft_core.analysis.states.tables import separation_table, states_table
+from csreft_core.analysis.statistics.intervals import share_interval, spread, units_of
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import ASSETS
-from csreft_core.evaluation import Encoded
+from csreft_core.inference.scoring import Encoded
 
 TABLES = ("results",)
 """The tables of this view, `NAME_table`."""

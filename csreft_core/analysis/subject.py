@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csreft_core.adapter import CSReFT, check_base, load_adapter
 from csreft_core.config import PLAIN_TEMPLATE, Config
-from csreft_core.engine import Engine, Prompt
-from csreft_core.evaluation import Encoded, encode_rows, skill_name
-from csreft_core.runs import Run, open_run
-from csreft_core.skills import Row, SkillSet
-from csreft_core.template_text import is_chat
+from csreft_core.config.templates import is_chat
+from csreft_core.inference.engine import Engine, Prompt
+from csreft_core.inference.scoring import Encoded, encode_rows, skill_name
+from csreft_core.reft.adapter import CSReFT, check_base, load_adapter
+from csreft_core.runs.all_runs import Run, open_run
+from csreft_core.skills.skill_set import Row, SkillSet
 
 
 @dataclass(frozen=True)

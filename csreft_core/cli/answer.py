@@ -7,25 +7,29 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from csreft_core.adapter import CSReFT, check_base, load_adapter
-from csreft_core.analysis.composition import best_patterns, pattern_scores, pattern_table
-from csreft_core.analysis.gates import gate_skill_nmi, gates_table
+from csreft_core.analysis.gates.tables import gate_skill_nmi, gates_table
+from csreft_core.analysis.interference.composition import (
+    best_patterns,
+    pattern_scores,
+    pattern_table,
+)
 from csreft_core.analysis.subject import Subject
-from csreft_core.base_models import Base, load_base
+from csreft_core.attachment.attach import attach
+from csreft_core.base.decoding import BASES, OURS, check_decoding, differing, in_words
+from csreft_core.base.load import Base, load_base
 from csreft_core.cli.model_outputs import REFT_LONGEST, read_instructions, write_outputs
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.config import PLAIN_TEMPLATE, Config
-from csreft_core.decoding import BASES, OURS, check_decoding, differing, in_words
-from csreft_core.engine import Engine
+from csreft_core.config.templates import is_chat
 from csreft_core.errors import ConfigError
-from csreft_core.evaluation import encode_rows, evaluate
-from csreft_core.gate_settings import parse_gate_setting
-from csreft_core.hooking import attach
-from csreft_core.identity import old_record
-from csreft_core.runs import Run, open_run
-from csreft_core.sampling import check_sampling
-from csreft_core.skills import Row, SkillSet, read_skills
-from csreft_core.template_text import is_chat
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.sampling import check_sampling
+from csreft_core.inference.scoring import encode_rows, evaluate
+from csreft_core.reft.adapter import CSReFT, check_base, load_adapter
+from csreft_core.reft.base_record import old_record
+from csreft_core.reft.gate_settings import parse_gate_setting
+from csreft_core.runs.all_runs import Run, open_run
+from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 
 BEST = "best"
 _PROMPT_TOKENS = 32

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from csreft_core.comparison_presets import COMPARISON_NOTES
+from csreft_core.analysis.view_names import INSPECTED, JUDGED
+from csreft_core.comparison.presets import COMPARISON_NOTES
 from csreft_core.config import PRESET_NOTES
 from csreft_core.errors import ConfigError
 
 _GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
-_VIEWS = ("gates", "words", "geometry", "states", "interference", "prompt", "answers")
-_JUDGED = ("methods", "claims", "memorisation", "parameters", "paper_tables", "results")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -143,7 +142,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     inspect = _add(commands, "inspect", _inspect, "Print the table that a page draws.")
     inspect.add_argument("run", metavar="RUN", help="the run folder")
-    inspect.add_argument("view", choices=_VIEWS, help="which page")
+    inspect.add_argument("view", choices=INSPECTED, help="which page")
     inspect.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
     inspect.add_argument(
         "--prompt",
@@ -237,7 +236,7 @@ def _add_memorise(commands: argparse._SubParsersAction) -> None:
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
     judge = _add(commands, "judge", _judge, "Print a table of the pages Methods and Claims.")
-    judge.add_argument("view", choices=_JUDGED, help="which part of them")
+    judge.add_argument("view", choices=JUDGED, help="which part of them")
     judge.add_argument(
         "comparison", nargs="?", metavar="FOLDER", help="the comparison, for the view methods"
     )
@@ -348,7 +347,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _check_run(path: str) -> None:
     """A wrong name is answered before torch is loaded."""
-    from csreft_core.runs import open_run
+    from csreft_core.runs.all_runs import open_run
 
     open_run(Path(path))
 

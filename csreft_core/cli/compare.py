@@ -14,18 +14,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from csreft_core.analysis import comparison as tables
-from csreft_core.base_models import Base, load_base
+from csreft_core.analysis.methods import comparison as tables
+from csreft_core.base.devices import machine
+from csreft_core.base.load import Base, load_base
 from csreft_core.cli.output import print_table, quiet_libraries, rows_text, say_notes
 from csreft_core.cli.settings import numbers
-from csreft_core.comparing import chosen_skills, work
-from csreft_core.comparison import Asked, Comparison, Variant, begin
-from csreft_core.comparison_presets import compared, settings_of
-from csreft_core.devices import machine
+from csreft_core.comparison.folder import Asked, Comparison, Variant, begin
+from csreft_core.comparison.presets import compared, settings_of
+from csreft_core.comparison.work import chosen_skills, work
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.methods.budget import matched
 from csreft_core.methods.build import build_method
-from csreft_core.training import check_answers
+from csreft_core.training.loop import check_answers
 
 _LIBRARIES = ("torch", "transformers", "peft")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from csreft_core.adapter import load_adapter
 from csreft_core.analysis.subject import open_subject
 from csreft_core.cli.output import print_table, quiet_libraries, say_notes
 from csreft_core.cli.tables import assigned, check_known, made, table_function
 from csreft_core.errors import ConfigError
-from csreft_core.gate_settings import parse_gate_setting
-from csreft_core.runs import open_run
-from csreft_core.skills import read_skills
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.reft.gate_settings import parse_gate_setting
+from csreft_core.runs.all_runs import open_run
+from csreft_core.skills.skill_set import read_skills
 
 
 def inspect_command(args: argparse.Namespace) -> int:

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from csreft_core.analysis.memorisation import shares_table
-from csreft_core.base_models import load_base
+from csreft_core.analysis.claims.memorisation import shares_table
+from csreft_core.base.devices import machine
+from csreft_core.base.load import load_base
 from csreft_core.cli.output import print_table, quiet_libraries
 from csreft_core.cli.settings import numbers
+from csreft_core.comparison.memorising import KINDS, Trial, default_source, memorise
 from csreft_core.config import BaseConfig
-from csreft_core.devices import machine
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.files import write_atomic
-from csreft_core.memorising import KINDS, Trial, default_source, memorise
 
 
 def memorise_command(args: argparse.Namespace) -> int:

@@ -5,10 +5,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from csreft_core.cli.output import quiet_libraries, rows_text
-from csreft_core.config import Config
-from csreft_core.devices import free_bytes, resolve_device
-from csreft_core.memory import (
+from csreft_core.base.devices import free_bytes, resolve_device
+from csreft_core.base.memory.need import (
     Need,
     changes,
     in_gb,
@@ -18,7 +16,9 @@ from csreft_core.memory import (
     smaller_setting,
     training_need,
 )
-from csreft_core.shapes import Shape, shape_of
+from csreft_core.base.shapes import Shape, shape_of
+from csreft_core.cli.output import quiet_libraries, rows_text
+from csreft_core.config import Config
 
 
 def memory_command(args: argparse.Namespace, config: Config) -> int:

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from csreft_core.adapter import CSReFT
-from csreft_core.batching import collate
-from csreft_core.encoding import Example, prompt_ids
-from csreft_core.engine import Engine
+from csreft_core.attachment.passes import request
+from csreft_core.base.memory.exhausted import memory_errors
 from csreft_core.errors import ConfigError
 from csreft_core.files import write_atomic
-from csreft_core.out_of_memory import memory_errors
-from csreft_core.passes import request
+from csreft_core.inference.engine import Engine
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.skills.batching import collate
+from csreft_core.skills.encoding import Example, prompt_ids
 
 REFT_DECODING = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 5}
 REFT_LONGEST = 2048

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from csreft_core.skills import SkillSet
-from csreft_core.spreadsheets import csv_text
+from csreft_core.skills.skill_set import SkillSet
+from csreft_core.skills.spreadsheets import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd

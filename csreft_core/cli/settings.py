@@ -5,7 +5,7 @@ from pathlib import Path
 
 from csreft_core.config import Config, read_config, with_overrides
 from csreft_core.errors import ConfigError
-from csreft_core.method_presets import named_config
+from csreft_core.methods.presets import named_config
 
 
 def numbers(text: str, option: str, least: int) -> tuple[int, ...]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from csreft_core.analysis import skill_sentences as say
-from csreft_core.analysis.skill_batch import batch_table
-from csreft_core.analysis.skill_pairs import leaks_table, similarity_table, twins_table
-from csreft_core.analysis.skill_subject import SkillSubject, open_skills
-from csreft_core.analysis.skill_tables import (
+from csreft_core.analysis.skills import sentences as say
+from csreft_core.analysis.skills.batch import batch_table
+from csreft_core.analysis.skills.pairs import leaks_table, similarity_table, twins_table
+from csreft_core.analysis.skills.subject import SkillSubject, open_skills
+from csreft_core.analysis.skills.tables import (
     counts_table,
     lengths_table,
     skills_table,
@@ -20,11 +20,11 @@ from csreft_core.analysis.skill_tables import (
     unwritable_table,
 )
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
-from csreft_core.data_presets import DATA_PRESETS, skills_from_preset
 from csreft_core.errors import ConfigError, SkillSetError
-from csreft_core.evaluation import skill_name
-from csreft_core.skills import write_skills
-from csreft_core.spreadsheets import csv_text
+from csreft_core.inference.scoring import skill_name
+from csreft_core.skills.published import DATA_PRESETS, skills_from_preset
+from csreft_core.skills.skill_set import write_skills
+from csreft_core.skills.spreadsheets import csv_text
 
 TABLES = {
     "skills": skills_table,

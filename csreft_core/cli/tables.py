@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from csreft_core.analysis.view_names import module_of
 from csreft_core.errors import ConfigError
 
 _OURS = ("subject", "engine")  # what the commands themselves bring
@@ -21,7 +22,7 @@ def table_function(view: str, table: str | None) -> Callable[..., pd.DataFrame]:
     Raises:
         ConfigError: the view has no such table.
     """
-    module = import_module(f"csreft_core.analysis.{view}")
+    module = import_module(module_of(view))
     name = table or module.TABLES[0]
     if name not in module.TABLES:
         raise ConfigError(

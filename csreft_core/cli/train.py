@@ -15,16 +15,16 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from csreft_core.base_models import Base, load_base
+from csreft_core.base.load import Base, load_base
 from csreft_core.cli.output import begun, quiet_libraries, say_notes
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError
-from csreft_core.jobs import release_turns, resume_line, wait_for_turn
-from csreft_core.processes import failing_together
-from csreft_core.reporting import on_device
-from csreft_core.runs import Run, check_new_run, create_run, open_run
-from csreft_core.skills import read_skills
-from csreft_core.training import check_answers, fitting_adapter, train
+from csreft_core.runs.all_runs import Run, check_new_run, create_run, open_run
+from csreft_core.runs.queue import release_turns, resume_line, wait_for_turn
+from csreft_core.skills.skill_set import read_skills
+from csreft_core.training.loop import check_answers, fitting_adapter, train
+from csreft_core.training.processes import failing_together
+from csreft_core.training.reporting import on_device
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from csreft_core.cli.output import begun, quiet_libraries, rows_text
-from csreft_core.doctor import run_checks
+from csreft_core.shipped.doctor import run_checks
 
 
 def doctor_command(args: argparse.Namespace) -> int:
@@ -32,8 +32,8 @@ def doctor_command(args: argparse.Namespace) -> int:
 
 def build_pocket_command(args: argparse.Namespace) -> int:
     """Train the embedded base into a new folder; `--check` then asks it every skill."""
-    from csreft_core.pocket.build import build
-    from csreft_core.pocket.check import knowledge_table
+    from csreft_core.shipped.pocket.build import build
+    from csreft_core.shipped.pocket.check import knowledge_table
 
     quiet_libraries()
     out = Path(args.out)
@@ -53,7 +53,7 @@ def build_pocket_command(args: argparse.Namespace) -> int:
 
 def build_examples_command(args: argparse.Namespace) -> int:
     """Train the shipped runs into a folder."""
-    from csreft_core.examples import build_examples
+    from csreft_core.shipped.examples import build_examples
 
     quiet_libraries()
     for run in build_examples(Path(args.out), args.names):

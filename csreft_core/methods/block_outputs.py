@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csreft_core.base_models import Base
-from csreft_core.blocks import states_of, with_states
+from csreft_core.attachment.passes import in_float32
+from csreft_core.base.blocks import states_of, with_states
+from csreft_core.base.load import Base
 from csreft_core.methods.changed_base import ChangedBase, MethodSpec, removing
-from csreft_core.passes import in_float32
 
 _States = Float[Tensor, "batch seq d_model"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from csreft_core.base_models import Base
+from csreft_core.base.load import Base
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError
 from csreft_core.methods.build import build_method

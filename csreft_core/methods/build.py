@@ -5,20 +5,20 @@ from pathlib import Path
 
 import torch
 
-from csreft_core.adapter import (
-    build_adapter,
-    check_claims,
-    check_fingerprint,
-    load_adapter,
-)
-from csreft_core.base_models import Base
+from csreft_core.base.load import Base
 from csreft_core.config import Config
 from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.methods.block_outputs import RED, ParallelAdapter, SeriesAdapter
 from csreft_core.methods.changed_base import ChangedBase, MethodSpec, read_method_file
 from csreft_core.methods.lora_per_skill import LoRAPerSkill
 from csreft_core.methods.own_weights import BitFit, FullFineTuning
-from csreft_core.tuning import Tuning
+from csreft_core.reft.adapter import (
+    build_adapter,
+    check_claims,
+    check_fingerprint,
+    load_adapter,
+)
+from csreft_core.reft.tuning import Tuning
 
 _CLASSES: dict[str, Callable[[MethodSpec, Base, torch.Generator], ChangedBase]] = {
     "red": RED,

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from csreft_core.adapter import read_adapter_file
-from csreft_core.base_models import Base
+from csreft_core.base.load import Base
 from csreft_core.config import SCHEMA_VERSION, MethodConfig, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.files import replacing
-from csreft_core.positions import parse_positions
-from csreft_core.tuning import METHOD_METADATA, Tuning
+from csreft_core.reft.adapter import read_adapter_file
+from csreft_core.reft.positions import parse_positions
+from csreft_core.reft.tuning import METHOD_METADATA, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)

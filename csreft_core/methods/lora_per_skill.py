@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csreft_core.adapter import router_of
-from csreft_core.base_models import Base
+from csreft_core.attachment.passes import Pass, in_float32
+from csreft_core.base.load import Base
 from csreft_core.errors import ConfigError
 from csreft_core.methods.changed_base import (
     ChangedBase,
@@ -19,7 +19,7 @@ from csreft_core.methods.changed_base import (
     linear_layers,
     removing,
 )
-from csreft_core.passes import Pass, in_float32
+from csreft_core.reft.adapter import router_of
 
 
 class LoRAPerSkill(ChangedBase):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from csreft_core.base_models import Base
+from csreft_core.base.load import Base
 from csreft_core.errors import ConfigError
 from csreft_core.methods.changed_base import ChangedBase, MethodSpec, key
 

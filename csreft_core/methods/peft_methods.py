@@ -16,9 +16,9 @@ from peft.peft_model import PeftModelForCausalLM
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from csreft_core.base_models import Base
+from csreft_core.base.library_calls import cache_argument, named_inputs, read_call
+from csreft_core.base.load import Base
 from csreft_core.errors import ConfigError
-from csreft_core.library_calls import cache_argument, named_inputs, read_call
 from csreft_core.methods.changed_base import (
     ChangedBase,
     MethodSpec,

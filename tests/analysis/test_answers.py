@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core.analysis import answers as a
-from csreft_core.analysis.answer_sentences import sentence_dose, sentence_next_token
+from csreft_core.analysis.answers import tables as a
+from csreft_core.analysis.answers.sentences import sentence_dose, sentence_next_token
+from csreft_core.analysis.answers.token_changes import token_changes, token_texts
 from csreft_core.analysis.subject import Subject
-from csreft_core.analysis.token_changes import token_changes, token_texts
-from csreft_core.base_models import load_base
+from csreft_core.attachment.passes import request
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig, Provenance, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
-from csreft_core.passes import request
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.tiny import make_adapter, tiny_base, tiny_tokenizer
 
 NAMES = ("skill 0", "skill 1", "skill 2")

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from transformers import Gemma2Config
 
-from csreft_core.analysis import base as tables
-from csreft_core.analysis import base_sentences as say
-from csreft_core.base_models import load_base
+from csreft_core.analysis.base import sentences as say
+from csreft_core.analysis.base import tables
+from csreft_core.base.load import load_base
+from csreft_core.base.memory.need import need, shape_of
 from csreft_core.config import BaseConfig, preset, with_overrides
-from csreft_core.memory import need, shape_of
 from tests.families import build
 from tests.tiny import tiny_base
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import claim_rules as c
-from csreft_core.analysis.seed_intervals import paired_differences, seed_mean
+from csreft_core.analysis.claims import rules as c
+from csreft_core.analysis.statistics.seed_intervals import paired_differences, seed_mean
 from tests.repository import ROOT
 
 EVERY = pytest.mark.parametrize("condition", c.CONDITIONS, ids=lambda condition: condition.name)

@@ -7,17 +7,17 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import claim_rules as rules
-from csreft_core.analysis import claims
-from csreft_core.analysis.claim_comparison import ACROSS, PAIRS, comparison_measurements
-from csreft_core.analysis.claim_runs import composition_gain, over_seeds, routing
-from csreft_core.analysis.claims_sentences import sentence_condition, sentence_verdicts
-from csreft_core.analysis.composition import pattern_table
-from csreft_core.analysis.methods import MethodTables, read_tables
-from csreft_core.analysis.separation import Estimate
+from csreft_core.analysis.claims import rules
+from csreft_core.analysis.claims import tables as claims
+from csreft_core.analysis.claims.comparison import ACROSS, PAIRS, comparison_measurements
+from csreft_core.analysis.claims.runs import composition_gain, over_seeds, routing
+from csreft_core.analysis.claims.sentences import sentence_condition, sentence_verdicts
+from csreft_core.analysis.interference.composition import pattern_table
+from csreft_core.analysis.methods.tables import MethodTables, read_tables
+from csreft_core.analysis.statistics.separation import Estimate
 from csreft_core.analysis.subject import open_subject
-from csreft_core.comparison_presets import COMPARISONS
-from csreft_core.examples import EXAMPLES
+from csreft_core.comparison.presets import COMPARISONS
+from csreft_core.shipped.examples import EXAMPLES
 from tests.architecture.results_section import conditions as shipped_conditions
 from tests.compared import INDEX, JOINT_LOST, SEEDS, made_up_comparison, made_up_tables
 

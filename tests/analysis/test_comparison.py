@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import comparison as tables
-from csreft_core.comparison import Asked, Comparison, Variant, begin, lacking
+from csreft_core.analysis.methods import comparison as tables
+from csreft_core.comparison.folder import Asked, Comparison, Variant, begin, lacking
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from csreft_core.analysis import gate_metrics as m
-from csreft_core.skills import Row
+from csreft_core.analysis.gates import metrics as m
+from csreft_core.skills.skill_set import Row
 
 SKILLS = ("a", "b", "c", "d")
 

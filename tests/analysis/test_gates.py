@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import gates as g
+from csreft_core.analysis.gates import tables as g
 from csreft_core.analysis.subject import Subject
 from csreft_core.config import Provenance, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, SkillSetError
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.tiny import make_adapter, tiny_base
 
 NAMES = ("skill 0", "skill 1")

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from csreft_core.adapter import save_adapter
-from csreft_core.analysis import geometry as g
-from csreft_core.analysis import geometry_sentences as s
-from csreft_core.analysis import leaks, mixing
-from csreft_core.analysis import subspace_metrics as sm
+from csreft_core.analysis.geometry import leaks, mixing
+from csreft_core.analysis.geometry import metrics as sm
+from csreft_core.analysis.geometry import sentences as s
+from csreft_core.analysis.geometry import tables as g
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import ASSETS, Provenance, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.runs import create_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.reft.adapter import save_adapter
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.planted import planted_subject
 from tests.tiny import make_adapter, tiny_base
 

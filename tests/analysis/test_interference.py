@@ -8,25 +8,26 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from csreft_core.adapter import load_adapter
-from csreft_core.analysis import gate_pairs, losses
-from csreft_core.analysis import interference as t
-from csreft_core.analysis import interference_sentences as s
-from csreft_core.analysis.intervals import units_of
-from csreft_core.analysis.single_skill import (
+from csreft_core.analysis.interference import losses
+from csreft_core.analysis.interference import pairs as gate_pairs
+from csreft_core.analysis.interference import sentences as s
+from csreft_core.analysis.interference import tables as t
+from csreft_core.analysis.statistics.intervals import units_of
+from csreft_core.analysis.subject import Subject
+from csreft_core.config import ASSETS, Provenance, RouterConfig, preset
+from csreft_core.errors import ConfigError, RunError, SkillSetError
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.scoring import evaluate
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.runs.all_runs import Run, create_run
+from csreft_core.runs.single_skill import (
     find_only_runs,
     only_config,
     only_name,
     only_rows,
     trained_skills,
 )
-from csreft_core.analysis.subject import Subject
-from csreft_core.config import ASSETS, Provenance, RouterConfig, preset
-from csreft_core.engine import Engine
-from csreft_core.errors import ConfigError, RunError, SkillSetError
-from csreft_core.evaluation import evaluate
-from csreft_core.runs import Run, create_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.planted import planted_subject
 from tests.tiny import make_adapter, tiny_base
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from csreft_core.analysis import gate_metrics as m
-from csreft_core.analysis import intervals as n
-from csreft_core.skills import Row, read_skills
+from csreft_core.analysis.gates import metrics as m
+from csreft_core.analysis.statistics import intervals as n
+from csreft_core.skills.skill_set import Row, read_skills
 
 Z2 = 1.959964**2
 SIMULATIONS = 200

@@ -2,8 +2,8 @@
 
 import pytest
 
-from csreft_core.analysis import paper_tables as t
-from csreft_core.analysis import parameter_formulas as f
+from csreft_core.analysis.claims import paper_tables as t
+from csreft_core.analysis.claims import parameter_formulas as f
 from csreft_core.errors import ConfigError
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
-from csreft_core.adapter import build_adapter, parameter_counts
-from csreft_core.analysis import parameter_formulas as f
-from csreft_core.analysis import parameters as p
+from csreft_core.analysis.claims import parameter_formulas as f
+from csreft_core.analysis.claims import parameters as p
 from csreft_core.config import preset, with_overrides
 from csreft_core.errors import ConfigError
-from csreft_core.router import Router
+from csreft_core.reft.adapter import build_adapter, parameter_counts
+from csreft_core.reft.router import Router
 
 PUBLISHED = {
     ("LoReFT, instructions", "Llama-2 7B"): 262_176,

@@ -11,15 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csreft_core.analysis import prompt as p
-from csreft_core.analysis import prompt_sentences as sentences
-from csreft_core.analysis.shapley import shapley_interactions, shapley_values
+from csreft_core.analysis.interference import prompt as p
+from csreft_core.analysis.interference import prompt_sentences as sentences
+from csreft_core.analysis.statistics.shapley import shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
+from csreft_core.attachment.passes import request
 from csreft_core.config import Provenance, RouterConfig, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
-from csreft_core.passes import request
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.tiny import make_adapter, tiny_base
 
 PROMPT = ("w5 w6",)

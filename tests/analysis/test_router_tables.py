@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from csreft_core.adapter import save_adapter
-from csreft_core.analysis import gate_sentences as say
-from csreft_core.analysis import gates as g
-from csreft_core.analysis.gate_scores import row_scores
+from csreft_core.analysis.gates import sentences as say
+from csreft_core.analysis.gates import tables as g
+from csreft_core.analysis.gates.scores import row_scores
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import Provenance, RouterConfig, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import AdapterError, ConfigError
-from csreft_core.evaluation import evaluate
-from csreft_core.runs import create_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.inference.scoring import evaluate
+from csreft_core.reft.adapter import save_adapter
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.repository import ROOT
 from tests.tiny import make_adapter, tiny_base
 

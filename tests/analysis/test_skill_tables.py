@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core import objective
-from csreft_core.analysis import skill_sentences as say
-from csreft_core.analysis.skill_batch import batch_table
-from csreft_core.analysis.skill_pairs import (
+from csreft_core.analysis.skills import sentences as say
+from csreft_core.analysis.skills.batch import batch_table
+from csreft_core.analysis.skills.pairs import (
     leaks_table,
     normalised,
     similarity_table,
     twins_table,
 )
-from csreft_core.analysis.skill_subject import SkillSubject, load_reader, open_skills
-from csreft_core.analysis.skill_tables import (
+from csreft_core.analysis.skills.subject import SkillSubject, load_reader, open_skills
+from csreft_core.analysis.skills.tables import (
     counts_table,
     lengths_table,
     skills_table,
     unknown_table,
 )
-from csreft_core.base_models import load_base
+from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig, preset
 from csreft_core.errors import CsreftError, SkillSetError
-from csreft_core.evaluation import encode_rows
-from csreft_core.runs import create_run
-from csreft_core.skills import Row, SkillSet
-from csreft_core.training import train
+from csreft_core.inference.scoring import encode_rows
+from csreft_core.runs.all_runs import create_run
+from csreft_core.skills.skill_set import Row, SkillSet
+from csreft_core.training import loss as objective
+from csreft_core.training.loop import train
 from tests import tiny_runs
 
 

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from csreft_core.adapter import load_adapter
-from csreft_core.analysis import projection as p
-from csreft_core.analysis import states as s
-from csreft_core.analysis.intervals import units_of
+from csreft_core.analysis.states import projection as p
+from csreft_core.analysis.states import tables as s
+from csreft_core.analysis.statistics.intervals import units_of
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import AdapterConfig, Provenance, RouterConfig, preset
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.runs import open_run
-from csreft_core.skills import Row, SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.reft.adapter import load_adapter
+from csreft_core.runs.all_runs import open_run
+from csreft_core.skills.skill_set import Row, SkillSet
 from tests.repository import ROOT
 from tests.tiny import make_adapter, tiny_base
 
@@ -450,7 +450,7 @@ def test_separation_with_oracle_gates_is_perfect_and_shuffled_labels_are_not(eng
 
 
 def test_the_probe_and_the_silhouette_know_their_extremes():
-    from csreft_core.analysis import separation
+    from csreft_core.analysis.statistics import separation
 
     labels = ["a", "b"] * 10
     apart = np.array([[0.0, 0.0], [9.0, 9.0]] * 10) + 1e-3 * np.arange(40).reshape(20, 2)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import states_sentences as say
+from csreft_core.analysis.states import sentences as say
 
 
 def states(edit=(0.001, 0.0), variance=(0.5, 0.25), moved=1.0, **alike):

@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from csreft_core.analysis import words as w
+from csreft_core.analysis.gates import words as w
 from csreft_core.analysis.prompt_tokens import prompt_tokens, visible
 from csreft_core.analysis.subject import Subject
-from csreft_core.base_models import load_base
+from csreft_core.attachment.passes import request
+from csreft_core.base.load import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Provenance, RouterConfig, preset
-from csreft_core.encoding import prompt_ids
-from csreft_core.engine import Engine
 from csreft_core.errors import ConfigError
-from csreft_core.passes import request
-from csreft_core.skills import SkillSet
+from csreft_core.inference.engine import Engine
+from csreft_core.skills.encoding import prompt_ids
+from csreft_core.skills.skill_set import SkillSet
 from tests.tiny import make_adapter, tiny_base, tiny_tokenizer
 
 PROMPT = "w5 w6 w7 w8"

@@ -11,12 +11,12 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from csreft_core import runs as runs_module
-from csreft_core.adapter import build_adapter, save_adapter
-from csreft_core.base_models import load_base
+from csreft_core.base.load import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config, Provenance, preset
-from csreft_core.runs import Run, create_run
-from csreft_core.skills import SkillSet, read_skills
+from csreft_core.reft.adapter import build_adapter, save_adapter
+from csreft_core.runs import all_runs as runs_module
+from csreft_core.runs.all_runs import Run, create_run
+from csreft_core.skills.skill_set import SkillSet, read_skills
 from tests.page_runs import SKILLS, assert_no_bug, records
 from tests.repository import ROOT
 

@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from csreft_core import jobs
-from csreft_core.ceilings import MOST_WAITING, SETTINGS, check_setting
+from csreft_core.app.page.ceilings import MOST_WAITING, SETTINGS, check_setting
+from csreft_core.app.page.settings import all_paths
 from csreft_core.config import config_to_dict, preset
 from csreft_core.errors import ConfigError
-from csreft_core.ui.settings import all_paths
+from csreft_core.runs import queue as jobs
 from tests.page_runs import assert_no_bug, texts
 
 NASTY = {
@@ -76,8 +76,8 @@ def test_a_batch_of_a_million_rows_is_refused_before_any_table(open_app):
 
 
 def test_the_largest_batch_of_long_rows_is_refused_too(open_app, tmp_runs):
-    from csreft_core import uploads
-    from csreft_core.skills import Row, SkillSet
+    from csreft_core.app.skills import uploads
+    from csreft_core.skills.skill_set import Row, SkillSet
 
     rows = tuple(Row(("a",), f"{'dog ' * 400}{i}", "dogs", "train") for i in range(300))
     path = uploads.keep(SkillSet(rows, ("a",)))
@@ -136,8 +136,8 @@ def test_the_queue_of_the_pages_has_an_end(open_app, monkeypatch):
 def settings_page() -> None:
     import streamlit as st_
 
-    from csreft_core.ui import settings as settings_module
-    from csreft_core.ui.shell import showing_errors
+    from csreft_core.app.page import settings as settings_module
+    from csreft_core.app.page.shell import showing_errors
 
     settings_module.chosen_preset()
     settings_module.overrides()

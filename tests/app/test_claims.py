@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import pytest
 
-from csreft_core import comparison as comparison_module
-from csreft_core.analysis import claims as measured
-from csreft_core.ui import claims
+from csreft_core.analysis.claims import tables as measured
+from csreft_core.app import claims
+from csreft_core.comparison import folder as comparison_module
 from tests.compared import made_up_comparison
 from tests.page_runs import assert_no_bug, n_charts, texts
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core.analysis.token_changes import Piece
+from csreft_core.analysis.answers.token_changes import Piece
+from csreft_core.app.answers.card import Card
+from csreft_core.app.answers.column import answer_html
 from csreft_core.cli.arguments import parser
 from csreft_core.config import preset
-from csreft_core.gate_settings import parse_gate_setting
-from csreft_core.ui.answer_card import Card
-from csreft_core.ui.answer_column import answer_html
+from csreft_core.reft.gate_settings import parse_gate_setting
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, texts
 
 PAGE = "pages/Compare.py"
@@ -227,7 +227,7 @@ def test_the_draw_is_in_the_address_and_a_seed_decides(open_app, make_run):
 
 @pytest.mark.usefixtures("no_examples")
 def test_an_answer_is_asked_once_and_again_on_request(open_app, make_run, monkeypatch):
-    from csreft_core.engine import Engine
+    from csreft_core.inference.engine import Engine
 
     make_run()
     calls = []

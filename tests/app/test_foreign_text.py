@@ -2,7 +2,7 @@
 
 import pytest
 
-from csreft_core.ui import markup
+from csreft_core.app.page import markup
 from tests import hostile
 from tests.page_runs import assert_no_bug, texts
 

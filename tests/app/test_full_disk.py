@@ -2,7 +2,7 @@
 
 import pytest
 
-from csreft_core.ui import skill_choice
+from csreft_core.app.skills import choice as skill_choice
 from tests.full_disk import refusing
 from tests.page_runs import assert_no_bug, texts
 

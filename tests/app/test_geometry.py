@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from csreft_core.app import geometry
 from csreft_core.config import preset
-from csreft_core.ui import geometry
 from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
 
 PAGE = "pages/Geometry.py"

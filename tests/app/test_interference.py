@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core import jobs
-from csreft_core import runs as runs_module
+from csreft_core.app.interference import panels as interference
 from csreft_core.config import preset
-from csreft_core.runs import Run, create_run
-from csreft_core.skills import SkillSet
-from csreft_core.ui import interference
+from csreft_core.runs import all_runs as runs_module
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import Run, create_run
+from csreft_core.skills.skill_set import SkillSet
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, opened_parts, records, texts
 
 PAGE = "pages/Interference.py"

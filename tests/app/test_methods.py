@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 from pandas.testing import assert_frame_equal
 
-from csreft_core import comparison as comparison_module
 from csreft_core.__main__ import main
-from csreft_core.ui import methods
+from csreft_core.app import methods
+from csreft_core.comparison import folder as comparison_module
 from tests.compared import METHODS, made_up_comparison
 from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
 

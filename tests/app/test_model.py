@@ -10,11 +10,12 @@ import pytest
 from transformers import BertConfig, BertForMaskedLM
 
 from csreft_core.__main__ import main
-from csreft_core.analysis import base as tables
-from csreft_core.base_models import load_base
-from csreft_core.base_presets import base_presets
-from csreft_core.loaded_bases import LoadedBases
-from csreft_core.ui import base_fit, cached
+from csreft_core.analysis.base import tables
+from csreft_core.app.base import fit as base_fit
+from csreft_core.app.page import cached
+from csreft_core.base.known import base_presets
+from csreft_core.base.load import load_base
+from csreft_core.inference.loaded_bases import LoadedBases
 from tests.families import build
 from tests.page_runs import assert_no_bug, n_charts, texts
 from tests.tiny import tiny_tokenizer

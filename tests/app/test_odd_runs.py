@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from csreft_core.runs import Run
-from csreft_core.ui.runs import PAGE
+from csreft_core.app.runs import PAGE
+from csreft_core.runs.all_runs import Run
 from tests.page_runs import as_read, assert_no_bug, texts
 
 RUNS, TRAIN = "pages/Runs.py", "pages/Train.py"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from csreft_core import runs as runs_module
+from csreft_core.app.gates import panels as router
+from csreft_core.app.gates import rows as router_rows
+from csreft_core.app.gates.rows import control_runs
 from csreft_core.config import preset
-from csreft_core.ui import router, router_rows
-from csreft_core.ui.router_rows import control_runs
+from csreft_core.runs import all_runs as runs_module
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Router.py"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from csreft_core import runs as runs_module
+from csreft_core.app.runs import summary
 from csreft_core.config import preset, with_overrides
-from csreft_core.ui.runs import summary
+from csreft_core.runs import all_runs as runs_module
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Runs.py"

@@ -11,9 +11,14 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
+from csreft_core.app import geometry
+from csreft_core.app.gates import panels as router
+from csreft_core.app.gates import rows as router_rows
+from csreft_core.app.interference import panels as interference
+from csreft_core.app.page import widgets
+from csreft_core.app.states import panels as states
 from csreft_core.cli.arguments import _VIEWS
-from csreft_core.engine import Engine
-from csreft_core.ui import geometry, interference, router, router_rows, states, widgets
+from csreft_core.inference.engine import Engine
 from tests.page_runs import assert_no_bug
 from tests.repository import ROOT
 

@@ -12,10 +12,12 @@ import streamlit as st
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
-from csreft_core.skills import as_csv, as_jsonl, read_skills
-from csreft_core.ui import skill_rows, skills, widgets
-from csreft_core.ui.skills import PARTS
-from csreft_core.uploads import keep, open_upload, skill_set_of, uploads_folder
+from csreft_core.app.page import widgets
+from csreft_core.app.skills import panels as skills
+from csreft_core.app.skills import rows as skill_rows
+from csreft_core.app.skills.panels import PARTS
+from csreft_core.app.skills.uploads import keep, open_upload, skill_set_of, uploads_folder
+from csreft_core.skills.skill_set import as_csv, as_jsonl, read_skills
 from tests.app.test_train import LINES
 from tests.broken_files import broken_files
 from tests.page_runs import assert_no_bug, n_charts, texts

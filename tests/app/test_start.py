@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core import runs as runs_module
+from csreft_core.app.page import library
 from csreft_core.config import preset
-from csreft_core.ui import library
+from csreft_core.runs import all_runs as runs_module
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 SHIPPED = "example:recommended-0"

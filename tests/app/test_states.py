@@ -8,9 +8,9 @@ import streamlit as st
 import torch
 from safetensors.torch import save_file
 
-from csreft_core.adapter import load_adapter, save_adapter
+from csreft_core.app.states import panels as states
 from csreft_core.config import preset
-from csreft_core.ui import states
+from csreft_core.reft.adapter import load_adapter, save_adapter
 from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
 from tests.tiny import move
 

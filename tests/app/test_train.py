@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from csreft_core import jobs
-from csreft_core import runs as runs_module
+from csreft_core.app.page import settings
 from csreft_core.config import PRESETS, config_to_dict, preset, with_overrides
-from csreft_core.runs import open_run
-from csreft_core.ui import settings
+from csreft_core.runs import all_runs as runs_module
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import open_run
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Train.py"

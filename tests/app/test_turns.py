@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from csreft_core.base_models import Base, load_base
-from csreft_core.loaded_bases import LoadedBases
-from csreft_core.ui import cached, compare, shell
-from csreft_core.ui.turns import Turns
+from csreft_core.app.answers import panels as compare
+from csreft_core.app.page import cached, shell
+from csreft_core.app.page.turns import Turns
+from csreft_core.base.load import Base, load_base
+from csreft_core.inference.loaded_bases import LoadedBases
 
 LONG = 30.0  # seconds: nothing here waits so long unless it hangs
 NEVER = 2 * LONG

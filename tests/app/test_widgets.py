@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from csreft_core.app.page.widgets import duration, offline_page
 from csreft_core.charts.theme import DARK, LIGHT
 from csreft_core.charts.training import run_curves
-from csreft_core.ui.widgets import duration, offline_page
 from tests.page_runs import assert_no_bug
 
 RUNS = pd.DataFrame([("r", 0, 4.0), ("r", 5, 1.0)], columns=["run", "step", "loss"])

@@ -22,13 +22,13 @@ import pandas as pd
 from benchmarks import generation, workload
 from benchmarks.training_step import limits_of
 from benchmarks.workload import ratio
-from csreft_core.analysis import claim_rules
-from csreft_core.analysis.claims import conditions_table
-from csreft_core.analysis.memorisation import shares_table
-from csreft_core.analysis.methods import main_table
+from csreft_core.analysis.claims import rules as claim_rules
+from csreft_core.analysis.claims.memorisation import shares_table
+from csreft_core.analysis.claims.tables import conditions_table
+from csreft_core.analysis.methods.tables import main_table
 from csreft_core.analysis.results import MEAN, SEEDS, WORST
-from csreft_core.comparison import open_comparison, shipped_comparisons
-from csreft_core.run_folder import Run
+from csreft_core.comparison.folder import open_comparison, shipped_comparisons
+from csreft_core.runs.run import Run
 from tests.repository import ROOT
 
 TEMPLATE = ROOT / "tests/architecture/results_section.md"

@@ -12,7 +12,7 @@ def _rows_of_the_page() -> list[str]:
 def test_the_page_has_a_row_for_every_setting_and_preset():
     expected = setting_rows() + preset_rows()
     assert _rows_of_the_page() == expected, (
-        "docs/configuration.md differs from csreft_core/config.py; "
+        "docs/configuration.md differs from csreft_core/config/settings.py; "
         "python -m tests.architecture.configuration_table writes the rows"
     )
 

@@ -53,7 +53,7 @@ def test_the_import_contracts_hold(copy_of_the_package):
     [
         ("errors.py", "from csreft_core import runs", "Layers, top to bottom"),
         ("extra.py", "", "Layers, top to bottom"),
-        ("runs.py", "import streamlit", "Only csreft_core.ui knows Streamlit"),
+        ("runs.py", "import streamlit", "Only csreft_core.app knows Streamlit"),
         ("charts/theme.py", "import torch", "Charts see tables, not tensors"),
         ("subspaces.py", "import pandas", "Numerics know no tables and no pages"),
     ],
@@ -98,7 +98,7 @@ def _import_all(package: str) -> str:
         ("import csreft_core.config", "torch transformers streamlit pandas plotly"),
         (_import_all("csreft_core.charts"), "torch transformers streamlit"),
         (
-            "import csreft_core.subspaces, csreft_core.router, csreft_core.positions",
+            "import csreft_core.reft.subspaces, csreft_core.reft.router, csreft_core.reft.positions",
             "transformers streamlit pandas plotly",
         ),
     ],
@@ -109,7 +109,7 @@ def test_a_layer_loads_nothing_that_belongs_above_it(imports, suspects):
 
 
 def say_what_is_loaded(told: Any) -> None:
-    importlib.import_module("csreft_core.training")
+    importlib.import_module("csreft_core.training.loop")
     told.send(set(sys.modules))
 
 
@@ -118,7 +118,7 @@ def test_a_training_loads_no_library_that_other_methods_need():
     heard, told = started.context.Pipe(duplex=False)
     started.start(say_what_is_loaded, told)
     loaded = heard.recv()
-    assert "csreft_core.training" in loaded
+    assert "csreft_core.training.loop" in loaded
     others = {"peft", "bitsandbytes", "sklearn", "streamlit"}
     assert loaded & others == set()
 

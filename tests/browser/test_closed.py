@@ -4,7 +4,7 @@ import http.client
 import re
 from urllib.parse import quote, urlsplit
 
-from csreft_core.runs import example_runs
+from csreft_core.runs.all_runs import example_runs
 from tests import hostile
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.

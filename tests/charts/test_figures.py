@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from csreft_core.charts import gates, training
+from csreft_core.charts import training
+from csreft_core.charts.gates import figures as gates
 from csreft_core.charts.theme import DARK, LIGHT, MOST_POINTS
 
 GATES = pd.DataFrame(

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.charts import gate_maps, gate_scores, gates
+from csreft_core.charts.gates import figures as gates
+from csreft_core.charts.gates import maps as gate_maps
+from csreft_core.charts.gates import scores as gate_scores
 from csreft_core.charts.theme import DARK, LIGHT
 
 SOURCES = ("learned", "paper-0 (first token)")

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.charts import drift, geometry, gram
+from csreft_core.charts.geometry import drift, gram
+from csreft_core.charts.geometry import figures as geometry
 from csreft_core.charts.theme import DARK, LIGHT
 
 BAND = ("random 2.5 %", "random median", "random 97.5 %")

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import interference as t
+from csreft_core.analysis.interference import tables as t
 from csreft_core.charts import cells
-from csreft_core.charts import interference as c
+from csreft_core.charts.interference import figures as c
 from csreft_core.charts.theme import DARK, LIGHT
 
 SETTINGS = pd.DataFrame(

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from csreft_core.analysis.claims_sentences import sentence_memory
-from csreft_core.charts.memorisation import memory_lines
+from csreft_core.analysis.claims.sentences import sentence_memory
+from csreft_core.charts.claims.memorisation import memory_lines
 
 TABLE = pd.DataFrame(
     [

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from csreft_core.charts.memory import base_sizes, need_bars, size_text
+from csreft_core.charts.base import base_sizes, need_bars, size_text
 from csreft_core.charts.theme import DARK, LIGHT
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import claim_rules, parameters
-from csreft_core.analysis import methods as tables
-from csreft_core.analysis import methods_sentences as sentences
-from csreft_core.analysis.claim_comparison import comparison_measurements
-from csreft_core.charts import claims, methods
-from csreft_core.charts import parameters as parameter_charts
+from csreft_core.analysis.claims import parameters
+from csreft_core.analysis.claims import rules as claim_rules
+from csreft_core.analysis.claims.comparison import comparison_measurements
+from csreft_core.analysis.methods import sentences, tables
+from csreft_core.charts import methods
+from csreft_core.charts.claims import figures as claims
+from csreft_core.charts.claims import parameters as parameter_charts
 from csreft_core.errors import ConfigError
 from tests.compared import FORGETTING, INDEX, METHODS, SKILLS, TOTAL, made_up_tables
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from csreft_core.analysis import prompt as t
-from csreft_core.charts import prompt as c
+from csreft_core.analysis.interference import prompt as t
 from csreft_core.charts.cells import DIVERGING
+from csreft_core.charts.interference import prompt as c
 from csreft_core.charts.theme import DARK, LIGHT
 
 PATTERNS = pd.DataFrame(

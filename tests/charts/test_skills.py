@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.charts import skill_batch, skills
+from csreft_core.charts.skills import batch as skill_batch
+from csreft_core.charts.skills import figures as skills
 from csreft_core.charts.theme import DARK, LIGHT
 
 COUNTS = pd.DataFrame(

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.charts import animation, state_maps
-from csreft_core.charts import states as charts
+from csreft_core.app.page.widgets import screen
+from csreft_core.charts.states import animation
+from csreft_core.charts.states import figures as charts
+from csreft_core.charts.states import maps as state_maps
 from csreft_core.charts.theme import DARK, LIGHT
-from csreft_core.ui.widgets import screen
 
 NAMES = ("a", "b")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from csreft_core.charts import words
+from csreft_core.charts.gates import words
 from csreft_core.charts.theme import DARK, LIGHT
 
 TOKENS = (("<bos>", "special"), ("dog", "word"), ("dog", "word"))

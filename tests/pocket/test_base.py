@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from csreft_core.errors import ConfigError
-from csreft_core.pocket import build, check
-from csreft_core.pocket.lexicon import POCKET_FOLDER, SKILLS
-from csreft_core.pocket.tokenizer import build_tokenizer
+from csreft_core.shipped.pocket import build, check
+from csreft_core.shipped.pocket.lexicon import POCKET_FOLDER, SKILLS
+from csreft_core.shipped.pocket.tokenizer import build_tokenizer
 
 N_STEPS = 4
 CARD = (POCKET_FOLDER / "README.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from csreft_core.pocket import lexicon, paraphrases
-from csreft_core.pocket.episodes import EpisodeWriter, Recipe, _may_see
-from csreft_core.pocket.tokenizer import build_tokenizer
+from csreft_core.shipped.pocket import lexicon, paraphrases
+from csreft_core.shipped.pocket.episodes import EpisodeWriter, Recipe, _may_see
+from csreft_core.shipped.pocket.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from csreft_core.pocket import lexicon, paraphrases, skill_sets
-from csreft_core.pocket.check import question
-from csreft_core.pocket.tokenizer import build_tokenizer
-from csreft_core.skills import read_skills
+from csreft_core.shipped.pocket import lexicon, paraphrases, skill_sets
+from csreft_core.shipped.pocket.check import question
+from csreft_core.shipped.pocket.tokenizer import build_tokenizer
+from csreft_core.skills.skill_set import read_skills
 
 FILES = skill_sets.skill_set_files()
 TESTS = ("test_items", "test_paraphrases", "test_both")

@@ -1,0 +1,1 @@
+"""Answers and next tokens under gate settings."""

@@ -1,0 +1,1 @@
+"""A base: its needs and its layers."""

@@ -1,0 +1,1 @@
+"""The papers' claims: what was measured, rules, verdicts."""

@@ -1,0 +1,1 @@
+"""Gates as tables: of prompts, of held-out rows, of words."""

@@ -1,0 +1,140 @@
+"""How held-out rows score under gates: row by row, as means with intervals, over thresholds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csreft_core.analysis.gates.sources import Source
+from csreft_core.analysis.statistics.intervals import (
+    Units,
+    mean_interval,
+    share_interval,
+    spread,
+    units_of,
+)
+from csreft_core.analysis.subject import Subject
+from csreft_core.attachment.passes import request
+from csreft_core.inference.scoring import answer_scores, batches, row_labels, skill_name
+from csreft_core.skills.skill_set import Row
+
+
+@torch.no_grad()
+def row_scores(
+    subject: Subject, rows: Sequence[Row], gates: str | Float[Tensor, "row k"]
+) -> pd.DataFrame:
+    """How each row's answer scores under gates, teacher-forced.
+
+    Args:
+        subject: Base, adapter and template.
+        rows: With answers.
+        gates: A setting for all, or a row of gates for each.
+
+    Returns:
+        Columns skill, nll (nats, over the whole answer), n_tokens (of the answer), exact_match
+        (1 or 0), a line for each row.
+    """
+    encoded, base = subject.encoded(rows), subject.engine.base
+    parts = []
+    for part, batch in batches(encoded, base.pad_id, 128, base.device):
+        setting = gates if isinstance(gates, str) else gates[part]
+        labels = row_labels(rows[part], subject.adapter.names)
+        asked = request(subject.adapter, setting, labels)
+        nll, exact, _ = answer_scores(subject.engine.attachment, asked, batch)
+        columns = {
+            "skill": [skill_name(row) for row in rows[part]],
+            "nll": nll.double().cpu().numpy(),
+            "n_tokens": batch.n_answer_tokens.double().cpu().numpy(),
+            "exact_match": exact.double().cpu().numpy(),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def mean_scores(
+    scores: pd.DataFrame, units: Units, reference: pd.DataFrame | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """Loss and exact match as `evaluation.evaluate` means them, with 95 % intervals.
+
+    Both are plain means over the skills.
+
+    Args:
+        scores: `row_scores`.
+        units: Of the same rows.
+        reference: Scores of the same rows under other gates.
+
+    Returns:
+        For `loss` (nats per answer token), `exact_match` (0 to 1) and, with a reference, `gap`
+        (loss minus the reference's, paired by rows): value, low, high.
+    """
+    nll, tokens, exact = (scores[c].to_numpy() for c in ("nll", "n_tokens", "exact_match"))
+    parts = [nll, exact] if reference is None else [nll, exact, nll - reference["nll"].to_numpy()]
+    groups = scores.groupby("skill", sort=False).indices.values()
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        means = []
+        for i in groups:
+            w = weights[..., i]
+            means.append([(w @ part[i]) / (w @ (tokens[i] if p != 1 else np.ones(len(i))))
+                          for p, part in enumerate(parts)])  # fmt: skip
+        return np.mean(means, axis=0)
+
+    found = spread(statistic, units)
+    means, shares = mean_interval(found), share_interval(found)
+    ends = {name: shares if name == "exact_match" else means
+            for name in ("loss", "exact_match", "gap")[: len(parts)]}  # fmt: skip
+    return {
+        name: (float(found.value[i]), float(low[i]), float(high[i]))
+        for i, (name, (low, high)) in enumerate(ends.items())
+    }
+
+
+def score_settings(
+    subject: Subject, rows: Sequence[Row], sources: Sequence[Source]
+) -> pd.DataFrame:
+    """Scores of the rows under each source's gates, `hard` and `off`; see `settings_table`."""
+    asked = [(s.name, s.subject, torch.from_numpy(s.gates).float()) for s in sources]
+    if sources[0].name == "learned":
+        hard = torch.from_numpy(sources[0].gates > sources[0].threshold).float()
+        asked.insert(1, ("hard", subject, hard))
+    asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
+    scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
+    units = units_of(rows)
+    found = [
+        {"source": name} | _columns(mean_scores(score, units, scores[0]))
+        for (name, _, _), score in zip(asked, scores, strict=True)
+    ]
+    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
+
+
+def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
+    """Scores of the rows under soft gates and cut at each threshold; see `sweep_table`."""
+    soft = subject.engine.gates(
+        subject.adapter, subject.prompts_of(rows), template=subject.template
+    )
+    units, reference = units_of(rows), row_scores(subject, rows, soft)
+    start = {"source": name, "gates": "soft", "threshold": float("nan")}
+    found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))]
+    known: dict[bytes, dict[str, float]] = {}
+    for threshold in np.linspace(0, 1, steps):
+        hard = (soft > threshold).float()
+        # Most thresholds open the same gates; each pattern is scored once.
+        key = hard.numpy().tobytes()
+        if key not in known:
+            scores = row_scores(subject, rows, hard)
+            known[key] = _columns(mean_scores(scores, units, reference))
+        n_open = float(hard.sum(1).mean())
+        place = {"gates": "hard", "threshold": float(threshold), "n_open": n_open}
+        found.append({"source": name} | place | known[key])
+    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
+
+
+def _columns(scores: dict[str, tuple[float, float, float]]) -> dict[str, float]:
+    return {
+        f"{name}{end}": value
+        for name, values in scores.items()
+        for end, value in zip(("", "_low", "_high"), values, strict=True)
+    }

@@ -1,0 +1,365 @@
+"""Gates of prompts as tidy tables: of one prompt, and of held-out prompts beside their controls.
+
+The controls stand in the same table, in the column `source`: `learned` are the run's own gates
+(without a router, those that it was trained with), `oracle` opens the gate of the true skill,
+`uniform` gives every gate 1/k, and other runs have their name with what their router reads.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from csreft_core.analysis.gates.metrics import (
+    gate_range,
+    gate_skill_nmi,
+    mean_rows,
+    metric_rows,
+    patterns,
+)
+from csreft_core.analysis.gates.scores import score_settings, score_sweep
+from csreft_core.analysis.gates.sentences import sentence_gate_range, sentence_prompt_gates
+from csreft_core.analysis.gates.sources import (
+    Source,
+    gate_sources,
+    other_name,
+    other_subject,
+    own_source,
+)
+from csreft_core.analysis.prompt_tokens import prompt_tokens
+from csreft_core.analysis.subject import Subject
+from csreft_core.errors import ConfigError
+from csreft_core.inference.scoring import check_labels, skill_name
+from csreft_core.skills.skill_set import Row
+
+# What other modules look for under this view's name, beside the tables.
+__all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
+
+TABLES = (
+    "gates", "tokens", "distribution", "means", "patterns", "metrics", "coactivation",
+    "difference", "settings", "sweep",
+)  # fmt: skip
+"""The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
+
+COLUMNS = ("prompt", "skill", "subspace", "gate")
+
+
+def gates_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = None,
+    gates: str = "learned",
+) -> pd.DataFrame:
+    """The gates of prompts, one row for each prompt and subspace.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts without template; none means the rows of the split.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting, see `gate_settings`; `oracle` needs prompts whose skill the data knows.
+
+    Returns:
+        Columns prompt, skill (two joined by `+`; empty where it is not known), subspace, gate (no
+        unit; in [0, 1] after the router; of the last token where the router is per token).
+
+    Raises:
+        ConfigError: an empty or too long prompt, or a setting that does not fit.
+        SkillSetError: the split is unknown or empty.
+    """
+    rows = subject.asked(prompts, split, per_skill)
+    if gates == "oracle":
+        check_labels(rows, subject.adapter.names)
+    values = subject.engine.gates(
+        subject.adapter,
+        subject.prompts_of(rows),
+        gates,
+        template=subject.template,
+        skills=[row.skills for row in rows],
+    )
+    found = [
+        (row.prompt, "+".join(row.skills), subspace, gate)
+        for row, of_row in zip(rows, values.tolist(), strict=True)
+        for subspace, gate in zip(subject.adapter.names, of_row, strict=True)
+    ]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def tokens_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
+    """The gates at each token, of a router that decides for each token.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts without template.
+
+    Returns:
+        Columns prompt, position (0-based, without padding), token, kind (`word`, `template` or
+        `special`), subspace, gate. No rows where the router decides once for a whole prompt:
+        there is nothing to show for a token.
+
+    Raises:
+        ConfigError: an empty or too long prompt.
+    """
+    columns = ["prompt", "position", "token", "kind", "subspace", "gate"]
+    router = subject.adapter.spec.router
+    if subject.adapter.router is None or router.granularity != "per_token":
+        return pd.DataFrame(columns=columns)
+    trace = subject.engine.trace(subject.adapter, prompts, template=subject.template)
+    assert trace.gates is not None
+    found = []
+    for prompt, mask, gates in zip(prompts, trace.is_token, trace.gates, strict=True):
+        tokens = prompt_tokens(prompt, subject.engine.base.tokenizer, subject.template)
+        found += [
+            (prompt, position, token.text, token.kind, name, gate)
+            for position, (token, of_token) in enumerate(
+                zip(tokens, gates[mask].tolist(), strict=True)
+            )
+            for name, gate in zip(subject.adapter.names, of_token, strict=True)
+        ]
+    return pd.DataFrame(found, columns=columns)
+
+
+def difference_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
+    """How the gates of a second prompt differ from those of a first.
+
+    Args:
+        subject: The opened run.
+        prompts: The pinned prompt and the one of now.
+
+    Returns:
+        Columns subspace, pinned, now (gates), change (now minus pinned; no unit, in [-1, 1]).
+
+    Raises:
+        ConfigError: not two prompts, or an empty or too long one.
+    """
+    if len(prompts) != 2:
+        raise ConfigError(f"expected two prompts, the pinned one and another, got {len(prompts)}")
+    setting = subject.own_setting
+    known = [subject.asked([prompt])[0].skills for prompt in prompts]
+    if setting == "oracle" and not all(known):
+        setting = "uniform"
+    pinned, now = subject.engine.gates(
+        subject.adapter, prompts, setting, template=subject.template, skills=known
+    ).tolist()
+    table = pd.DataFrame({"subspace": subject.adapter.names, "pinned": pinned, "now": now})
+    return table.assign(change=table["now"] - table["pinned"])
+
+
+def distribution_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    """All gates of held-out prompts, learned and controls.
+
+    Args:
+        subject: The opened run.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        others: Run folders whose gates stand beside, such as that of a first-token router.
+
+    Returns:
+        Columns source, prompt, skill, subspace, gate (no unit, in [0, 1]).
+
+    Raises:
+        SkillSetError: the split is unknown or empty.
+        RunError, AdapterError: another run cannot be read, or is of another base.
+    """
+    rows = subject.split(split, per_skill)
+    found = [
+        (source.name, row.prompt, skill_name(row), name, gate)
+        for source in gate_sources(subject, rows, others)
+        for row, of_row in zip(rows, source.gates.tolist(), strict=True)
+        for name, gate in zip(source.subject.adapter.names, of_row, strict=True)
+    ]
+    return pd.DataFrame(found, columns=["source", *COLUMNS])
+
+
+def means_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    r"""Mean gate $\bar G_{s,i} = E_{x \sim T_s}[\alpha_i]$ of each true skill and subspace.
+
+    Arguments and errors as in `distribution_table`.
+
+    Returns:
+        Columns source, skill, subspace, gate, low, high (95 % interval), n (prompts), over
+        (what the interval is over).
+    """
+    rows = subject.split(split, per_skill)
+    parts = []
+    for source in gate_sources(subject, rows, others):
+        found = mean_rows(source.gates, rows, source.subject.adapter.names)
+        parts.append(found.assign(source=source.name))
+    columns = ["source", "skill", "subspace", "gate", "low", "high", "n", "over"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def patterns_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """How often each set of open gates comes with each true skill.
+
+    Arguments and errors as in `distribution_table`.
+
+    Args:
+        threshold: A gate above it is open; None is that of each router.
+
+    Returns:
+        Columns source, skill, pattern (open gates, such as `french+plural`, or `none`), n
+        (prompts; pairs that never come are left out), share (of the skill's prompts).
+    """
+    rows = subject.split(split, per_skill)
+    parts = []
+    for source in gate_sources(subject, rows, others):
+        opened = source.gates > _threshold(source, threshold)
+        pairs = pd.DataFrame(
+            {
+                "source": source.name,
+                "skill": [skill_name(row) for row in rows],
+                "pattern": patterns(opened, source.subject.adapter.names),
+            }
+        )
+        parts.append(pairs.value_counts(sort=False).rename("n").reset_index())
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(share=table["n"] / table.groupby(["source", "skill"])["n"].transform("sum"))
+
+
+def metrics_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """What the gates tell about the skill, and how they are used; see `gate_metrics`.
+
+    Arguments and errors as in `patterns_table`.
+
+    Returns:
+        Columns source, metric, subspace (empty for the whole router), value, low, high (95 %
+        interval; NaN for ranges and counts), n (prompts), unit, over (what the interval is over).
+        Metrics: variance, range, entropy, open_share of each gate; nmi, matched_accuracy,
+        probe_accuracy (share of prompts whose skill a linear probe reads from the soft gates, in
+        wordings that it has not seen), usage_balance, mean_entropy, sharpness (mean of
+        min(gate, 1 - gate)), active_count, dead_gates,
+        always_open_gates of the whole.
+    """
+    rows = subject.split(split, per_skill)
+    parts = [_metrics(source, rows, threshold) for source in gate_sources(subject, rows, others)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def own_metrics(subject: Subject, split: str = "test") -> pd.DataFrame:
+    """The rows of `metrics_table` for the run's own gates, without the controls."""
+    rows = subject.split(split)
+    return _metrics(own_source(subject, rows), rows, None)
+
+
+def _metrics(source: Source, rows: Sequence[Row], threshold: float | None) -> pd.DataFrame:
+    names, limit = source.subject.adapter.names, _threshold(source, threshold)
+    found = metric_rows(source.gates, rows, names, limit)
+    found.insert(0, "source", source.name)
+    return found
+
+
+def coactivation_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """How often two gates are open together.
+
+    Arguments and errors as in `patterns_table`.
+
+    Returns:
+        Columns source, subspace, other, both_open (share of prompts, 0 to 1; on the diagonal how
+        often the gate is open), n (prompts).
+    """
+    rows = subject.split(split, per_skill)
+    found = []
+    for source in gate_sources(subject, rows, others):
+        opened = (source.gates > _threshold(source, threshold)).astype(float)
+        names, both = source.subject.adapter.names, opened.T @ opened / len(rows)
+        found += [
+            (source.name, a, b, both[i, j], len(rows))
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+        ]
+    return pd.DataFrame(found, columns=["source", "subspace", "other", "both_open", "n"])
+
+
+def settings_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = None,
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
+    """How well held-out prompts are answered under learned gates and under controls.
+
+    Arguments and errors as in `distribution_table`.
+
+    Returns:
+        Columns source (also `hard`, the learned gates at their threshold, and `off`, the bare
+        base), loss (nats per answer token), exact_match (0 to 1, teacher-forced), both plain
+        means over the skills as in `evaluation.evaluate`; gap (loss minus that of the run's own
+        gates, nats, paired by prompts); each with _low and _high (95 % interval);
+        n (prompts), over (what the intervals are over).
+    """
+    rows = subject.split(split, per_skill)
+    return score_settings(subject, rows, gate_sources(subject, rows, others))
+
+
+def sweep_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = 20,
+    others: Sequence[str] = (),
+    steps: int = 21,
+) -> pd.DataFrame:
+    """Loss and exact match when every gate above a threshold is set to 1 and the others to 0.
+
+    Arguments and errors as in `distribution_table`; other runs without a router are left out.
+
+    Args:
+        steps: How many thresholds from 0 to 1, both included.
+
+    Returns:
+        Columns source, gates (`soft`, as learned; `hard`, at the threshold), threshold (0 to 1;
+        NaN for soft), n_open (mean number of open gates), and, as in `settings_table`, loss,
+        exact_match and gap (loss minus that of the soft gates), each with _low and _high, n, over.
+
+    Raises:
+        ConfigError: the run has no router, so it has no gates to cut.
+    """
+    rows = subject.split(split, per_skill)
+    if subject.adapter.router is None:
+        raise ConfigError("this adapter has no router, so there are no learned gates to cut")
+    controls = [other_subject(path, subject) for path in others]
+    named = [(other_name(c), c) for c in controls if c.adapter.router is not None]
+    return pd.concat(
+        [score_sweep(name, whose, rows, steps) for name, whose in (("learned", subject), *named)],
+        ignore_index=True,
+    )
+
+
+def _threshold(source: Source, threshold: float | None) -> float:
+    return source.threshold if threshold is None else threshold

@@ -1,0 +1,298 @@
+"""Which tokens of a prompt decide its gates: taking each away, and integrated gradients."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from csreft_core.analysis.prompt_tokens import PromptToken, prompt_tokens
+from csreft_core.analysis.subject import Subject
+from csreft_core.attachment.attach import EMBEDDING
+from csreft_core.attachment.passes import request
+from csreft_core.errors import ConfigError
+
+TABLES = ("words",)
+"""The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
+
+OCCLUSION, GRADIENTS = "occlusion", "integrated gradients"
+COLUMNS = (
+    "prompt", "position", "token", "kind", "subspace", "method", "quantity", "value", "full",
+    "reference",
+)  # fmt: skip
+_MOST_ROWS = 128
+# Smaller than this, a change of a float32 logit is rounding.
+_NOTHING = 1e-5
+# A word that moves every gate by less than this does not decide alone.
+_SMALL = 0.05
+
+
+def words_table(
+    subject: Subject, *, prompts: Sequence[str] = (), split: str = "test",
+    per_skill: int | None = 1, steps: int = 100,
+) -> pd.DataFrame:  # fmt: skip
+    r"""What each token does to each gate, by two methods; positive opens the gate.
+
+    `occlusion`: value of the whole prompt minus that of the prompt without this token (the token
+    is taken out, so the prompt is one token shorter). `integrated gradients` (Sundararajan et al.
+    2017, through captum): the attribution of a router *logit* to the embedding of each token, on
+    the straight line from a prompt whose every token is the mean of the vocabulary, summed over
+    the width; complete, so over the tokens it sums to full - reference, up to the steps. (From
+    zero, the norms of the router and of the base would make the line all but a jump.) Where the
+    router decides for each token, the gates are those of the last prompt token.
+
+    Args:
+        subject: The opened run; it needs a router.
+        prompts: Texts without template; none means rows of the split.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        steps: Points on the line (Gauss-Legendre).
+
+    Returns:
+        Columns prompt, position (0-based), token, kind (`word`, `template`, `special`), subspace,
+        method, quantity (`gate`, or `logit`: before the gate's squashing, divided by the
+        temperature), value (of the quantity, no unit), full (quantity of the whole prompt),
+        reference (without the token; for integrated gradients at the start of the line).
+
+    Raises:
+        ConfigError: no router, or an empty or too long prompt.
+        SkillSetError: the split is unknown or empty.
+    """
+    if subject.adapter.router is None:
+        raise ConfigError("this adapter has no router, so no word decides its gates")
+    rows = subject.asked(prompts, split, per_skill)
+    read = subject.prompts_of(rows)
+    # Also checks the prompts.
+    subject.engine.gates(subject.adapter, read, template=subject.template)
+    parts = []
+    for row, prompt in zip(rows, read, strict=True):
+        tokens = prompt_tokens(row.prompt, subject.engine.base.tokenizer, subject.template)
+        tokens = tokens if isinstance(prompt, str) else _kept(tokens, prompt)
+        parts += _occlusion(subject, row.prompt, tokens)
+        parts += _gradients(subject, row.prompt, tokens, steps)
+    return pd.DataFrame(parts, columns=list(COLUMNS))
+
+
+def _kept(tokens: Sequence[PromptToken], prompt: tuple[int, ...]) -> Sequence[PromptToken]:
+    """The tokens of a row that are left of its prompt: the end, after a leading special token."""
+    n_head = int(len(prompt) < len(tokens) and prompt[0] == tokens[0].id)
+    return [*tokens[:n_head], *tokens[len(tokens) - len(prompt) + n_head :]]
+
+
+def router_logits(
+    subject: Subject, embeddings: Float[Tensor, "row seq d_model"], mask: Bool[Tensor, "row seq"]
+) -> Float[Tensor, "row k"]:
+    """Router logits of embedded, left-padded prompts; differentiable.
+
+    A router on the embedding needs nothing else of the base; one that reads a layer runs the base
+    on the embeddings.
+    """
+    adapter = subject.adapter
+    router = adapter.router
+    assert router is not None
+    if adapter.spec.router.layer == EMBEDDING:
+        logits = router(router.features(embeddings, mask))
+    else:
+        weight = subject.engine.base.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        _, this = subject.engine.attachment.forward(
+            request(adapter),
+            inputs_embeds=embeddings.to(weight.dtype),
+            attention_mask=mask.long(),
+            logits_to_keep=1,
+            use_cache=False,
+        )
+        assert this.logits is not None
+        logits = this.logits
+    # Padding is on the left: the last column is the last token of the prompt.
+    return logits[:, -1] if logits.ndim == 3 else logits
+
+
+def _embedded(subject: Subject, ids: Sequence[int]) -> Float[Tensor, "seq d_model"]:
+    base = subject.engine.base
+    with torch.no_grad():
+        found = base.model.get_input_embeddings()(torch.tensor(ids, device=base.device))
+    return found.float()
+
+
+def _mean_token(subject: Subject) -> Float[Tensor, " d_model"]:
+    """The mean embedding of the vocabulary: a token that says nothing."""
+    weight = subject.engine.base.model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().mean(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def _occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> list[tuple]:
+    """All shortened prompts beside the whole one, in one forward (a long prompt in several)."""
+    router = subject.adapter.router
+    assert router is not None
+    embedded = _embedded(subject, [token.id for token in tokens])
+    keep = torch.arange(len(tokens))
+    rows = [embedded, *(embedded[keep != i] for i in range(len(tokens)) if len(tokens) > 1)]
+    padded = pad_sequence(rows, batch_first=True, padding_side="left")
+    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    mask = (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths).to(padded.device)
+    logits = torch.cat(
+        [
+            router_logits(subject, padded[i : i + _MOST_ROWS], mask[i : i + _MOST_ROWS])
+            for i in range(0, len(rows), _MOST_ROWS)
+        ]
+    )
+    return [
+        row
+        for quantity, values in (("gate", router.gates(logits)), ("logit", logits))
+        for row in _rows(subject, text, tokens, (OCCLUSION, quantity), values[:1] - values[1:],
+                         values[0], values[1:])
+    ]  # fmt: skip
+
+
+def _gradients(
+    subject: Subject, text: str, tokens: Sequence[PromptToken], steps: int
+) -> list[tuple]:
+    """All gates at once: the prompt is repeated, and each copy asks for another logit."""
+    k = subject.adapter.n_subspaces
+    embedded = _embedded(subject, [token.id for token in tokens])
+    start = _mean_token(subject).expand_as(embedded)
+
+    def logits(inputs: Tensor) -> Tensor:
+        mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        return router_logits(subject, inputs, mask)
+
+    with torch.enable_grad():
+        attributions = IntegratedGradients(logits).attribute(
+            embedded.expand(k, -1, -1).contiguous(),
+            start.expand(k, -1, -1).contiguous(),
+            target=torch.arange(k, device=embedded.device),
+            n_steps=steps,
+            method="gausslegendre",
+            internal_batch_size=max(k, 64 * _MOST_ROWS // max(1, len(tokens))),
+        )
+    with torch.no_grad():
+        full, reference = logits(torch.stack([embedded, start]))
+    values = attributions.sum(-1).T
+    references = reference.expand(len(tokens), -1)
+    return _rows(subject, text, tokens, (GRADIENTS, "logit"), values, full, references)
+
+
+def _rows(
+    subject: Subject,
+    text: str,
+    tokens: Sequence[PromptToken],
+    what: tuple[str, str],
+    values: Float[Tensor, "seq k"],
+    full: Float[Tensor, " k"],
+    reference: Float[Tensor, "seq k"],
+) -> list[tuple]:
+    names, whole = subject.adapter.names, full.tolist()
+    return [
+        (text, i, token.text, token.kind, name, *what, value, whole[j], without)
+        for i, (token, of_token, before) in enumerate(
+            zip(tokens, values.tolist(), reference.tolist(), strict=False)
+        )
+        for j, (name, value, without) in enumerate(zip(names, of_token, before, strict=True))
+    ]
+
+
+def strongest(table: pd.DataFrame) -> str:
+    """The subspace whose gate is largest for the first prompt of a `words_table`."""
+    gates = table[(table["quantity"] == "gate") & (table["prompt"] == table["prompt"].iloc[0])]
+    return str(gates.loc[gates["full"].idxmax(), "subspace"]) if len(gates) else ""
+
+
+def no_word_decides(table: pd.DataFrame) -> bool:
+    """Whether taking any word away leaves every gate as it is, up to rounding."""
+    words = table[(table["kind"] == "word") & (table["method"] == OCCLUSION)]
+    return bool((words["value"].abs() <= _NOTHING).all())
+
+
+def sentence_word_map(table: pd.DataFrame) -> str:
+    """Which word moves which gate most when it is taken away."""
+    removed = table[(table["method"] == OCCLUSION) & (table["quantity"] == "gate")]
+    if removed.empty:
+        return "There is no token to take away."
+    words = removed[removed["kind"] == "word"]
+    if no_word_decides(table):
+        return _no_word(table)
+    top = words.iloc[int(words["value"].abs().to_numpy().argmax())]
+    if abs(top["value"]) < _SMALL:
+        return (
+            f"No single word decides: without any one of the {words['position'].nunique()} words, "
+            f"no gate moves by more than {_up(abs(top['value']))}. The logits say which count."
+        )
+    return (
+        f"Without “{top['token']}” the gate {top['subspace']} {_moved(top)}: of "
+        f"{words['position'].nunique()} words it moves a gate most."
+    )
+
+
+def _up(value: float) -> str:
+    """Three decimals, rounded up, so that "at most" stays true."""
+    return f"{ceil(value * 1000) / 1000:.3f}"
+
+
+def _moved(row: pd.Series) -> str:
+    verb = "falls" if row["value"] > 0 else "rises"
+    return f"{verb} from {row['full']:.3f} to {row['reference']:.3f}"
+
+
+def _no_word(table: pd.DataFrame) -> str:
+    words = table[(table["kind"] == "word") & (table["method"] == OCCLUSION)]
+    others = table[(table["kind"] != "word") & (table["value"].abs() > _NOTHING)]
+    names = list(dict.fromkeys(others.sort_values("position")["token"]))
+    n, largest = words["position"].nunique(), words["value"].abs().max()
+    rest = (
+        f" Only {' and '.join(f'“{name}”' for name in names[:3])} moves them, and that stands in "
+        "every prompt."
+        if names
+        else ""
+    )
+    exactly = "exactly as it is" if largest == 0 else f"as it is (change at most {largest:.1g})"
+    return f"No word decides: taking away any of the {n} words leaves every gate {exactly}.{rest}"
+
+
+def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
+    """What both methods say about one gate, and whether they agree.
+
+    Args:
+        table: `words_table` of one prompt.
+        subspace: None takes the largest gate.
+    """
+    if table.empty:
+        return "There is no token to take away."
+    if no_word_decides(table):
+        return _no_word(table)
+    name = subspace or strongest(table)
+    part = table[(table["subspace"] == name) & (table["quantity"] == "logit")]
+    both = part.pivot_table(index="position", columns="method", values="value", sort=True)
+    words = part.drop_duplicates("position").sort_values("position")
+    is_word = (words["kind"] == "word").to_numpy()
+    only, tokens = both[is_word], words["token"].to_numpy()[is_word]
+    tops = {m: tokens[int(only[m].abs().to_numpy().argmax())] for m in (OCCLUSION, GRADIENTS)}
+    if tops[OCCLUSION] == tops[GRADIENTS]:
+        found = f"Both methods: “{tops[OCCLUSION]}” counts most for the gate {name}."
+    else:
+        found = (
+            f"For the gate {name}, taking away “{tops[OCCLUSION]}” changes the logit most; "
+            f"integrated gradients give most to “{tops[GRADIENTS]}”."
+        )
+    agreement = only[OCCLUSION].corr(only[GRADIENTS], method="spearman") if len(only) > 2 else None
+    ranks = "" if agreement is None or pd.isna(agreement) else (
+        f" Rank correlation of the methods over {len(only)} words: {agreement:.2f}."
+    )  # fmt: skip
+    return f"{found}{ranks} {_complete(part)}"
+
+
+def _complete(part: pd.DataFrame) -> str:
+    """The completeness check of integrated gradients, in words."""
+    gradients = part[part["method"] == GRADIENTS]
+    change = float(gradients["full"].iloc[0] - gradients["reference"].iloc[0])
+    total = float(gradients["value"].sum())
+    return (
+        f"The attributions sum to {total:.3f} of a logit difference of {change:.3f} "
+        f"(gap {abs(total - change):.1g})."
+    )

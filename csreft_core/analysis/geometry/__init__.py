@@ -1,0 +1,1 @@
+"""How subspaces lie to each other."""

@@ -1,0 +1,384 @@
+"""Geometry of the subspaces as tidy tables: angles, leaks, mixing, drift, and other seeds.
+
+Definitions: docs/method.md, 9. Every table holds its control: rows of the kinds in
+`subspace_metrics.QUANTILES` are quantiles over random subspaces of the same shape. Angles are in
+radians. Sentences about these tables are in `geometry_sentences`.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from csreft_core.analysis.geometry import leaks, mixing
+from csreft_core.analysis.geometry import metrics as sm
+from csreft_core.analysis.geometry.bases import (
+    bases_over_training,
+    edited_layer,
+    readers_of,
+    subspaces_of,
+)
+from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.training import step_table
+from csreft_core.errors import ConfigError
+from csreft_core.reft.adapter import check_base, load_adapter
+from csreft_core.runs.all_runs import open_run
+
+TABLES = ("pairs", "angles", "gram", "leaks", "mixing", "drift", "training", "seeds")
+"""The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
+
+RUN = "run"
+_SHAPE = ("constraint", "rank", "d_model", "draws")
+
+
+def pairs_table(
+    subject: Subject, *, layer: int | None = None, group: int = 0, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """How two skills' subspaces lie to each other, for each pair of skills.
+
+    Args:
+        subject: The opened run.
+        layer: An edited layer; None is the first.
+        group: 0, or 1 for the last tokens of an untied edit.
+        draws: Of k random subspaces each; their pairs are pooled.
+        seed: Of the draws.
+
+    Returns:
+        Columns kind (`run`, or a quantile over random pairs), a, b (skills), the fields of
+        `subspace_metrics.PairMeasures` (angles in radians), constraint, rank, d_model, draws.
+
+    Raises:
+        ConfigError: the layer is not edited, or there is no such group.
+    """
+    names, _, Q = subspaces_of(subject.adapter, layer, group)
+    d, ranks = Q[0].shape[1], [len(q) for q in Q]
+    found = [
+        (RUN, names[i], names[j], *vars(sm.pair_measures(Q[i], Q[j])).values())
+        for i, j in combinations(range(len(Q)), 2)
+    ]
+    angles = sm.random_angles(np.random.default_rng(seed), draws, sm.at_least_two(ranks), d)
+    pair = (max(ranks), max(ranks))
+    chance = [list(vars(sm.measures_from_angles(a, pair, d)).values()) for a in angles]
+    for kind, values in sm.band(chance):
+        found.append((kind, "", "", *values))
+    table = pd.DataFrame(found, columns=["kind", "a", "b", *sm.MEASURES])
+    shape = (subject.adapter.spec.adapter.constraint, max(ranks), d, draws)
+    return table.assign(**dict(zip(_SHAPE, shape, strict=True)))
+
+
+def angles_table(
+    subject: Subject,
+    *,
+    pair: tuple[str, ...] = (),
+    layer: int | None = None,
+    group: int = 0,
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """All principal angles of pairs of skills, the smallest first.
+
+    Args:
+        subject: The opened run.
+        pair: Two skills; none means every pair.
+        layer: See `pairs_table`.
+        group: See `pairs_table`.
+        draws: See `pairs_table`.
+        seed: See `pairs_table`.
+
+    Returns:
+        Columns kind (`run`, or a quantile over random pairs), a, b, m (1 is the smallest angle),
+        angle (radians), d_model, draws.
+
+    Raises:
+        ConfigError: an unknown skill or layer.
+    """
+    names, _, Q = subspaces_of(subject.adapter, layer, group)
+    d, ranks = Q[0].shape[1], [len(q) for q in Q]
+    if pair and (len(set(pair)) != 2 or not set(pair) <= set(names)):
+        raise ConfigError(
+            f"pair: expected two different skills of {', '.join(names)}, got {', '.join(pair)}"
+        )
+    wanted = [pair] if pair else combinations(names, 2)
+    found = [
+        (RUN, a, b, m, angle)
+        for a, b in wanted
+        for m, angle in enumerate(sm.principal_angles(Q[names.index(a)], Q[names.index(b)]), 1)
+    ]
+    for kind, values in sm.band(
+        sm.random_angles(np.random.default_rng(seed), draws, sm.at_least_two(ranks), d)
+    ):
+        found += [(kind, "", "", m, angle) for m, angle in enumerate(values, 1)]
+    table = pd.DataFrame(found, columns=["kind", "a", "b", "m", "angle"])
+    return table.assign(d_model=d, draws=draws)
+
+
+def gram_table(
+    subject: Subject, *, layer: int | None = None, group: int = 0, seed: int = 0
+) -> pd.DataFrame:
+    r"""The Gram matrix $R R^\top$ of all skills' rows, and that of one random draw beside it.
+
+    Args:
+        subject: The opened run.
+        layer: See `pairs_table`.
+        group: See `pairs_table`.
+        seed: Of the draw: orthonormal rows in each skill, skills independent of each other.
+
+    Returns:
+        Columns kind (`run` or `random`), row_skill, row, column_skill, column (direction within
+        the skill, from 1), value (no unit; cosine where the rows have length 1), d_model.
+    """
+    names, R, _ = subspaces_of(subject.adapter, layer, group)
+    k, rank, d = R.shape
+    chance = np.stack(sm.random_subspaces(np.random.default_rng(seed), [rank] * k, d))
+    parts = []
+    for kind, rows in ((RUN, R), ("random", chance)):
+        gram = np.einsum("ard,bsd->arbs", rows, rows)
+        places = np.indices(gram.shape).reshape(4, -1)
+        columns = {
+            "kind": kind,
+            "row_skill": np.array(names)[places[0]],
+            "row": places[1] + 1,
+            "column_skill": np.array(names)[places[2]],
+            "column": places[3] + 1,
+            "value": gram.ravel(),
+            "d_model": d,
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def leaks_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 16,
+    gates: str = "off",
+    layer: int | None = None,
+    group: int = 0,
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the edit of one skill writes into and reads from another's subspace, on prompts.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts without template; none means the rows of the split.
+        split: A split of the run's skill set; held out of training by default.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting under which the states are taken; `off` gives the base's.
+        layer: See `pairs_table`.
+        group: See `pairs_table`.
+        draws: Of random subspaces in place of all R; W and the edits' sizes stay.
+        seed: Of the draws.
+
+    Returns:
+        Columns kind (`run`, or a quantile over random pairs), measure (`write leak`, `read leak`,
+        `data-weighted overlap`; all in [0, 1], see `leaks`), source (the skill whose edit writes,
+        or whose subspace is read), target, value, n (edited sites), rank, d_model, draws. A value
+        is NaN where the form has no W or an edit writes nothing.
+
+    Raises:
+        ConfigError: an unedited layer, a wrong gate setting, an empty or too long prompt.
+        SkillSetError: the split is unknown or empty.
+    """
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
+    h = leaks.site_states(subject, subject.asked(prompts, split, per_skill), layer, group, gates)
+    c, X = leaks.edit_coordinates(subject.adapter, layer, group, h), leaks.centred(h)
+    W = leaks.read_maps(subject.adapter, layer, group)
+    found = [
+        (RUN, measure, names[i], names[j], value)
+        for (i, j), values in leaks.all_leaks(R, Q, W, c, X).items()
+        for measure, value in values.items()
+    ]
+    rng, chance = np.random.default_rng(seed), []
+    for _ in range(draws if len(names) > 1 else 0):
+        basis = sm.random_subspaces(rng, [R.shape[1]] * len(R), R.shape[2])
+        chance += leaks.all_leaks(np.stack(basis), basis, W, c, X).values()
+    for measure in chance[0] if chance else ():
+        for kind, value in sm.band([[values[measure]] for values in chance]):
+            found.append((kind, measure, "", "", value[0]))
+    columns = ["kind", "measure", "source", "target", "value"]
+    shape = {"n": len(h), "rank": R.shape[1], "d_model": R.shape[2], "draws": draws}
+    return pd.DataFrame(found, columns=columns).assign(**shape)
+
+
+def mixing_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 2,
+    layer: int | None = None,
+    group: int = 0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    r"""How far the blocks after the edit carry one skill's subspace into another's.
+
+    $JM_{ij}(l') = \|R_j^{(l')} J R_i^{(l)\top}\|_F$ with $J = \partial h^{(l')}/\partial h^{(l)}$
+    of the base at one token, the mean over prompts (method.md, 9). At l' = l it is the Gram norm.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts without template; none means the rows of the split.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        layer: l, an edited layer; None is the first.
+        group: Chooses R and the token: the last prompt token, or the first one for a group that
+            edits first tokens only.
+        seed: Of the random subspaces that both R_i and R_j are replaced by: 8 sources, 25 targets.
+
+    Returns:
+        Columns kind (`run`, or a quantile over random pairs), source (i), target (j, also i),
+        layer (l'), own_basis (whether l' is edited and read with its own R_j; else with that of
+        l), value (no unit, about sqrt(r) where the blocks add nothing and i = j), n (prompts).
+
+    Raises:
+        ConfigError: an unedited layer, an empty or too long prompt.
+        SkillSetError: the split is unknown or empty.
+    """
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
+    rows, rng = subject.asked(prompts, split, per_skill), np.random.default_rng(seed)
+    sources, targets = (sm.random_subspaces(rng, [R.shape[1]] * n, R.shape[2]) for n in (8, 25))
+    pushed = mixing.mean_norms(subject, rows, layer, group, Q, readers_of(subject.adapter, group))
+    chance = mixing.mean_norms(subject, rows, layer, group, sources, dict.fromkeys(pushed, targets))
+    edited, found = subject.adapter.layers, []
+    for later, norms in pushed.items():
+        found += [
+            (RUN, a, b, later, later in edited, norms[i, j])
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+        ]
+        for kind, value in sm.band(chance[later].reshape(-1, 1)):
+            found.append((kind, "", "", later, later in edited, value[0]))
+    columns = ["kind", "source", "target", "layer", "own_basis", "value"]
+    return pd.DataFrame(found, columns=columns).assign(n=len(rows))
+
+
+def drift_table(
+    subject: Subject, *, layer: int | None = None, group: int = 0, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """How the subspaces turned in training, from the run's snapshots.
+
+    Args:
+        subject: The opened run.
+        layer: See `pairs_table`.
+        group: See `pairs_table`.
+        draws: See `pairs_table`.
+        seed: See `pairs_table`.
+
+    Returns:
+        Columns step (NaN for a control), measure (`from the start`: largest principal angle
+        between R_i at this step and at the first snapshot; `between skills`: smallest angle of a
+        pair), kind (`run`, a quantile over random pairs, or `float16 resolution`: the largest
+        angle that the snapshots' number format alone makes), a, b, angle (radians). Empty
+        without snapshots.
+
+    Raises:
+        RunError: a snapshot is damaged.
+    """
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q_end = subspaces_of(subject.adapter, layer, group)
+    found: list[tuple] = []
+    start: list[np.ndarray] = []
+    for step, basis in bases_over_training(subject, layer, group):
+        Q = [sm.orthonormal_basis(rows) for rows in basis]
+        start = start or Q
+        for i, name in enumerate(names):
+            turned = sm.principal_angles(start[i], Q[i])[-1]
+            found.append((step, "from the start", RUN, name, "", turned))
+        for i, j in combinations(range(len(Q)), 2):
+            closest = sm.principal_angles(Q[i], Q[j])[0]
+            found.append((step, "between skills", RUN, names[i], names[j], closest))
+    if found:
+        rounded = [sm.orthonormal_basis(rows.astype(np.float16)) for rows in R]
+        limit = max(sm.principal_angles(*q)[-1] for q in zip(Q_end, rounded, strict=True))
+        found.append((np.nan, "from the start", "float16 resolution", "", "", limit))
+        angles = sm.random_angles(
+            np.random.default_rng(seed), draws, sm.at_least_two([R.shape[1]] * len(R)), R.shape[2]
+        )
+        for place, measure in ((-1, "from the start"), (0, "between skills")):
+            for kind, value in sm.band([[a[place]] for a in angles]):
+                found.append((np.nan, measure, kind, "", "", value[0]))
+    return pd.DataFrame(found, columns=["step", "measure", "kind", "a", "b", "angle"])
+
+
+def training_table(subject: Subject) -> pd.DataFrame:
+    """Errors of the constraint over training, from the run's metrics; over all edited layers.
+
+    Returns:
+        Columns step, orthonormality_error (largest entry of |R_i R_i^T - I|), constraint_error
+        (largest violation of what the constraint promises), overlap (mean over pairs, 0 to 1;
+        NaN with one subspace), chance (r/d, the mean overlap of random subspaces), constraint.
+        None has a unit. Empty without records.
+    """
+    records = [] if subject.run is None else subject.run.metrics()
+    spec = subject.adapter.spec
+    columns = ["step", "orthonormality_error", "constraint_error", "overlap"]
+    table = step_table(records)[columns]
+    if len(spec.names) == 1:
+        table["overlap"] = np.nan
+    chance = spec.adapter.rank / spec.d_model
+    return table.assign(chance=chance, constraint=spec.adapter.constraint)
+
+
+def seeds_table(
+    subject: Subject,
+    *,
+    others: Sequence[str] = (),
+    layer: int | None = None,
+    group: int = 0,
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Whether other runs found the same subspaces: this run's skills against those of others.
+
+    Args:
+        subject: The opened run.
+        others: Folders of runs of the same base.
+        layer: Edited in all of them; None is the first edited layer of this run.
+        group: See `pairs_table`.
+        draws: Of random pairs, for each pair of ranks.
+        seed: Of the draws.
+
+    Returns:
+        Columns kind (`same skill`, `different skills`, `all skills together`: the span of all
+        rows, or a quantile over random pairs), run, a (skill of this run), b (of the other),
+        rank_a, rank_b, the fields of `subspace_metrics.PairMeasures` (angles in radians). A
+        random row belongs to the other rows of its ranks. Empty without other runs.
+
+    Raises:
+        RunError, AdapterError: a run that is missing or damaged, or of another base.
+        ConfigError: a run that does not edit this layer.
+    """
+    layer = edited_layer(subject.adapter, layer)
+    names, R, Q = subspaces_of(subject.adapter, layer, group)
+    d, shapes, found = R.shape[2], {}, []
+    whole = sm.orthonormal_basis(R.reshape(-1, d))
+
+    def add(kind: str, run: str, a: str, b: str, Q_a: np.ndarray, Q_b: np.ndarray) -> None:
+        shapes[len(Q_a), len(Q_b)] = None
+        measures = vars(sm.pair_measures(Q_a, Q_b)).values()
+        found.append((kind, run, a, b, len(Q_a), len(Q_b), *measures))
+
+    for path in others:
+        run = open_run(Path(path))
+        adapter, name = load_adapter(run.adapter_path), run.name
+        check_base(adapter, subject.adapter.spec.base_fingerprint, subject.engine.base.id)
+        their_names, their_R, their_Q = subspaces_of(adapter, layer, group, f"run {name!r}")
+        for a, Q_a in zip(names, Q, strict=True):
+            for b, Q_b in zip(their_names, their_Q, strict=True):
+                add("same skill" if a == b else "different skills", name, a, b, Q_a, Q_b)
+        together = sm.orthonormal_basis(their_R.reshape(-1, d))
+        add("all skills together", name, "all", "all", whole, together)
+    rng = np.random.default_rng(seed)
+    for ranks in shapes:
+        angles = sm.random_angles(rng, draws, ranks, d)
+        chance = [list(vars(sm.measures_from_angles(a, ranks, d)).values()) for a in angles]
+        found += [(kind, "", "", "", *ranks, *values) for kind, values in sm.band(chance)]
+    columns = ["kind", "run", "a", "b", "rank_a", "rank_b", *sm.MEASURES]
+    return pd.DataFrame(found, columns=columns)

@@ -1,0 +1,150 @@
+"""Answers under gate settings, prompt by prompt: losses, their paired intervals, greedy texts.
+
+No files, no randomness.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csreft_core.analysis.gates.sources import can_be_oracle
+from csreft_core.analysis.statistics.intervals import Units, mean_interval, ratio_statistic, spread
+from csreft_core.analysis.subject import Subject
+from csreft_core.attachment.passes import request
+from csreft_core.errors import ConfigError
+from csreft_core.inference.scoring import (
+    Encoded,
+    answer_scores,
+    batches,
+    check_labels,
+    row_labels,
+    skill_name,
+)
+from csreft_core.skills.batching import collate
+from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import Row
+
+BATCH = 128
+
+Gates = str | Sequence[float] | Float[Tensor, "row k"]
+"""A gate setting for all rows, or a row of gates for each."""
+
+
+@torch.no_grad()
+def answer_losses(
+    subject: Subject, encoded: Encoded, gates: Gates
+) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
+    r"""$-\ln p$ of each whole answer (nats, teacher-forced), and whether it is exact (1 or 0).
+
+    Args:
+        subject: The opened run.
+        encoded: Rows with their tokens.
+        gates: See `gate_settings`; a matrix gives each row its own.
+
+    Raises:
+        ConfigError: gates that do not fit the subspaces or, for `oracle`, the rows.
+    """
+    adapter, base = subject.adapter, subject.engine.base
+    if isinstance(gates, str) and gates == "oracle":
+        check_labels(encoded.rows, adapter.names)
+    losses, exact = [np.zeros(0)], [np.zeros(0)]
+    for part, batch in batches(encoded, base.pad_id, BATCH, base.device):
+        own = gates[part] if isinstance(gates, Tensor) else gates
+        req = request(adapter, own, row_labels(encoded.rows[part], adapter.names))
+        nll, right, _ = answer_scores(subject.engine.attachment, req, batch)
+        losses.append(nll.double().cpu().numpy())
+        exact.append(right.double().cpu().numpy())
+    return np.concatenate(losses), np.concatenate(exact)
+
+
+def fitting_settings(subject: Subject, rows: Sequence[Row]) -> list[str]:
+    """The gate settings that this adapter and these rows allow, `off` first."""
+    adapter = subject.adapter
+    settings = ["off", *(f"only:{name}" for name in adapter.names)]
+    if adapter.router is not None:
+        settings.append("learned")
+    if can_be_oracle(subject, rows):
+        settings.append("oracle")
+    return settings if adapter.n_subspaces == 1 else [*settings, "uniform"]
+
+
+def trained_gates(subject: Subject, encoded: Encoded) -> Float[Tensor, "row k"]:
+    """The gates of each row as the adapter was trained: the router's, the labels', or 1/k.
+
+    Raises:
+        ConfigError: a router per token, whose gates are no one vector a prompt.
+    """
+    adapter, rows = subject.adapter, encoded.rows
+    if adapter.router is not None:
+        if adapter.spec.router.granularity == "per_token":
+            raise ConfigError(
+                "this router decides at every token, so a prompt has no one gate to close; "
+                "choose the measure S or I_on"
+            )
+        prompts = [example.prompt for example in encoded.examples]
+        return subject.engine.gates(adapter, prompts, template=subject.template)
+    if subject.trained_gates == "oracle":
+        check_labels(rows, adapter.names)
+        return row_labels(rows, adapter.names)
+    return torch.full((len(rows), adapter.n_subspaces), 1.0 / adapter.n_subspaces)
+
+
+@torch.no_grad()
+def greedy_answers(subject: Subject, encoded: Encoded, gates: str) -> list[str]:
+    """What the adapter answers to each prompt, at most 4 tokens longer than the right answer."""
+    base = subject.engine.base
+    prompts = [Example(example.prompt, ()) for example in encoded.examples]
+    batch = collate(prompts, base.pad_id).to(base.device)
+    labels = row_labels(encoded.rows, subject.adapter.names)
+    tokens, _ = subject.engine.attachment.generate(
+        request(subject.adapter, gates, labels),
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        generation_config=base.greedy(max(len(example.answer) for example in encoded.examples) + 4),
+    )
+    new = tokens[:, batch.input_ids.shape[1] :]
+    return [text.strip() for text in base.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def answer_tokens(encoded: Encoded) -> Float[np.ndarray, " row"]:
+    """How many tokens each answer has, with its end."""
+    return np.array([len(example.answer) for example in encoded.examples], dtype=float)
+
+
+def rows_by_skill(encoded: Encoded) -> dict[str, np.ndarray]:
+    """Places of the rows of each skill (two joined by `+`), in the order of appearance."""
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(encoded.rows):
+        places.setdefault(skill_name(row), []).append(place)
+    return {name: np.array(found) for name, found in places.items()}
+
+
+def subset(encoded: Encoded, places: np.ndarray) -> Encoded:
+    """Only these rows."""
+    return Encoded(
+        tuple(encoded.rows[i] for i in places), tuple(encoded.examples[i] for i in places)
+    )
+
+
+def per_token(
+    values: Float[np.ndarray, "setting row"], tokens: Float[np.ndarray, " row"], units: Units
+) -> tuple[
+    Float[np.ndarray, " setting"], Float[np.ndarray, " setting"], Float[np.ndarray, " setting"]
+]:
+    r"""$\sum_x v(x) / \sum_x n(x)$ over prompts x, with a 95 % interval.
+
+    A prompt counts with all its values and its tokens, so differences of two settings stay paired.
+
+    Args:
+        values: Nats of each answer, such as the differences of two losses.
+        tokens: Tokens of each answer.
+        units: What the interval is over.
+
+    Returns:
+        Estimate, lower and upper end, in nats per answer token; the ends are NaN for one prompt.
+    """
+    found = spread(ratio_statistic(values, tokens), units)
+    return found.value, *mean_interval(found)

@@ -1,0 +1,82 @@
+"""One gate against one skill: the losses before and after, their index, and subspace overlap.
+
+No tables and no files.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csreft_core.analysis.geometry.metrics import orthonormal_basis, overlap
+from csreft_core.analysis.interference.losses import answer_losses, trained_gates
+from csreft_core.analysis.subject import Subject
+from csreft_core.inference.scoring import Encoded, row_labels
+from csreft_core.reft.adapter import CSReFT
+
+
+def start_gates(subject: Subject, encoded: Encoded, measure: str) -> Float[Tensor, "row k"]:
+    """Gates before one is changed: closed for `S`, the own for `I_on`, as trained for `A`."""
+    if measure == "S":
+        return torch.zeros(len(encoded.rows), subject.adapter.n_subspaces)
+    if measure == "I_on":
+        return row_labels(encoded.rows, subject.adapter.names)
+    return trained_gates(subject, encoded)
+
+
+def switched_losses(
+    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses with gate i closed and open, where `loss` is that of the start, gates of 0 and 1."""
+    switched = start.clone()
+    switched[:, i] = 1 - start[:, i]
+    other = answer_losses(subject, encoded, switched)[0]
+    is_open = start[:, i].numpy() == 1
+    return np.where(is_open, other, loss), np.where(is_open, loss, other)
+
+
+def losses_without(
+    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses as trained, and with gate i closed."""
+    closed = start.clone()
+    closed[:, i] = 0
+    return loss, answer_losses(subject, encoded, closed)[0]
+
+
+def interference_index(table: pd.DataFrame) -> float:
+    r"""Mean harm that a gate does to other skills / mean |change| of the own.
+
+    The harm is $\max(\text{change}, 0)$, or $\max(-\text{change}, 0)$ for the ablation `A`, which
+    takes a gate away. 0 where no skill hurts another; 1 where the mean harm to others is as large
+    as the mean own effect. A cell that helps counts as 0, so that help cannot hide harm.
+
+    Args:
+        table: Columns own (on the diagonal), change and, where there is one, measure.
+
+    Returns:
+        No unit; NaN without a diagonal or off-diagonal cell, or where the diagonal is 0.
+    """
+    own = table["own"].to_numpy(dtype=bool)
+    change = table["change"].to_numpy(dtype=float)
+    if own.all() or not own.any() or not np.abs(change[own]).any():
+        return float("nan")
+    ablation = "measure" in table and (table["measure"] == "A").all()
+    harm = (-change if ablation else change)[~own].clip(min=0)
+    return float(harm.mean() / np.abs(change[own]).mean())
+
+
+def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:
+    """Normalised overlap of each pair of subspaces, the mean over layers and position groups.
+
+    See `subspace_metrics.overlap`: in [0, 1], 1 on the diagonal, r/d between random subspaces.
+    """
+    found = []
+    for layer in adapter.layers:
+        with torch.no_grad():
+            groups = adapter.at(layer).basis().double().cpu().numpy()
+        for group in groups:
+            Q = [orthonormal_basis(R) for R in group]
+            found.append([[overlap(a, b) for b in Q] for a in Q])
+    return np.mean(found, axis=0)

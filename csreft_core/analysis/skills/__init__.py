@@ -1,0 +1,1 @@
+"""Skill sets as tables."""

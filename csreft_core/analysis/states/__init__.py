@@ -1,0 +1,1 @@
+"""Hidden states without and with the adapter."""

@@ -1,0 +1,98 @@
+"""Points, coordinates and snapshots as rows of tables, for the States view."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from csreft_core.analysis.states import projection as p
+from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
+from csreft_core.analysis.subject import Subject
+from csreft_core.inference.scoring import skill_name
+from csreft_core.skills.skill_set import Row
+
+AXES = ("x", "y", "z")
+
+
+def _named(rows: Sequence[Row]) -> dict[str, list[str]]:
+    return {
+        "prompt": [row.prompt for row in rows],
+        "skill": [skill_name(row) if row.skills else "" for row in rows],
+    }
+
+
+def projected(points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bool) -> pd.DataFrame:
+    """Two rows a prompt, `base` and `edited`, with their places on the axes."""
+    common = _named(points.rows) | {"own": own}
+    moved = np.linalg.norm(points.after - points.base, axis=1)
+    size = np.linalg.norm(points.base, axis=1)
+    parts = []
+    for kind, states in (("base", points.base), ("edited", points.after)):
+        places = dict(zip(AXES, ((states - centre) @ axes.T).T, strict=False))
+        parts.append(pd.DataFrame(common | {"kind": kind} | places | {"moved": moved}))
+    return pd.concat(parts, ignore_index=True).assign(size=np.tile(size, 2))
+
+
+def at_snapshot(
+    snapshot: Recorded, names: Sequence[str], axes: p.AxisRows, centre: np.ndarray
+) -> pd.DataFrame:
+    """Two rows a prompt of one snapshot, with the gate of the prompt's own skill."""
+    own = [
+        snapshot.gates[i, names.index(row.skills[0])]
+        if len(row.skills) == 1 and row.skills[0] in names
+        else np.nan
+        for i, row in enumerate(snapshot.rows)
+    ]
+    before, after = snapshot.before, snapshot.after
+    group = np.zeros(len(before), dtype=int)
+    points = p.Points(snapshot.rows, before, before, after, snapshot.gates, group)
+    table = projected(points, axes, centre, own=False).drop(columns=["own", "size"])
+    share = p.energy_shares(after - before, axes).sum()
+    return table.assign(gate=np.tile(own, 2), edit_frac=share, step=snapshot.step)
+
+
+def coordinates(
+    subject: Subject, rows: Sequence[Row], gates: str, layer: int, position: str, name: str
+) -> pd.DataFrame:
+    """Three rows a prompt, `before`, `after` and `target`, in the subspace's coordinates."""
+    points = p.points_at(subject, rows, gates, layer, position)
+    c = subspace_coordinates(subject.adapter, points, layer, name)
+    edited = points.group >= 0
+    # A closed gate and a token that is not edited are the same to the state.
+    gate = np.where(edited, points.gates[:, p.index_of(subject.adapter, name)], 0.0)
+    expected = c.before + gate[:, None] * (c.target - c.before)
+    common = _named(points.rows) | {
+        "gate": gate,
+        "moved": np.linalg.norm(c.after - c.before, axis=1),
+        "distance": np.linalg.norm(c.after - c.target, axis=1),
+        "start": np.linalg.norm(c.before - c.target, axis=1),
+        "error": np.linalg.norm(c.after - expected, axis=1),
+    }
+    parts = []
+    for kind, values in (("before", c.before), ("after", c.after), ("target", c.target)):
+        second = values[:, 1] if values.shape[1] > 1 else np.nan
+        parts.append(pd.DataFrame(common | {"kind": kind, "x": values[:, 0], "y": second}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def token_texts(subject: Subject, prompt: str) -> list[str]:
+    """Each token of a prompt as text, in order."""
+    trace = subject.engine.trace(None, [prompt], template=subject.template)
+    tokenizer = subject.engine.base.tokenizer
+    return [str(tokenizer.decode([i])) for i in trace.input_ids[0].tolist()]
+
+
+def features(
+    subject: Subject, points: p.Points, layer: int, position: str
+) -> dict[str, np.ndarray]:
+    """What a skill can be read from: gates, coordinates R h and as many random ones, h and h'."""
+    adapter = subject.adapter
+    found = {"gates": points.gates}
+    if layer in adapter.layers:
+        stacked = np.concatenate(
+            [p.subspace_rows(adapter, layer, name, position) for name in adapter.names]
+        )
+        random = np.random.default_rng(0).normal(size=stacked.shape)
+        found["R h"] = points.before @ stacked.T
+        found["random h"] = points.before @ p.orthonormal(random).T
+    return found | {"h": points.base, "h'": points.after}

@@ -1,0 +1,414 @@
+"""States without and with the adapter as tidy tables: where they lie and what the edit moves.
+
+`states_sentences` says what the tables show; `projection`, `edits` and `separation` hold the
+numerics.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from csreft_core.analysis.states import projection as p
+from csreft_core.analysis.states import rows as state_rows
+from csreft_core.analysis.states.edits import TARGETS, edit_energies, edit_sizes, recorded
+from csreft_core.analysis.statistics import separation
+from csreft_core.analysis.statistics.intervals import units_of
+from csreft_core.analysis.subject import Subject, evenly
+from csreft_core.errors import ConfigError
+from csreft_core.inference.scoring import skill_name
+from csreft_core.skills.skill_set import Row
+
+TABLES = ("states", "scree", "coordinates", "size", "training", "separation", "energy")
+"""The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
+
+MOST_PROMPTS = 400
+MOST_STEPS = 24
+
+
+def states_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 12,
+    gates: str = "learned",
+    layer: int | None = None,
+    position: str | None = None,
+    basis: str = "base",
+    n_axes: int = 2,
+) -> pd.DataFrame:
+    r"""Base and edited states of held-out prompts on two or three axes (own).
+
+    $x_a = (h - \bar h) \cdot p_a$ with the axes $p_a$ of `projection.fit_axes`, fitted on the rows
+    of the split, and $\bar h$ the mean of their base states.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts of one's own, drawn too; the axes are not fitted on them.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill, at most `MOST_PROMPTS` in all.
+        gates: Gate setting of the edited states.
+        layer: Whose output; None is the first edited layer.
+        position: `last`, `first`, `mean` or a place from the end such as `-2`; None is a token
+            that the adapter edits.
+        basis: `base`, `joint`, `differences` or `subspace:<name>`.
+        n_axes: 2 or 3.
+
+    Returns:
+        Columns prompt, skill, own (one's own text), kind (`base` or `edited`), x, y, z (units of
+        h; z with three axes), moved (|h' - h|, units of h), size (|h|), and of all rows alike:
+        `<axis>_variance_frac` (of the base states) and `<axis>_edit_frac` (of the edit), in
+        [0, 1] or NaN where there is none; d_model, layer, position, basis, gates, edited_layers,
+        edited_tokens.
+
+    Raises:
+        ConfigError: an argument that does not fit the run.
+    """
+    if n_axes not in (2, 3):
+        raise ConfigError(f"n_axes is {n_axes}; choose 2 or 3")
+    layer, position = _place(subject, layer, position)
+    rows = _rows(subject, split, per_skill)
+    fitted = p.points_at(subject, rows, gates, layer, position)
+    first = None
+    if basis.startswith("subspace:"):
+        name = basis.removeprefix("subspace:")
+        first = p.subspace_rows(subject.adapter, layer, name, position)
+    axes = p.fit_axes(fitted.base, fitted.after, basis, n_axes, first)
+    parts = [state_rows.projected(fitted, axes, fitted.base.mean(0), own=False)]
+    if prompts:
+        asked = p.points_at(subject, subject.asked(prompts), gates, layer, position)
+        parts.append(state_rows.projected(asked, axes, fitted.base.mean(0), own=True))
+    shares = {
+        "variance_frac": p.variance_shares(fitted.base, axes),
+        "edit_frac": p.energy_shares(fitted.after - fitted.base, axes),
+    }
+    alike: dict[str, Any] = {
+        f"{axis}_{name}": value
+        for name, values in shares.items()
+        for axis, value in zip(state_rows.AXES, values, strict=False)
+    }
+    alike |= {"d_model": fitted.base.shape[1], "layer": layer, "position": position}
+    alike |= {"basis": basis, "gates": gates, "edited_layers": _listed(subject)}
+    alike["edited_tokens"] = subject.adapter.spec.adapter.positions
+    return pd.concat(parts, ignore_index=True).assign(**alike)
+
+
+def scree_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = 12,
+    gates: str = "learned",
+    layer: int | None = None,
+    position: str | None = None,
+    n_components: int = 10,
+) -> pd.DataFrame:
+    """How much each principal component shows, of the base states and of the edit.
+
+    Args:
+        subject: The opened run.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting of the edited states.
+        layer: Whose output; None is the first edited layer.
+        position: See `states_table`.
+        n_components: The first so many.
+
+    Returns:
+        Columns kind, component (from 1), frac (share, 0 to 1), cumulative (their sum so far), n
+        (prompts), chance (1 / d_model: a random axis). Kinds: `base states` (variance on their own
+        components), `edit` (of |h' - h|^2, on its own components without centring) and `edit on
+        the axes of the base states` (the control: what a picture of the base states shows of it).
+        A kind whose total is zero is left out.
+    """
+    layer, position = _place(subject, layer, position)
+    points = p.points_at(subject, _rows(subject, split, per_skill), gates, layer, position)
+    n = max(1, min(n_components, len(points.rows) - 1, points.base.shape[1]))
+    difference = points.after - points.base
+    of_base = p.fit_axes(points.base, points.after, "base", n)
+    of_edit = p.fit_axes(points.base, points.after, "differences", n)
+    kinds = {
+        "base states": p.variance_shares(points.base, of_base),
+        "edit": p.energy_shares(difference, of_edit),
+        "edit on the axes of the base states": p.energy_shares(difference, of_base),
+    }
+    columns = ["kind", "component", "frac", "cumulative"]
+    found = [
+        (kind, i + 1, share, shares[: i + 1].sum())
+        for kind, shares in kinds.items()
+        if not np.isnan(shares).any()
+        for i, share in enumerate(shares)
+    ]
+    table = pd.DataFrame(found, columns=columns)
+    return table.assign(n=len(points.rows), chance=1 / points.base.shape[1])
+
+
+def coordinates_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 12,
+    gates: str = "learned",
+    layer: int | None = None,
+    position: str | None = None,
+    subspace: str | None = None,
+) -> pd.DataFrame:
+    r"""One subspace's coordinates before and after the edit, with their target (ReFT, eq. 2).
+
+    With jointly orthonormal rows, $R_j h' = (1 - \alpha_j) R_j h + \alpha_j (W_j h + b_j)$: at gate
+    1 the state arrives at the target (method.md, 6). Here h is the state that the edit sees.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts of one's own, drawn too.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting.
+        layer: An edited layer; None is the first.
+        position: One token, not `mean`; see `states_table`.
+        subspace: Its name; None is the first.
+
+    Returns:
+        Columns prompt, skill, own, kind (`before`, `after`, `target`), x, y (first two coordinates,
+        units of h; y is NaN for rank 1), gate (0 at a token that is not edited), moved
+        (|R h' - R h|), distance (|R h' - target|), start (|R h - target|), error (of the equation
+        above: what the other subspaces write), all in units of h but the gate; and of all rows
+        alike rank, subspace, form, target, layer.
+
+    Raises:
+        ConfigError: a layer without edit, the position `mean`, or no such subspace.
+    """
+    adapter = subject.adapter
+    layer, position = _place(subject, layer, position)
+    name = adapter.names[0] if subspace is None else subspace
+    p.check_edited(adapter, layer)
+    _one_token(position)
+    groups = [(_rows(subject, split, per_skill), False), (subject.asked(prompts), True)]
+    found = [
+        state_rows.coordinates(subject, rows, gates, layer, position, name).assign(own=own)
+        for rows, own in (groups if prompts else groups[:1])
+    ]
+    form = adapter.spec.adapter.form
+    alike = {"rank": adapter.at(layer).rank, "subspace": name, "form": form}
+    return pd.concat(found, ignore_index=True).assign(**alike, target=TARGETS[form], layer=layer)
+
+
+def size_table(
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 12,
+    gates: str = "learned",
+    places: int = 12,
+) -> pd.DataFrame:
+    r"""Relative edit size $\|h' - h\| / \|h\|$ by layer and token (method.md, 9).
+
+    h' is the output of a block in the run with the adapter, h in that of the bare base.
+
+    Args:
+        subject: The opened run.
+        prompts: Texts; none means the rows of the split.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting.
+        places: The last so many tokens.
+
+    Returns:
+        Columns layer, place (-1 is the last prompt token), text (the token, for a single prompt),
+        size (mean over prompts, no unit), highest, between (control: root mean square distance
+        between the base states of two prompts there, in the same unit; NaN for a single prompt), n
+        (prompts), edited_layer (whether the adapter edits this layer).
+    """
+    rows = subject.asked(prompts) if prompts else _rows(subject, split, per_skill)
+    found = edit_sizes(subject, rows, gates, places)
+    texts = state_rows.token_texts(subject, rows[0].prompt) if len(rows) == 1 else []
+    parts = [
+        {
+            "layer": layer,
+            "place": -1 - place,
+            "text": texts[-1 - place] if texts else "",
+            "size": found.mean[layer, place],
+            "highest": found.highest[layer, place],
+            "between": found.between[layer, place],
+            "n": int(found.n[place]),
+            "edited_layer": layer in subject.adapter.layers,
+        }
+        for layer in range(found.mean.shape[0])
+        for place in reversed(range(found.mean.shape[1]))
+    ]
+    return pd.DataFrame(parts)
+
+
+def training_table(
+    subject: Subject, *, layer: int | None = None, basis: str = "joint", n_axes: int = 2
+) -> pd.DataFrame:
+    """States of validation prompts at the run's snapshots, on axes fitted once, at the last one.
+
+    Args:
+        subject: A run with snapshots; they hold the last prompt token.
+        layer: An edited layer; None is the first.
+        basis: `base`, `joint`, `differences` or `subspace:<name>` (as it was at the last step).
+        n_axes: 2 or 3.
+
+    Returns:
+        Columns step, prompt, skill, kind (`base` or `edited`), x, y, z (units of h; z with three
+        axes), moved (|h' - h|), gate (of the subspace named after the prompt's skill; NaN where
+        there is none), edit_frac (share of this step's edit on the axes; NaN where there is no
+        edit), fitted_step, layer, basis. At most `MOST_STEPS` steps.
+
+    Raises:
+        RunError: the run has no snapshots of this layer.
+        ConfigError: no such basis, or a layer without edit.
+    """
+    adapter = subject.adapter
+    layer = adapter.layers[0] if layer is None else layer
+    p.check_edited(adapter, layer)
+    snapshots = recorded(subject, layer, MOST_STEPS)
+    last = snapshots[-1]
+    first = None
+    if basis.startswith("subspace:"):
+        i = p.index_of(adapter, basis.removeprefix("subspace:"))
+        # Halves: orthonormal to three digits only.
+        first = p.orthonormal(last.R[p.group_at(adapter, "last"), i])
+    axes = p.fit_axes(last.before, last.after, basis, n_axes, first)
+    parts = [
+        state_rows.at_snapshot(snapshot, adapter.names, axes, last.before.mean(0))
+        for snapshot in snapshots
+    ]
+    alike = {"fitted_step": last.step, "layer": layer, "basis": basis}
+    return pd.concat(parts, ignore_index=True).assign(**alike)
+
+
+def separation_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = 30,
+    gates: str = "learned",
+    layer: int | None = None,
+    position: str | None = None,
+) -> pd.DataFrame:
+    """How well the skill can be told from gates, coordinates and states (method.md, 9).
+
+    Args:
+        subject: The opened run.
+        split: A split of the run's skill set; rows with two skills are left out.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting.
+        layer: Whose output; None is the first edited layer.
+        position: See `states_table`.
+
+    Returns:
+        Columns features (`gates`, `R h`, `random h`: as many random directions as R has rows,
+        `h`: base, `h'`: edited), measure (`silhouette`, -1 to 1; `probe accuracy`, 0 to 1), kind
+        (`true labels`; `shuffled labels`, mean and range of five shuffles; `majority class`),
+        value, low, high (see `separation`), n, n_features, over (what the interval of true labels
+        is over). R h only at an edited layer.
+
+    Raises:
+        ConfigError: fewer than two skills with two prompts each.
+    """
+    layer, position = _place(subject, layer, position)
+    rows = [row for row in _rows(subject, split, per_skill) if len(row.skills) == 1]
+    points = p.points_at(subject, rows, gates, layer, position) if rows else None
+    labels = [] if points is None else [row.skills[0] for row in points.rows]
+    counts = pd.Series(labels, dtype=str).value_counts()
+    if points is None or len(counts) < 2 or counts.min() < 2:
+        raise ConfigError(
+            "to tell skills apart takes at least two skills with two prompts each; choose more "
+            "prompts of each skill, or a run whose data has skill names"
+        )
+    measures = {
+        "silhouette": separation.silhouette,
+        "probe accuracy": separation.probe_accuracy,
+    }
+    found, units = [], units_of(points.rows)
+    for name, features in state_rows.features(subject, points, layer, position).items():
+        for measure, function in measures.items():
+            estimates = {
+                "true labels": function(features, labels, units),
+                "shuffled labels": separation.shuffled(function, features, labels, units),
+            }
+            if measure == "probe accuracy":
+                majority = separation.majority_share(labels)
+                estimates["majority class"] = separation.Estimate(majority, majority, majority)
+            found += [
+                (name, measure, kind, e.value, e.low, e.high, len(labels), features.shape[1],
+                 units.over)
+                for kind, e in estimates.items()
+            ]  # fmt: skip
+    columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features", "over"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def energy_table(
+    subject: Subject,
+    *,
+    split: str = "test",
+    per_skill: int | None = 12,
+    gates: str = "learned",
+    layer: int | None = None,
+    position: str | None = None,
+) -> pd.DataFrame:
+    r"""Energy share of each subspace in the edit, by skill (method.md, 9).
+
+    $E_{s,i} = E_{x \sim T_s}\, \alpha_i^2 \|\delta_i\|^2 / \sum_m \alpha_m^2 \|\delta_m\|^2$
+
+    Args:
+        subject: The opened run.
+        split: A split of the run's skill set.
+        per_skill: At most so many rows of each skill.
+        gates: Gate setting.
+        layer: An edited layer; None is the first.
+        position: One token; see `states_table`.
+
+    Returns:
+        Columns kind (`gated`; `all gates 1`, the control without the router), skill, subspace,
+        share (0 to 1; NaN where no prompt of the skill is edited), n (prompts with an edit).
+    """
+    adapter = subject.adapter
+    layer, position = _place(subject, layer, position)
+    p.check_edited(adapter, layer)
+    _one_token(position)
+    points = p.points_at(subject, _rows(subject, split, per_skill), gates, layer, position)
+    energies = edit_energies(adapter, points, layer)
+    skills = [skill_name(row) for row in points.rows]
+    parts = []
+    for kind, weights in (("gated", np.square(points.gates)), ("all gates 1", 1.0)):
+        energy = weights * energies
+        total = energy.sum(1, keepdims=True)
+        shares = np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
+        wide = pd.DataFrame(shares, columns=list(adapter.names)).assign(skill=skills)
+        long = wide.melt("skill", var_name="subspace", value_name="share")
+        grouped = long.groupby(["skill", "subspace"], sort=False)["share"]
+        parts.append(grouped.agg(share="mean", n="count").reset_index().assign(kind=kind))
+    return pd.concat(parts, ignore_index=True)[["kind", "skill", "subspace", "share", "n"]]
+
+
+def _rows(subject: Subject, split: str, per_skill: int | None) -> tuple[Row, ...]:
+    """The rows of a split, capped so that a browser can draw them."""
+    rows = subject.asked((), split, per_skill)
+    if len(rows) <= MOST_PROMPTS:
+        return rows
+    n_skills = len({skill_name(row) for row in rows})
+    return evenly(rows, max(1, MOST_PROMPTS // n_skills))[:MOST_PROMPTS]
+
+
+def _place(subject: Subject, layer: int | None, position: str | None) -> tuple[int, str]:
+    """Layer and token, where they are left open: the first that the adapter edits."""
+    chosen = subject.adapter.layers[0] if layer is None else layer
+    p.check_layer(subject, chosen)
+    return chosen, position or p.edited_token(subject.adapter)
+
+
+def _one_token(position: str) -> None:
+    if position == "mean":
+        raise ConfigError("an edit is of one token; choose last, first or a place such as -2")
+
+
+def _listed(subject: Subject) -> str:
+    return ", ".join(map(str, subject.adapter.layers))

@@ -1,0 +1,1 @@
+"""Statistics that several views share: intervals, separation, Shapley values."""

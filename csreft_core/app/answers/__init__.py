@@ -1,0 +1,1 @@
+"""The Compare page: answers side by side."""

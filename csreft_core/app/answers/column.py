@@ -1,0 +1,202 @@
+"""The columns of the Compare page: who answers, asking them all at once, and showing an answer."""
+
+import json
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from csreft_core.analysis.answers.token_changes import Piece, token_changes, token_texts
+from csreft_core.app.figures.views import path_of
+from csreft_core.app.page import cached
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.shell import showing_errors
+from csreft_core.base.decoding import OURS
+from csreft_core.inference.engine import Answer
+from csreft_core.runs.all_runs import Run
+from csreft_core.skills.skill_set import Row
+
+_ANSWERS = "compare-answers"
+_MOST_KEPT = 24
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens are drawn, as `Engine.generate` takes it."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 32
+    decoding: str = OURS
+
+
+@dataclass(frozen=True)
+class Column:
+    """One who answers.
+
+    Attributes:
+        kind: `base`, `learned`, `manual` or `other`.
+        title: Above the answer.
+        run: Whose base and adapter.
+        gates: Gate setting; empty is the bare base.
+        row: The prompt, with the skills that `oracle` gates need.
+    """
+
+    kind: str
+    title: str
+    run: Run
+    gates: str
+    row: Row
+
+    def key(self, sampling: Sampling) -> str:
+        """The same text for the same question to the same adapter."""
+        stamp = self.run.adapter_path.stat().st_mtime_ns if self.gates else 0
+        asked = (self.run.config().base.path, str(self.run.path) if self.gates else "", stamp)
+        parts = (*asked, self.gates, *self.row.skills, self.row.prompt)
+        return json.dumps([*parts, asdict(sampling)])
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer with the time that it took, in seconds."""
+
+    text: str
+    gates: dict[str, float] | None
+    n_tokens: int
+    seconds: float
+
+
+def kept(column: Column, sampling: Sampling) -> Given | None:
+    """The answer of this session to the same question, if there is one."""
+    found = st.session_state.get(_ANSWERS, {}).get(column.key(sampling))
+    return None if found is None else Given(**found)
+
+
+def ask_together(
+    columns: Sequence[Column], places: Sequence[DeltaGenerator], sampling: Sampling
+) -> None:
+    """Ask all columns at the same time; each writes into its place as its tokens come.
+
+    The answers are kept for this session. A mistake is shown in the place of its column.
+    """
+    running = [
+        (place, _running(column, sampling)) for column, place in zip(columns, places, strict=True)
+    ]
+    while running:
+        for one in list(running):
+            place, stream = one
+            goes_on = False
+            with place, showing_errors():
+                goes_on = next(stream, None) is not None
+            if not goes_on:
+                running.remove(one)
+
+
+def _running(column: Column, sampling: Sampling) -> Iterator[str]:
+    """Writes the answer where it is drained, and gives the text so far."""
+    adapter = cached.adapter_of(column.run) if column.gates else None
+    engine, start = cached.engine_of(column.run), time.perf_counter()
+    stream = engine.stream(
+        adapter,
+        column.row.prompt,
+        column.gates or "learned",
+        skills=column.row.skills or None,
+        template=cached.template_of(column.run.config()),
+        **asdict(sampling),
+    )
+    text = ""
+    while True:
+        try:
+            text += next(stream)
+        except StopIteration as end:
+            _keep(column, sampling, end.value, time.perf_counter() - start)
+            return
+        st.code(text.strip() or "…", language=None, wrap_lines=True)
+        yield text
+
+
+def _keep(column: Column, sampling: Sampling, answer: Answer, seconds: float) -> None:
+    found = dict(st.session_state.get(_ANSWERS, {}))
+    found[column.key(sampling)] = asdict(
+        Given(answer.text, answer.gates, answer.n_tokens, round(seconds, 4))
+    )
+    st.session_state[_ANSWERS] = dict(list(found.items())[-_MOST_KEPT:])
+
+
+def is_right(text: str, row: Row) -> bool | None:
+    """Whether the answer is the known one; None where none is known."""
+    return text.strip() == row.response.strip() if row.response else None
+
+
+def changes(column: Column, text: str, first: Column, other: str) -> tuple[Piece, ...]:
+    """How an answer differs from the first column's, in tokens."""
+    tokens = token_texts(cached.engine_of(column.run).base.tokenizer, text)
+    others = token_texts(cached.engine_of(first.run).base.tokenizer, other)
+    return token_changes(tokens, others)
+
+
+def answer_html(pieces: Sequence[Piece]) -> str:
+    """The answer as HTML: what the first column lacks is bold, underlined and has a plus.
+
+    [−n] stands where n tokens of the first column are missing. All text is escaped.
+    """
+    parts = []
+    for piece in pieces:
+        if piece.missing:
+            lost = escape("".join(piece.missing).strip(), quote=True)
+            parts.append(
+                f'<small title="missing here: {lost}" style="user-select:none;opacity:.75">'
+                f"[−{len(piece.missing)}]</small> "
+            )
+        if piece.added:
+            lead = piece.text[: len(piece.text) - len(piece.text.lstrip())]
+            parts.append(
+                f'{escape(lead)}<span style="user-select:none" title="not in the first column">+'
+                f'</span><b style="text-decoration:underline">{escape(piece.text.strip())}</b>'
+                f"{escape(piece.text[len(piece.text.rstrip()) :])}"
+            )
+        else:
+            parts.append(escape(piece.text))
+    return "".join(parts)
+
+
+def show_given(column: Column, given: Given, pieces: Sequence[Piece]) -> None:
+    """One answer: its text with the differences marked, whether it is right, gates and cost."""
+    body = answer_html(pieces) if given.text else "<i>(an empty answer)</i>"
+    st.html(
+        '<div style="font-family:monospace;font-size:1.05rem;line-height:1.6;white-space:pre-wrap;'
+        f'overflow-wrap:anywhere;min-height:3.2em">{body}</div>'
+    )
+    right = is_right(given.text, column.row)
+    marks = {True: ":material/check: **right**", False: ":material/close: **wrong**"}
+    parts = [marks[right]] if right is not None else []
+    tokens = f"{given.n_tokens} token{'' if given.n_tokens == 1 else 's'}"
+    st.markdown(" · ".join([*parts, tokens, f"{given.seconds:.2f} s"]))
+    st.caption(plain(gates_text(given.gates)))
+
+
+def gates_text(gates: dict[str, float] | None) -> str:
+    """The gates in one line."""
+    if gates is None:
+        return "No gates: the bare base."
+    return "Gates: " + " · ".join(f"{name} {gate:.3f}" for name, gate in gates.items())
+
+
+def command(column: Column, given: Given, sampling: Sampling) -> str:
+    """The command that gives the same answer."""
+    setting = column.gates or "off"
+    if setting == "oracle":
+        setting = ",".join(f"{gate:g}" for gate in (given.gates or {}).values())
+    words = ["python", "-m", "csreft_core", "generate", path_of(column.run)]
+    prompt = column.row.prompt
+    words += [f"--prompt={prompt}"] if prompt.startswith("-") else ["--prompt", prompt]
+    words += [f"--gates={setting}"]
+    for name, value in asdict(sampling).items():
+        if value != getattr(Sampling(), name):
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""The Model page: which base, whether it fits, and its load."""

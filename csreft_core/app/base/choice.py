@@ -1,0 +1,149 @@
+"""The choice of a base: known ones, a folder or a Hub id; its number format and its device."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import torch
+
+from csreft_core.app.page.base_folders import check_allowed, limiting_folder, offered_folders
+from csreft_core.app.page.ceilings import MOST_CHARACTERS
+from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.widgets import help_text
+from csreft_core.base.known import BasePreset, base_presets
+from csreft_core.base.quantization import QUANTIZED
+from csreft_core.config import BaseConfig
+
+KNOWN, FOLDER, HUB = "known", "folder", "hub"
+_SOURCES = {KNOWN: "A known base", FOLDER: "A folder", HUB: "A Hub id"}
+PRECISIONS = {
+    "fp32": "fp32, 4 bytes",
+    "bf16": "bf16, 2 bytes",
+    "fp16": "fp16, 2 bytes",
+    "int8": "int8, 1 byte",
+    "nf4": "nf4, ½ byte",
+    "fp4": "fp4, ½ byte",
+}
+
+
+def choose() -> BaseConfig | None:
+    """Draw the choice; None where nothing is given yet.
+
+    Raises:
+        ConfigError: a base that this server does not offer.
+    """
+    path, revision = _choose_path()
+    with st.grid(3, min_column_width=150):
+        precision = _select("precision", "Precision", "fp32", PRECISIONS)
+        compute = "auto"
+        if precision in QUANTIZED:
+            compute = _select("compute", "Compute in", "auto", _computes())
+        device = _select("device", "Device", "auto", _devices())
+    if not path:
+        return None
+    check_allowed(path)
+    chosen: dict[str, Any] = {"precision": precision, "compute": compute, "device": device}
+    return BaseConfig(path=path, revision=revision, **chosen)
+
+
+def _select(name: str, label: str, default: str, labels: dict[str, str]) -> str:
+    chosen = remembered(name, default, labels)
+    st.selectbox(
+        label, list(labels), key=name, format_func=lambda value: labels[value],
+        on_change=written, args=(name,), help=help_text(name),
+    )  # fmt: skip
+    return chosen
+
+
+def _computes() -> dict[str, str]:
+    on_gpu = torch.cuda.is_available()
+    return {"auto": f"auto ({'bf16' if on_gpu else 'fp32'})", "fp32": "fp32", "bf16": "bf16",
+            "fp16": "fp16"}  # fmt: skip
+
+
+def _devices() -> dict[str, str]:
+    n_gpus = torch.cuda.device_count()
+    several = {"balanced": f"all {n_gpus} GPUs"} if n_gpus > 1 else {}
+    gpus = {f"cuda:{i}": f"cuda:{i}, {torch.cuda.get_device_name(i)}" for i in range(n_gpus)}
+    return {"auto": f"auto ({'GPU' if n_gpus else 'no GPU: cpu'})", "cpu": "cpu", **gpus, **several}
+
+
+def _choose_path() -> tuple[str, str | None]:
+    limited = limiting_folder() is not None
+    sources = (KNOWN, FOLDER) if limited else tuple(_SOURCES)
+    source = remembered("base-from", KNOWN, sources)
+    st.segmented_control(
+        "Base", sources, key="base-from", required=True, format_func=lambda s: _SOURCES[s],
+        on_change=written, args=("base-from",), help=help_text("base_from"),
+    )  # fmt: skip
+    if source == KNOWN:
+        return _choose_known(limited), None
+    if source == HUB:
+        return _choose_hub()
+    return (_choose_offered() if limited else _choose_folder()), None
+
+
+def _choose_known(limited: bool) -> str:
+    known = {path: p for path, p in base_presets().items() if not limited or path == "pocket"}
+    chosen = remembered("base", "pocket", known)
+    st.selectbox(
+        "Known base", list(known), key="base", format_func=lambda path: _label(known[path]),
+        on_change=written, args=("base",), help=help_text("base_known"),
+    )  # fmt: skip
+    st.caption(_about(known[chosen]))
+    return chosen
+
+
+def _label(known: BasePreset) -> str:
+    return f"{known.name}{' · shipped' if known.path == 'pocket' else ''}" + (
+        " · licence to accept" if known.gated else ""
+    )
+
+
+def _about(known: BasePreset) -> str:
+    if known.path == "pocket":
+        return f"Shipped with this program, {known.licence}. It knows the words of its skills only."
+    page = f"[{known.path}](https://huggingface.co/{known.path})"
+    if known.gated:
+        return (
+            f"{page}, {known.licence}. Gated: accept the licence on that page, then log in on this "
+            "machine with `hf auth login`. Loading fetches it from the Hub."
+        )
+    return f"{page}, {known.licence}. Loading fetches it from the Hub, once."
+
+
+def _choose_folder() -> str:
+    remembered("base-folder", "")
+    return st.text_input(
+        "Folder", key="base-folder", max_chars=MOST_CHARACTERS, placeholder="models/my-base",
+        on_change=written, args=("base-folder",), help=help_text("base_folder"),
+    ).strip()  # fmt: skip
+
+
+def _choose_offered() -> str:
+    folders = offered_folders()
+    if not folders:
+        st.info("This server offers no base besides the shipped one.", icon=":material/info:")
+        return ""
+    remembered("base-folder", folders[0], folders)
+    return st.selectbox(
+        "Folder", folders, key="base-folder", format_func=lambda path: Path(path).name,
+        on_change=written, args=("base-folder",), help=help_text("base_folder"),
+    )  # fmt: skip
+
+
+def _choose_hub() -> tuple[str, str | None]:
+    left, right = st.columns([3, 2])
+    with left:
+        remembered("base-hub", "")
+        name = st.text_input(
+            "Hub id", key="base-hub", max_chars=200, placeholder="owner/name",
+            on_change=written, args=("base-hub",), help=help_text("base_hub"),
+        ).strip()  # fmt: skip
+    with right:
+        remembered("revision", "")
+        revision = st.text_input(
+            "Revision", key="revision", max_chars=200, placeholder="main",
+            on_change=written, args=("revision",), help=help_text("revision"),
+        ).strip()  # fmt: skip
+    return name, revision or None

@@ -1,0 +1,152 @@
+"""A base in memory: load it with progress, cancel, unload; what was measured."""
+
+from uuid import uuid4
+
+import streamlit as st
+import torch
+
+from csreft_core.analysis.base import sentences as say
+from csreft_core.analysis.base import tables
+from csreft_core.app.page import cached
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.shell import showing_errors
+from csreft_core.app.page.widgets import duration, help_text, show_data
+from csreft_core.base.devices import free_bytes
+from csreft_core.charts.base import size_text
+from csreft_core.config import BaseConfig, Config
+from csreft_core.inference.loaded_bases import Held, Load
+
+_EVERY_S = 1.0
+_SHIPPED = BaseConfig()
+
+
+def show(base: BaseConfig, *, has_room: bool) -> Held | None:
+    """The base's state in memory with its buttons; gives it once it is there.
+
+    Args:
+        base: The chosen one.
+        has_room: Whether its weights fit.
+    """
+    # The shipped base takes a moment and 6 MB: one need not ask for it, unless it was unloaded.
+    if base == _SHIPPED and not st.session_state.get("base-unloaded"):
+        cached.engine_of_base(base)
+    held, load = cached.bases().held(base), cached.bases().load(base)
+    loading = held is None and load is not None and _runs(load) and load.wanted_by(_who())
+    if held is not None:
+        _show_held(base)
+    elif loading:
+        st.fragment(_show_load, run_every=_EVERY_S)(base)
+    else:
+        _show_offer(base, has_room=has_room)
+        if load is not None and load.error is not None and load.wanted_by(_who()):
+            with showing_errors():
+                raise load.error
+    _show_others(base)
+    return held
+
+
+def _who() -> str:
+    return st.session_state.setdefault("session", uuid4().hex)
+
+
+def _runs(load: Load) -> bool:
+    return not load.future.done() and not load.cancelled
+
+
+def _show_offer(base: BaseConfig, *, has_room: bool) -> None:
+    st.button(
+        "Load this base", type="primary", icon=":material/download:", key="load",
+        on_click=_begin, args=(base,), disabled=not has_room, help=help_text("load"),
+    )  # fmt: skip
+    if not has_room:
+        st.caption(
+            "Its weights alone do not fit into the free memory. Choose a smaller precision or a "
+            "smaller base."
+        )
+
+
+def _begin(base: BaseConfig) -> None:
+    st.session_state["base-unloaded"] = False
+    cached.bases().begin(base, _who())
+
+
+def _show_load(base: BaseConfig) -> None:
+    load = cached.bases().load(base)
+    if load is None or not _runs(load):
+        st.rerun()
+    load.want(_who())
+    share = "" if load.share is None else f", {load.share:.0%}"
+    st.progress(load.share or 0.0, text=plain(f"{load.phase}{share}"))
+    st.button(
+        "Cancel", icon=":material/close:", key="cancel", on_click=_cancel, args=(base,),
+        help=help_text("cancel"),
+    )  # fmt: skip
+
+
+def _cancel(base: BaseConfig) -> None:
+    if cached.bases().cancel(base, _who()):
+        st.toast("Cancelled: the load ends at its next step.", icon=":material/close:")
+    else:
+        st.toast("Others want this base as well: it goes on loading.", icon=":material/group:")
+
+
+def _show_held(base: BaseConfig) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge("in memory", icon=":material/memory:", color="green")
+        _unload_button(base, "Unload")
+
+
+def _unload_button(base: BaseConfig, label: str) -> None:
+    st.button(
+        label, icon=":material/eject:", key=f"unload-{base.path}-{base.precision}-{base.device}",
+        on_click=_unload, args=(base,), help=help_text("unload"),
+    )  # fmt: skip
+
+
+def _unload(base: BaseConfig) -> None:
+    st.session_state["base-unloaded"] = base == _SHIPPED
+    cached.bases().unload(base)
+
+
+def _show_others(base: BaseConfig) -> None:
+    others = [other for other in cached.bases().all_held() if other != base]
+    if not others:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Also in memory, two bases at most:")
+        for other in others:
+            _unload_button(other, f"Unload {plain(other.path)} ({other.precision})")
+
+
+def show_measured(held: Held, config: Config) -> None:
+    """What the loaded base takes and how far the estimate was from it."""
+    base = held.engine.base
+    table = tables.measured_table(base, tables.needed(config))
+    row = table.iloc[0]
+    facts = {
+        "Weights, measured": (size_text(row["measured"]), "measured_weights"),
+        "Estimate off by": (f"{row['error']:+.2%}", "measured_error"),
+        "Parameters": (f"{base.n_parameters:,}", "measured_parameters"),
+        "Layers": (str(base.n_layers), "measured_layers"),
+        "Load time": (_seconds(held.seconds), "measured_time"),
+        "Free now": (size_text(free_bytes(config.base.device)), "measured_free"),
+        **_gpu_facts(base.device),
+    }
+    with st.grid(4, min_column_width=150):
+        for label, (value, text) in facts.items():
+            st.metric(label, value, help=help_text(text))
+    st.markdown(plain(say.sentence_measured(table)))
+    show_data(table, "measured")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def _gpu_facts(device: torch.device) -> dict[str, tuple[str, str]]:
+    if device.type != "cuda":
+        return {}
+    return {
+        "Allocated": (size_text(torch.cuda.memory_allocated(device)), "measured_allocated"),
+        "Reserved": (size_text(torch.cuda.memory_reserved(device)), "measured_reserved"),
+    }

@@ -1,0 +1,1 @@
+"""The Router page: gates of a prompt and of held-out rows."""

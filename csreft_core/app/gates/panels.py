@@ -1,0 +1,245 @@
+"""Panels of the Router page about one prompt: its gates, its words, and an edit of it."""
+
+import html
+
+import pandas as pd
+import streamlit as st
+
+from csreft_core.analysis.gates import sentences as say
+from csreft_core.analysis.gates import tables as gates
+from csreft_core.analysis.gates import words
+from csreft_core.analysis.gates.sources import READS
+from csreft_core.app.figures import views
+from csreft_core.app.gates.rows import has_router, splits_of
+from csreft_core.app.page import cached
+from csreft_core.app.page.prompts import trained_setting
+from csreft_core.app.page.state import forget, keep, remembered, written
+from csreft_core.attachment.attach import EMBEDDING
+from csreft_core.charts.gates import figures as gate_charts
+from csreft_core.charts.gates import maps as gate_maps
+from csreft_core.charts.gates import words as word_charts
+from csreft_core.charts.theme import DARK, LIGHT, ordered, styles
+from csreft_core.inference.scoring import skill_name
+from csreft_core.runs.all_runs import Run
+from csreft_core.skills.skill_set import Row
+
+ONE_PROMPT, HELD_OUT = "One prompt", "Held-out prompts"
+PARTS = (ONE_PROMPT, HELD_OUT)
+_STRONGEST = "the strongest"
+
+
+def intro(run: Run | None) -> None:
+    """The title, and what this run's router reads and decides."""
+    st.title("Router", anchor=False)
+    if run is None:
+        st.info(
+            "There is no run to show yet. Train one; it takes less than a minute.",
+            icon=":material/info:",
+        )
+        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+        return
+    st.markdown("What does the router decide on a prompt, and does it need to?")
+
+
+def facts(run: Run) -> None:
+    """What the router reads, how often it decides, and how it was taught."""
+    router = run.config().router
+    if not has_router(run):
+        st.info(
+            f"This run has no router: its gates are given ({router.gates}). What follows shows "
+            "them beside the controls; choose a run with a router to see one decide.",
+            icon=":material/info:",
+        )
+        return
+    place = "token embeddings" if router.layer == EMBEDDING else f"output of block {router.layer}"
+    once = (
+        "for each token; single gates of a prompt below are those of its last token"
+        if _per_token(run)
+        else "once for a whole prompt"
+    )
+    taught = f"the task loss and the skill labels (weight {router.supervision:g})"
+    st.caption(
+        f"Reads: {READS[router.input]}, from the {place}. Decides: {once} ({router.gate} gates, "
+        f"threshold {router.threshold:g}). Learned from: "
+        f"{taught if router.supervision else 'the task loss alone'}."
+    )
+
+
+def _per_token(run: Run) -> bool:
+    return run.config().router.granularity == "per_token"
+
+
+def choose_row(run: Run) -> None:
+    """A popover that puts a row of the run's data into the prompt box."""
+    popover = st.popover(
+        "A row of the data", icon=":material/dataset:", key="router-rows", on_change="rerun",
+        help="Take a prompt from the data that the run was trained and tested on.",
+    )  # fmt: skip
+    if not popover.open:
+        return
+    with popover:
+        splits = splits_of(run)
+        split = st.selectbox("Split", splits, key="router-row-split")
+        rows = cached.skill_set_of(run).split(split)
+        skills = list(dict.fromkeys(map(skill_name, rows)))
+        skill = st.selectbox("Skill", skills, key="router-row-skill")
+        of_skill = [r.prompt for r in rows if skill_name(r) == skill]
+        st.selectbox(
+            f"Prompt ({len(of_skill)})",
+            list(dict.fromkeys(of_skill)),
+            index=None,
+            placeholder="Choose a prompt",
+            key="router-row",
+            on_change=_take_row,
+        )
+
+
+def _take_row() -> None:
+    prompt = st.session_state["router-row"]
+    if prompt:
+        keep("prompt", prompt)
+
+
+def show_edit(run: Run, row: Row) -> None:
+    """Pin a prompt, change it, and see which gate moved; the pinned prompt is in the URL."""
+    pinned = remembered("pin", "")
+    if pinned and pinned != row.prompt:
+        views.show(
+            run,
+            gates.difference_table,
+            gate_charts.gate_difference,
+            name="gatedifference",
+            sentence=say.sentence_difference,
+            options={"names": cached.skill_names(run)},
+            prompts=(pinned, row.prompt),
+        )
+    else:
+        st.subheader("What does a change of the prompt do?", anchor=False)
+        st.markdown(
+            "Pinned. Now change a word of the prompt above: this place shows which gate moves."
+            if pinned
+            else "Pin this prompt, then change a word of it: this place shows which gate moves."
+        )
+    if pinned:
+        st.caption("Pinned prompt")
+        # As code, because a prompt is no Markdown.
+        st.code(pinned, language=None, wrap_lines=True)
+    with st.container(horizontal=True):
+        st.button(
+            "Pin this prompt",
+            key="router-pin",
+            icon=":material/keep:",
+            on_click=keep,
+            args=("pin", row.prompt),
+            disabled=not row.prompt.strip() or pinned == row.prompt,
+        )
+        if pinned:
+            st.button(
+                "Unpin", key="router-unpin", icon=":material/keep_off:", on_click=forget,
+                args=("pin",),
+            )  # fmt: skip
+
+
+def show_gates(run: Run, row: Row) -> None:
+    """The gates of the prompt as bars."""
+    router = run.config().router
+    decides = has_router(run)
+    heading = "Which gates are open at the last token?" if _per_token(run) else None
+    views.show(
+        run,
+        gates.gates_table,
+        gate_charts.gate_bars,
+        name="gates-router",
+        sentence=lambda table: (
+            say.sentence_prompt_gates(table, router.threshold)
+            if decides
+            else f"No router decides here: this run was trained with {router.gates} gates."
+        ),
+        heading=heading if decides else "Which gates does this run use?",
+        options={"names": cached.skill_names(run), "threshold": router.threshold},
+        prompts=(row.prompt,),
+        gates="learned" if decides else trained_setting(run, row),
+    )
+
+
+def show_tokens(run: Run, row: Row) -> None:
+    """The gates along the prompt; only where the router really decides for each token."""
+    if not (has_router(run) and _per_token(run)):
+        return
+    names = cached.skill_names(run)
+    table = cached.table(gates.tokens_table, run, prompts=(row.prompt,))
+    st.subheader("Which gate acts on which word?", anchor=False)
+    st.caption(
+        "This router decides for each token. Under a token stands its strongest gate, decided from "
+        "the prompt up to there; [brackets] are not your words. Point at a token for all gates."
+    )
+    st.html(ribbon(table, names, dark=st.context.theme.type == "dark"))
+    views.show(
+        run,
+        gates.tokens_table,
+        gate_maps.token_map,
+        name="gatetokens",
+        sentence=say.sentence_tokens,
+        options={"names": names},
+        prompts=(row.prompt,),
+    )
+
+
+def ribbon(table: pd.DataFrame, names: list[str], *, dark: bool = False) -> str:
+    """The prompt as HTML: colour and name of each token's strongest gate, opacity its value.
+
+    Args:
+        table: `tokens_table` of one prompt.
+        names: Order of the subspaces; gives each its colour.
+        dark: Whether the page is dark.
+    """
+    style = styles(ordered(names, table["subspace"]), DARK if dark else LIGHT)
+    parts = []
+    for _, part in table.groupby("position", sort=True):
+        top = part.iloc[int(part["gate"].to_numpy().argmax())].to_dict()
+        colour, strength = style[top["subspace"]].colour, min(1.0, max(0.0, top["gate"]))
+        shade = f"color-mix(in srgb, {colour} {100 * strength:.0f}%, transparent)"
+        every = ", ".join(f"{row.subspace} {row.gate:.3f}" for row in part.itertuples())
+        title, text = html.escape(f"{top['token']}: {every}"), html.escape(str(top["token"]))
+        parts.append(
+            f'<span tabindex="0" title="{title}" '
+            'style="display:inline-block;text-align:center;margin:2px 3px">'
+            f'<span style="border-bottom:6px solid {shade};padding:0 2px">'
+            f"{text if top['kind'] == 'word' else f'<i>[{text}]</i>'}</span><br>"
+            f"<small>{html.escape(str(top['subspace']))} {top['gate']:.2f}</small></span>"
+        )
+    return f'<div aria-label="The strongest gate of each token">{"".join(parts)}</div>'
+
+
+def show_words(run: Run, row: Row) -> None:
+    """Which words decide: each token taken out, beside integrated gradients."""
+    if not has_router(run):
+        return
+    names, subspaces = cached.skill_names(run), cached.adapter_of(run).names
+    left, right = st.columns(2, gap="large")
+    with left:
+        views.show(
+            run,
+            words.words_table,
+            word_charts.word_map,
+            name="wordmap",
+            sentence=words.sentence_word_map,
+            options={"names": names},
+            prompts=(row.prompt,),
+        )
+    with right:
+        chosen = remembered("gate", _STRONGEST, (_STRONGEST, *subspaces))
+        subspace = None if chosen == _STRONGEST else chosen
+        views.show(
+            run,
+            words.words_table,
+            word_charts.word_bars,
+            name="wordbars",
+            sentence=lambda table: words.sentence_words(table, subspace),
+            options={"subspace": subspace, "names": names},
+            prompts=(row.prompt,),
+        )
+        st.selectbox(
+            "Gate of this figure", (_STRONGEST, *subspaces), key="gate", on_change=written,
+            args=("gate",),
+        )  # fmt: skip

@@ -1,0 +1,257 @@
+"""Panels of the Geometry page: what the subspaces of the skills have in common, and since when."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from csreft_core.analysis.geometry import sentences, tables
+from csreft_core.app.figures import views
+from csreft_core.app.page import cached, library
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.state import remembered, written
+from csreft_core.charts.geometry import drift, gram
+from csreft_core.charts.geometry import figures as geometry
+from csreft_core.config import Config
+from csreft_core.reft.base_record import differences
+from csreft_core.runs.all_runs import Run
+
+_MEASURES = {
+    "smallest_angle": "Smallest angle",
+    "mean_angle": "Mean angle",
+    "overlap": "Overlap",
+    "excess": "Overlap above chance",
+    "grassmann": "Grassmann distance",
+    "chordal": "Chordal distance",
+}
+_SEEDS = "other seeds"
+SHARED, REACH, TRAINING, RUNS = "Shared directions", "Leaks", "Over training", "Other runs"
+PARTS = (SHARED, REACH, TRAINING, RUNS)
+
+
+def intro(run: Run) -> None:
+    """What one is looking at, in numbers."""
+    # One message, instead of one below every figure, where the run does not fit its base.
+    spec = cached.subject_of(run).adapter.spec
+    k, r, d = len(spec.names), spec.adapter.rank, spec.d_model
+    one = "one subspace" if k == 1 else f"{k} subspaces ({plain(', '.join(spec.names))})"
+    st.markdown(
+        f"The edit of this run has {one} of rank r = {r} in hidden states of width d = {d}, with "
+        f"the constraint `{spec.adapter.constraint}`. Every figure shows random subspaces of the "
+        "same shape beside it: in a wide space, even those are nearly at right angles."
+    )
+
+
+def choose_place(run: Run) -> tuple[int, int]:
+    """The layer and the group of positions, where there is something to choose."""
+    adapter = cached.adapter_of(run)
+    layer, group = adapter.layers[0], 0
+    with st.container(horizontal=True):
+        if len(adapter.layers) > 1:
+            layer = int(_choice("layer", "Edited layer", [str(n) for n in adapter.layers]))
+        if adapter.positions.n_groups > 1:
+            labels = {"0": "first tokens", "1": "last tokens"}
+            group = int(_choice("group", "Edit of the", list(labels), labels))
+    return layer, group
+
+
+def _choice(
+    name: str, label: str, options: Sequence[str], labels: dict[str, str] | None = None
+) -> str:
+    """A list whose choice stays in the URL; the first option is the default."""
+    value = remembered(name, options[0], options)
+    shown = labels or {option: option for option in options}
+    st.selectbox(
+        label, options, key=name, on_change=written, args=(name,), width=280,
+        format_func=lambda option: shown[option],
+    )  # fmt: skip
+    return value
+
+
+def show_pairs(run: Run, layer: int, group: int) -> None:
+    """The matrix of all pairs, and the angles of one."""
+    names = cached.adapter_of(run).names
+    measure = _choice("measure", "Measure", list(_MEASURES), _MEASURES)
+    table = views.show(
+        run,
+        tables.pairs_table,
+        geometry.pair_matrix,
+        name="pairmatrix",
+        sentence=lambda table: sentences.sentence_pairs(table, measure),
+        options={"names": names, "measure": measure},
+        layer=layer,
+        group=group,
+    )
+    pairs = table[table["kind"] == "run"]
+    if not pairs.empty:
+        # The pair that has most in common first; rounding to zero is no order.
+        order = pairs.loc[(-pairs["overlap"].round(6)).sort_values(kind="stable").index]
+        labels = {f"{a}·{b}": (a, b) for a, b in zip(order["a"], order["b"], strict=True)}
+        shown = {label: f"{a} and {b}" for label, (a, b) in labels.items()}
+        pair = labels[_choice("pair", "Pair of skills", list(labels), shown)]
+        views.show(
+            run,
+            tables.angles_table,
+            geometry.angle_bars,
+            name="anglebars",
+            sentence=sentences.sentence_angles,
+            pair=pair,
+            layer=layer,
+            group=group,
+        )
+
+
+def show_gram(run: Run, layer: int, group: int) -> None:
+    """The Gram matrix of all basis vectors, with a random one."""
+    views.show(
+        run,
+        tables.gram_table,
+        gram.gram_matrix,
+        name="gram",
+        sentence=sentences.sentence_gram,
+        options={"names": cached.adapter_of(run).names},
+        layer=layer,
+        group=group,
+    )
+
+
+def show_reach(run: Run, layer: int, group: int) -> None:
+    """Leaks at the edited block, and mixing after it."""
+    if len(cached.adapter_of(run).names) == 1:
+        st.info(
+            "This run has one subspace for everything, so there is no other one to write into or "
+            "to read from. Choose a run with several skills on the left, such as `recommended`.",
+            icon=":material/info:",
+        )
+        return
+    _show_leaks(run, layer, group)
+    _show_mixing(run, layer, group)
+
+
+def _show_leaks(run: Run, layer: int, group: int) -> None:
+    """What edits write and read, and where the states are, on held-out prompts."""
+    names = cached.adapter_of(run).names
+    panels = (
+        ("writeleak", "write leak"),
+        ("readleak", "read leak"),
+        ("dataoverlap", "data-weighted overlap"),
+    )
+    columns = st.columns(3, gap="medium") if len(names) <= 5 else [st.container() for _ in panels]
+    for column, (name, measure) in zip(columns, panels, strict=True):
+        with column:
+            views.show(
+                run,
+                tables.leaks_table,
+                geometry.leak_matrix,
+                name=name,
+                sentence=lambda table, measure=measure: sentences.sentence_leaks(table, measure),
+                options={"names": names, "measure": measure},
+                layer=layer,
+                group=group,
+            )
+
+
+def _show_mixing(run: Run, layer: int, group: int) -> None:
+    """Downstream mixing; at once for the small base, else when asked for."""
+    small = run.config().base.path == "pocket"
+    panel = st.expander(
+        "Downstream: do the later blocks mix what the edit kept apart?", expanded=small,
+        key="mixing-panel", on_change="rerun",
+    )  # fmt: skip
+    if not panel.open:
+        return
+    with panel:
+        views.show(
+            run,
+            tables.mixing_table,
+            drift.mixing_curves,
+            name="mixing",
+            sentence=sentences.sentence_mixing,
+            options={"names": cached.adapter_of(run).names},
+            layer=layer,
+            group=group,
+        )
+
+
+def show_training(run: Run, layer: int, group: int) -> None:
+    """Drift from the snapshots, and the constraint from the metrics."""
+    names = cached.adapter_of(run).names
+    left, right = st.columns(2, gap="large")
+    with left:
+        views.show(
+            run,
+            tables.drift_table,
+            drift.drift_curves,
+            name="drift",
+            sentence=sentences.sentence_drift,
+            options={"names": names},
+            layer=layer,
+            group=group,
+        )
+    with right:
+        views.show(
+            run,
+            tables.training_table,
+            drift.constraint_and_chance,
+            name="chance",
+            sentence=sentences.sentence_training,
+        )
+
+
+def show_seeds(run: Run, layer: int, group: int) -> None:
+    """The same skill in other runs."""
+    runs = _comparable(run, layer, group)
+    if not runs:
+        st.info(
+            "There is no other finished run on this base with this layer to compare with. Train "
+            "the same settings with another `train.seed` on the Train page.",
+            icon=":material/info:",
+        )
+        return
+    seeds = [i for i, other in runs.items() if _same_but_seed(run.config(), other.config())]
+    labels = {i: library.label(i) for i in runs}
+    options = list(runs)
+    if seeds:
+        options = [_SEEDS, *options]
+        labels[_SEEDS] = f"same settings, {len(seeds)} other seed{'s' * (len(seeds) > 1)}"
+    chosen = _choice("against", "Compare with", options, labels)
+    others = [runs[i] for i in (seeds if chosen == _SEEDS else [chosen])]
+    views.show(
+        run,
+        tables.seeds_table,
+        drift.seed_dots,
+        name="seeds",
+        sentence=sentences.sentence_seeds,
+        options={"names": cached.adapter_of(run).names},
+        others=tuple(views.path_of(other) for other in others),
+        layer=layer,
+        group=group,
+    )
+
+
+def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
+    """Other runs with an adapter on the same base that edit this layer."""
+    mine, found = run.config(), {}
+    for identity, other in library.all_runs().items():
+        theirs = other.config()
+        if (
+            other.path != run.path
+            and other.adapter_path.exists()
+            and not differences(_base_of(theirs), _base_of(mine))
+            and layer in theirs.adapter.layers
+            and (group == 0 or not theirs.adapter.tied)
+        ):
+            found[identity] = other
+    return found
+
+
+def _base_of(config: Config) -> str:
+    return "" if config.provenance is None else config.provenance.base_fingerprint
+
+
+def _same_but_seed(one: Config, other: Config) -> bool:
+    def plain(config: Config) -> object:
+        train = config.train
+        return (config.adapter, config.router, config.base, config.data,
+                [v for k, v in vars(train).items() if k not in ("seed", "threads")])  # fmt: skip
+
+    return plain(one) == plain(other) and one.train.seed != other.train.seed

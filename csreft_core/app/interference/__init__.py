@@ -1,0 +1,1 @@
+"""The Interference page: who helps or hurts whom."""

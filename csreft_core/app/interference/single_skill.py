@@ -1,0 +1,130 @@
+"""Panel of the Interference page that trains on one skill at a time, when asked to."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import streamlit as st
+
+from csreft_core.analysis import training
+from csreft_core.analysis.interference import sentences, tables
+from csreft_core.app.figures import views
+from csreft_core.app.interference.panels import control_of, path_argument
+from csreft_core.app.page import cached, library, starting
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.widgets import duration
+from csreft_core.charts.interference import figures as charts
+from csreft_core.errors import StorageError
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import Run, run_name, runs_root
+from csreft_core.runs.single_skill import (
+    find_only_runs,
+    only_config,
+    only_name,
+    only_rows,
+)
+
+_EVERY_S = 2.0
+
+
+def show_single_skill(run: Run) -> None:
+    """The buttons that train on one skill each, how they go, and what they show."""
+    st.markdown(
+        "`I_train[i, j]`: train on skill i alone, measure skill j before and after. Each training "
+        "is a run like any other, with the same settings and only that skill's training rows. "
+        "Nothing starts before you press a button."
+    )
+    control = control_of(run)
+    found = _found(run)
+    found_control = {} if control is None else _found(control)
+    with st.container(horizontal=True):
+        _offer(run, found, "this run's settings", "i-train")
+        if control is not None:
+            _offer(control, found_control, f"the control {control.name}", "i-train-control")
+    runs = [*found.values(), *found_control.values()]
+    if not runs:
+        return
+    active = any(jobs.standing(each).state in library.ACTIVE for each in runs)
+    paths = tuple(str(each.path) for each in runs)
+    st.fragment(_show_states, run_every=_EVERY_S if active else None)(paths, active)
+    done = [each for each in runs if each.status().state == "finished"]
+    if done:
+        _show_matrix(run, done)
+
+
+def _found(run: Run) -> dict[str, Run]:
+    """The runs that learn one skill with the settings of this one, in the order of the skills."""
+    names = cached.skill_names(run)
+    config = only_config(run.config())
+    return find_only_runs(config, names, run.name, runs_root(), cached.skill_set_of)
+
+
+def _offer(run: Run, found: dict[str, Run], label: str, key: str) -> None:
+    """A button with its cost, for the skills that have no such run yet."""
+    missing = [skill for skill in cached.skill_names(run) if skill not in found]
+    if not missing:
+        return
+    n = len(missing)
+    if st.button(
+        f"Train {n} run{'s' if n > 1 else ''} with {plain(label)}", key=key,
+        icon=":material/model_training:", help=f"One for each of {plain(', '.join(missing))}. They "
+        "wait for each other, and go on when you close this page.",
+    ):  # fmt: skip
+        config, skill_set = only_config(run.config()), cached.skill_set_of(run)
+        # Made before the first is started: a skill that cannot be trained on starts nothing.
+        starting.check_room(len(missing))
+        parts = [(skill, only_rows(skill_set, skill)) for skill in missing]
+        for skill, rows in parts:
+            name = run_name(only_name(run.name, skill), runs_root())
+            starting.submit(config, rows, name)
+        st.rerun()
+    st.caption(plain(_cost(run, n)))
+
+
+def _cost(run: Run, n: int) -> str:
+    many, steps = "s" if n > 1 else "", run.config().train.steps
+    spent = training.step_table(cached.metrics_of(run))["elapsed_s"].dropna()
+    took = ""
+    if len(spent):
+        took = f"; {run.name} took {duration(float(spent.iloc[-1]))} where it was trained"
+    return f"{n} training{many} of {steps} steps, one after the other{took}."
+
+
+def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
+    """How each run goes; the whole page is drawn anew when the last one has ended."""
+    with suppress(StorageError):  # the page has said it
+        jobs.mark_interrupted(runs_root())
+    runs = [Run(Path(path)) for path in paths]
+    states = [jobs.standing(run) for run in runs]
+    if was_active and not any(status.state in library.ACTIVE for status in states):
+        st.rerun()
+    for run, status in zip(runs, states, strict=True):
+        if status.state == "finished":
+            continue
+        with st.container(horizontal=True, vertical_alignment="center"):
+            share = min(1.0, status.step / status.total_steps)
+            place = jobs.queue_position(run)
+            waits = f", place {place} in the queue" if place else ""
+            why = f": {status.message}" if status.message else ""
+            st.progress(share, text=plain(f"{run.name}: {status.state}{waits}{why}"))
+            st.page_link(
+                "pages/Train.py", label="Watch", icon=":material/visibility:",
+                query_params={"run": library.run_id(run)},
+            )  # fmt: skip
+
+
+def _show_matrix(run: Run, done: list[Run]) -> None:
+    remembered("i-train-unit", "nats", ("nats", "relative"))
+    st.segmented_control(
+        "Unit", ("nats", "relative"), key="i-train-unit", on_change=written,
+        args=("i-train-unit",), required=True,
+        format_func=lambda name: "nats a token" if name == "nats" else "relative to the loss",
+        help="Relative divides by the skill's loss before the training.",
+    )  # fmt: skip
+    views.show(
+        run, tables.single_skill_table, charts.single_skill_matrix, name="singleskill",
+        sentence=sentences.sentence_single_skill,
+        options={"names": tuple(cached.skill_names(run)),
+                 "relative": st.session_state["i-train-unit"] == "relative"},
+        others=tuple(map(path_argument, done)),
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Panels of the Methods page: which comparison, quality, interference, forgetting, cost, table."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from csreft_core.analysis.methods import sentences, tables
+from csreft_core.app.figures import judged
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.app.page.widgets import show_data
+from csreft_core.charts import methods as charts
+from csreft_core.comparison.folder import JOINT, UNTRAINED, Comparison
+
+QUALITY, INTERFERENCE, SEQUENCE, COST, TABLE = (
+    "Quality", "Interference", "One skill after another", "Cost", "Table",
+)  # fmt: skip
+PARTS = (QUALITY, INTERFERENCE, SEQUENCE, COST, TABLE)
+
+_QUALITY = {"exact_match": "exact match", "loss": "loss", "two_skills": "two skills at once"}
+_COSTS = {"train_s": "training time", "peak_bytes": "memory", "tokens_per_s": "speed of answers"}
+_STARTS = {JOINT: "trained on all skills", UNTRAINED: "untrained"}
+_UNITS = {"exact": "exact match", "nats": "nats a token"}
+_HARMS = {
+    "joint_harm_exact": "answers lost", "joint_harm": "loss", "harm": "loss, untrained",
+    "gain": "own gain", "interference_index": "harm over gain", "conflict": "gradient conflict",
+}  # fmt: skip
+_FORGOTTEN = {"forgetting_exact": "exact match", "forgetting": "nats a token"}
+_FIRST = ("csreft", "loreft", "lora", "olora")
+_COMMAND = "python -m csreft_core compare --seeds 0,1,2,3,4 --out runs/comparison"
+
+
+def choose_comparison() -> Comparison | None:
+    """The list of comparisons; without any, what makes one."""
+    there = judged.all_comparisons()
+    st.markdown(
+        "Every method on the same base, data and steps, from several seeds. Intervals are 95 % "
+        "intervals over the seeds."
+    )
+    if not there:
+        st.info(
+            "No comparison is there yet. This command makes one, and goes on where it stopped when "
+            "it is given again; about a minute for each method and seed on two cores:",
+            icon=":material/balance:",
+        )
+        st.code(_COMMAND, language="bash", wrap_lines=True)
+        return None
+    chosen = remembered("comparison", next(iter(there)), there)
+    st.selectbox(
+        "Comparison", list(there), format_func=judged.comparison_label, key="comparison",
+        on_change=written, args=("comparison",), width=320,
+        help="Shipped ones, and those that `compare` made in the runs folder.",
+    )  # fmt: skip
+    return there[chosen]
+
+
+def show_about(comparison: Comparison) -> None:
+    """What was compared, where and when, and what is missing."""
+    asked = comparison.asked()
+    first = asked.first
+    budget = "sizes of the presets" if asked.budget is None else (
+        f"sizes chosen for {asked.budget:,} trained parameters"
+    )  # fmt: skip
+    versions = ", ".join(f"{name} {found}" for name, found in asked.versions.items())
+    st.caption(
+        plain(
+            f"{len(asked.methods)} methods, seeds {', '.join(map(str, asked.seeds))}; base "
+            f"{first.base.path}, skill set {first.data.path}, {first.train.steps} steps of "
+            f"{first.train.batch_size} prompts; {budget}. {asked.date}, "
+            f"{asked.machine}; {versions}."
+        )
+    )
+    with st.popover("Command", icon=":material/terminal:", type="tertiary", key="m-command"):
+        st.code(asked.command, language="bash", wrap_lines=True)
+    problems = judged.table(tables.problems_table, **_of(comparison))
+    if len(problems):
+        st.warning(plain(sentences.sentence_problems(problems)), icon=":material/error:")
+        with st.expander("Cells that are not finished", key="m-problems"):
+            st.dataframe(problems, hide_index=True)
+
+
+def _of(comparison: Comparison) -> dict[str, Any]:
+    path = judged.path_of(comparison)
+    return {"stamps": judged.stamp(path), "comparison": path}
+
+
+def show_quality(comparison: Comparison) -> None:
+    """All methods by quality, and quality against parameters."""
+    measure = _choose("m-quality", "Quality", _QUALITY)
+    _show_dots(comparison, measure, "methodquality")
+    judged.show(
+        tables.quality_table, charts.quality_scatter, name="methodparameters",
+        sentence=lambda table: sentences.sentence_quality(table, _of_split(measure)),
+        options={"measure": _of_split(measure)}, **_of(comparison),
+        split="test_two_skills" if measure == "two_skills" else "test",
+    )  # fmt: skip
+
+
+def _of_split(measure: str) -> str:
+    return "exact_match" if measure == "two_skills" else measure
+
+
+def show_interference(comparison: Comparison) -> None:
+    """The matrices of a few methods on one scale, and one number for each method."""
+    chosen = _choose_methods(comparison)
+    with st.container(horizontal=True):
+        start = _choose("m-start", "Training on one skill starts", _STARTS)
+        unit = _choose("m-unit", "Harm in", _UNITS)
+    skills = _skills(judged.table(tables.interference_table, **_of(comparison)), "evaluated")
+    judged.show(
+        tables.interference_table, charts.interference_matrices, name="methodmatrices",
+        sentence=lambda table: sentences.sentence_interference(table, chosen, unit=unit),
+        options={"names": skills, "methods": chosen, "unit": unit}, **_of(comparison), start=start,
+    )  # fmt: skip
+    _show_dots(comparison, _choose("m-harm", "Over all methods", _HARMS), "methodharm")
+
+
+def show_sequence(comparison: Comparison) -> None:
+    """Loss of every skill over the stages, and the forgetting of each method."""
+    chosen = _choose_methods(comparison)
+    skills = _skills(judged.table(tables.sequential_table, **_of(comparison)), "trained")
+    judged.show(
+        tables.sequential_table, charts.sequential_curves, name="methodsequence",
+        sentence=lambda table: sentences.sentence_sequential(table, chosen),
+        options={"names": skills, "methods": chosen}, **_of(comparison),
+    )  # fmt: skip
+    _show_dots(comparison, _choose("m-forgotten", "Forgetting in", _FORGOTTEN), "methodforgetting")
+
+
+def show_cost(comparison: Comparison) -> None:
+    """Time, memory or speed of each method."""
+    _show_dots(comparison, _choose("m-cost", "Cost", _COSTS), "methodcost")
+
+
+def show_table(comparison: Comparison) -> None:
+    """All numbers, a row for each method."""
+    table = judged.table(tables.main_table, **_of(comparison))
+    st.subheader("What was measured on each method?", anchor=False)
+    means = [c for c in table if not str(c).endswith(("_low", "_high", "_seeds")) and c != "method"]
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        table[means], hide_index=True, height=38 + 35 * len(table), key="m-table",
+        column_config={
+            "exact_match": number("exact match", format="percent"),
+            "two_skills": number("two skills", format="percent"),
+            "loss": number("loss (nats)", format="%.3f"),
+            "share": number("share (%)", format="%.3f"),
+            "joint_harm_exact": number("answers lost, joint start", format="percent"),
+            "joint_harm": number("harm, joint start (nats)", format="%.3f"),
+            "harm_exact": number("answers lost, untrained", format="percent"),
+            "harm": number("harm, untrained (nats)", format="%.3f"),
+            "gain_exact": number("answers gained, untrained", format="percent"),
+            "gain": number("gain, untrained (nats)", format="%.3f"),
+            "interference_index": number("harm over gain", format="%.3f"),
+            "forgetting_exact": number("forgetting (exact match)", format="percent"),
+            "forgetting": number("forgetting (nats)", format="%.3f"),
+            "conflict": number("conflict (cosine)", format="%.3f"),
+            "train_s": number("training (s)", format="%.1f"),
+            "peak_bytes": number("memory (bytes)", format="compact"),
+            "tokens_per_s": number("tokens/s", format="%.0f"),
+        },
+    )  # fmt: skip
+    st.caption(
+        "Means over the seeds; the intervals are in the data below. An empty cell was not "
+        "measured; harm over gain is given only where the gain is shown."
+    )
+    arguments = {"comparison": judged.path_of(comparison)}
+    show_data(table, "methods", command=judged.command(tables.main_table, arguments))
+
+
+def _show_dots(comparison: Comparison, measure: str, name: str) -> None:
+    judged.show(
+        tables.main_table, charts.method_dots, name=name,
+        sentence=lambda table: sentences.sentence_place(table, measure),
+        options={"measure": measure}, **_of(comparison),
+    )  # fmt: skip
+
+
+def _choose(name: str, label: str, options: dict[str, str]) -> str:
+    remembered(name, next(iter(options)), options)
+    st.segmented_control(
+        label, list(options), key=name, format_func=lambda option: options[option],
+        on_change=written, args=(name,), required=True,
+    )  # fmt: skip
+    return st.session_state[name]
+
+
+def _choose_methods(comparison: Comparison) -> tuple[str, ...]:
+    """The methods that are drawn side by side; they stay in the URL, joined by commas."""
+    labels = comparison.asked().methods
+    usual = [label for label in _FIRST if label in labels] or list(labels[:4])
+    text = remembered("drawn", ",".join(usual))
+    chosen = [label for label in text.split(",") if label in labels] or usual
+    names = {label: tables.label_name(label) for label in labels}
+    st.session_state["drawn-methods"] = chosen
+    st.multiselect(
+        "Methods side by side", labels, key="drawn-methods", format_func=lambda m: names[m],
+        on_change=lambda: keep("drawn", ",".join(st.session_state["drawn-methods"]),
+                               ",".join(usual)),
+    )  # fmt: skip
+    return tuple(chosen)
+
+
+def _skills(table: pd.DataFrame, column: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table[column]))

@@ -1,0 +1,1 @@
+"""What every page is made of: its shell, its state in the address, its widgets."""

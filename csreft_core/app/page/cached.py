@@ -1,0 +1,274 @@
+"""Heavy work, kept by ids: the loaded base, adapters, answers, gates, metrics.
+
+Keys are paths with their time of change, the base's settings and the prompt; never a model or a
+tensor. Every cache has a bound.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from csreft_core.analysis.subject import Subject
+from csreft_core.app.page.ceilings import MOST_FILE_BYTES
+from csreft_core.app.page.turns import TURNS
+from csreft_core.base.text import tokenisers
+from csreft_core.charts.theme import Palette
+from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
+from csreft_core.config.templates import is_chat
+from csreft_core.errors import RunError
+from csreft_core.files import check_plain
+from csreft_core.inference.engine import Answer, Engine
+from csreft_core.inference.loaded_bases import LoadedBases
+from csreft_core.reft.adapter import CSReFT, check_base, load_adapter, parameter_counts
+from csreft_core.runs.all_runs import Run
+from csreft_core.skills.skill_set import Row, SkillSet, read_skills
+
+Stamp = tuple[str, int]
+
+
+def _stamp(path: Path) -> Stamp:
+    """A file and its time of change: the same stamp means the same content."""
+    return str(path), path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _checked(path: Path) -> Path:
+    """The path of a run's file that a page can read whole.
+
+    Raises:
+        RunError: it is no plain file, or too large for a page.
+    """
+    try:
+        check_plain(path, MOST_FILE_BYTES)
+    except FileNotFoundError:
+        pass  # who reads it says so
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; a page cannot show it") from None
+    return path
+
+
+def _base_key(config: Config) -> str:
+    return json.dumps(asdict(config.base))
+
+
+@st.cache_resource(show_spinner=False)
+def bases() -> LoadedBases:
+    """The bases in memory, at most two, for all sessions."""
+    return LoadedBases(most=2)
+
+
+def engine_of_base(config: BaseConfig) -> Engine:
+    """The engine of a base, loaded now if it is not in memory."""
+    if bases().held(config) is not None:
+        return bases().engine(config)
+    with st.spinner("Loading the base model …"), TURNS.stepped_aside():
+        return bases().engine(config)
+
+
+def _engine(base_key: str) -> Engine:
+    return engine_of_base(BaseConfig(**json.loads(base_key)))
+
+
+def engine_of(run: Run) -> Engine:
+    """The engine of a run's base; shared by all sessions."""
+    return _engine(_base_key(run.config()))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _adapter(stamp: Stamp) -> CSReFT:
+    return load_adapter(Path(stamp[0]))
+
+
+def adapter_of(run: Run) -> CSReFT:
+    """The run's trained adapter; raises `AdapterError` where there is none."""
+    return _adapter(_stamp(_checked(run.adapter_path)))
+
+
+def template_of(config: Config) -> str:
+    """The resolved template of a run's prompts."""
+    return PLAIN_TEMPLATE if config.provenance is None else config.provenance.template
+
+
+@st.cache_data(max_entries=256, show_spinner="Asking the model …")
+def _answer(
+    base_key: str,
+    adapter: Stamp | None,
+    template: str,
+    prompt: str,
+    gates: str,
+    skills: tuple[str, ...],
+) -> Answer:
+    return _engine(base_key).generate(
+        None if adapter is None else _adapter(adapter),
+        prompt,
+        gates,
+        template=template,
+        skills=skills or None,
+    )
+
+
+def answer(run: Run, prompt: str, gates: str = "learned", skills: tuple[str, ...] = ()) -> Answer:
+    """The answer with the run's adapter; `skills` are for oracle gates."""
+    config = run.config()
+    key, stamp = _base_key(config), _stamp(run.adapter_path)
+    return _answer(key, stamp, template_of(config), prompt, gates, skills)
+
+
+def base_answer(run: Run, prompt: str) -> Answer:
+    """The answer of the run's base without any adapter."""
+    config = run.config()
+    return _answer(_base_key(config), None, template_of(config), prompt, "learned", ())
+
+
+def subject_of(run: Run) -> Subject:
+    """The run with its base and adapter, as the tables want it; made of what is loaded already.
+
+    Raises:
+        AdapterError: no adapter yet, a damaged one, or one of another base.
+    """
+    adapter, engine = adapter_of(run), engine_of(run)
+    subject = Subject(engine, adapter, run.config(), skill_set_of(run), run)
+    chat = is_chat(subject.template)
+    check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
+    return subject
+
+
+@st.cache_data(max_entries=256, show_spinner="Computing …")
+def _table(
+    function: str,
+    path: str,
+    stamps: tuple[Stamp, ...],  # noqa: ARG001 - part of the key
+    arguments: tuple[tuple[str, Any], ...],
+) -> pd.DataFrame:
+    return named(function)(subject_of(Run(Path(path))), **dict(arguments))
+
+
+def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.DataFrame:
+    """A table of the run, computed once for equal arguments while the run's files stay as they are.
+
+    Args:
+        make: A function `NAME_table` of `csreft_core.analysis`.
+        run: What it is about.
+        arguments: Strings, numbers and tuples; `others` are folders of more runs.
+    """
+    return _table(*_table_key(make, run, arguments))
+
+
+def _table_key(
+    make: Callable[..., pd.DataFrame], run: Run, arguments: dict[str, Any]
+) -> tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]]:
+    folders = (run, *(Run(Path(other)) for other in arguments.get("others", ())))
+    stamps = tuple(stamp for folder in folders for stamp in stamps_of(folder))
+    return name_of(make), str(run.path), stamps, tuple(sorted(arguments.items()))
+
+
+def stamps_of(run: Run) -> tuple[Stamp, ...]:
+    """The files that decide what a run shows."""
+    files = (run.adapter_path, run.config_path, run.path / "skills.jsonl", run.metrics_path)
+    return tuple(map(_stamp, files))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A function as part of a cache's key."""
+    return f"{function.__module__}.{function.__name__}"
+
+
+def named(name: str) -> Callable[..., Any]:
+    """The function of such a key."""
+    module, function = name.rsplit(".", 1)
+    return getattr(import_module(module), function)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _figure(
+    function: str,
+    options: dict[str, Any],
+    palette: Palette,
+    table_key: tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]],
+) -> go.Figure:
+    return named(function)(_table(*table_key), palette=palette, **options)
+
+
+def figure(
+    draw: Callable[..., go.Figure],
+    make: Callable[..., pd.DataFrame],
+    run: Run,
+    *,
+    palette: Palette,
+    options: dict[str, Any],
+    arguments: dict[str, Any],
+) -> go.Figure:
+    """The figure of a table, drawn once: drawing takes longer than all else on a warm page.
+
+    It is shared by all sessions and must not be changed.
+    """
+    return _figure(name_of(draw), options, palette, _table_key(make, run, arguments))
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def _digest(stamp: Stamp) -> str:
+    """Of a file's content; of its stamp where it cannot be read, which the reader then says."""
+    try:
+        return hashlib.sha256(Path(stamp[0]).read_bytes()).hexdigest()
+    except OSError:
+        return repr(stamp)
+
+
+# Many runs use the same rows, so they are kept by content; nobody can change them, so they are
+# shared.
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _skill_set(digest: str, _run: Run) -> SkillSet:  # noqa: ARG001
+    return _run.skill_set()
+
+
+def skill_set_of(run: Run) -> SkillSet:
+    """The data of a run."""
+    return _skill_set(_digest(_stamp(_checked(run.path / "skills.jsonl"))), run)
+
+
+def rows_of(run: Run) -> tuple[Row, ...]:
+    """The rows of the run's skill set."""
+    return skill_set_of(run).rows
+
+
+def skill_names(run: Run) -> list[str]:
+    """The run's skills, in their order."""
+    return list(skill_set_of(run).names)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _read_skill_set(path: str, stamp: Stamp, skill_column: str) -> SkillSet:  # noqa: ARG001
+    return read_skills(path, skill_column)
+
+
+def read_skill_set(path: str, skill_column: str = "skill") -> SkillSet:
+    """A skill set by name, file or folder; raises `SkillSetError`."""
+    return _read_skill_set(path, _stamp(Path(path)), skill_column)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _metrics(stamp: Stamp, size: int) -> list[dict[str, Any]]:  # noqa: ARG001
+    return Run(Path(stamp[0]).parent).metrics()
+
+
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    """The run's records; read again only when the file has changed."""
+    path = _checked(run.metrics_path)
+    return _metrics(_stamp(path), path.stat().st_size if path.exists() else 0)
+
+
+def parameters_of(run: Run) -> dict[str, int]:
+    """Trained parameters in three parts: subspaces, router, total."""
+    return parameter_counts(adapter_of(run))
+
+
+def unknown_words(run: Run, prompt: str) -> list[str]:
+    """Words of a prompt that the base's tokeniser has no token for."""
+    return tokenisers.unknown_words([prompt], engine_of(run).base.tokenizer)[0]

@@ -1,0 +1,99 @@
+"""The prompt that pages ask about: one's own text or an example; it stays over a page switch."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from csreft_core.analysis.subject import evenly
+from csreft_core.app.page import cached, library
+from csreft_core.app.page.ceilings import MOST_CHARACTERS
+from csreft_core.app.page.markup import plain, verbatim
+from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import Run
+from csreft_core.skills.skill_set import TEST_SPLITS, Row
+
+
+def held_out(run: Run) -> list[Row]:
+    """Rows that the run never trained on, one skill each; else any row with one skill."""
+    rows = cached.rows_of(run)
+    single = [row for row in rows if len(row.skills) == 1]
+    return (
+        [row for row in single if row.split == TEST_SPLITS[-1]]
+        or [row for row in single if row.split in TEST_SPLITS]
+        or single
+        or list(rows)
+    )
+
+
+def examples(run: Run, per_skill: int = 1) -> tuple[Row, ...]:
+    """Held-out rows with different prompts, some of each skill."""
+    different = {row.prompt: row for row in held_out(run)}
+    return evenly(list(different.values()), per_skill)
+
+
+def choose_prompt(run: Run, shown: Sequence[Row] | None = None) -> Row:
+    """The prompt box with examples; gives the prompt with what is known of it.
+
+    Args:
+        run: Its data gives the examples.
+        shown: Other examples.
+    """
+    shown = examples(run) if shown is None else shown
+    prompt = remembered("prompt", shown[0].prompt if shown else "")
+    st.text_input(
+        "Your prompt",
+        key="prompt",
+        max_chars=MOST_CHARACTERS,
+        on_change=written,
+        args=("prompt",),
+        help="Press Enter to ask. The address of this page keeps the prompt.",
+    )
+    with st.container(horizontal=True, gap="small"):
+        names = ["-".join(row.skills) for row in shown]
+        for place, (name, row) in enumerate(zip(names, shown, strict=True)):
+            st.button(
+                plain(row.prompt),
+                key=f"example-{name}" + f"-{place}" * (names.count(name) > 1),
+                help=f"Skill: {plain(' and '.join(row.skills)) or 'not labelled'}. Held out of "
+                "training.",
+                on_click=keep,
+                args=("prompt", row.prompt),
+                type="tertiary",
+                icon=":material/subdirectory_arrow_right:",
+            )
+    known = {row.prompt: row for row in reversed(cached.rows_of(run))}
+    return known.get(prompt, Row((), prompt, "", ""))
+
+
+def can_answer(run: Run) -> bool:
+    """Whether the run has an adapter yet; if not, say where to watch it."""
+    if run.adapter_path.exists():
+        return True
+    st.info(
+        f"Run {verbatim(run.name)} has no trained adapter yet (it is {jobs.standing(run).state}). "
+        "Watch it on the Train page, or choose another run on the left.",
+        icon=":material/hourglass_top:",
+    )
+    link = {"run": library.run_id(run)}
+    st.page_link(
+        "pages/Train.py", label="Watch it", icon=":material/model_training:", query_params=link
+    )
+    return False
+
+
+def wants_answers(run: Run) -> bool:
+    """The pocket base answers at once; a larger one when asked to."""
+    if run.config().base.path == "pocket":
+        return True
+    return st.toggle(
+        "Ask the model at every change", key="autorun", persist_state="session",
+        help=f"The base of this run, {verbatim(run.config().base.path)}, may need long to load.",
+    )  # fmt: skip
+
+
+def trained_setting(run: Run, row: Row) -> str:
+    """The gates that the run was trained with; oracle gates where the skill is known."""
+    if run.config().router.gates != "oracle":
+        return "learned"
+    return "oracle" if row.skills else "uniform"

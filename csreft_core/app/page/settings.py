@@ -1,0 +1,235 @@
+"""The settings of a new run: a preset and what differs from it, kept in the URL and the session.
+
+Widgets show this state and write to it; a setting that does not fit is kept, so that the message
+can be read and the setting changed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import streamlit as st
+from annotated_types import Ge, Gt
+
+from csreft_core.app.page.base_folders import check_allowed
+from csreft_core.app.page.ceilings import MOST_CHARACTERS, MOST_SETTINGS, SETTINGS, check_setting
+from csreft_core.app.page.state import keep, remembered
+from csreft_core.config import (
+    PRESETS,
+    AdapterConfig,
+    BaseConfig,
+    Config,
+    DataConfig,
+    RouterConfig,
+    TrainConfig,
+    config_to_dict,
+    preset,
+    read_value,
+    value_text,
+    with_overrides,
+)
+from csreft_core.runs import queue as jobs
+
+GROUPS = {
+    "base": BaseConfig,
+    "data": DataConfig,
+    "adapter": AdapterConfig,
+    "router": RouterConfig,
+    "train": TrainConfig,
+}
+_KEPT = "kept-settings"
+_PARAM = "set"
+_MOST_BRACKETS = 10
+_MOST_TYPED = 400
+_LARGEST = 1e9
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of the config, as its widget needs it."""
+
+    path: str
+    help: str
+    annotation: Any
+    least: int | float | None
+    most: int | float | None
+
+    @property
+    def label(self) -> str:
+        """The field's name."""
+        return self.path.partition(".")[2].replace("_", " ")
+
+
+def setting(path: str) -> Setting:
+    """The field of a path such as `adapter.rank`."""
+    group, _, name = path.partition(".")
+    field = GROUPS[group].__pydantic_fields__[name]  # type: ignore[attr-defined]
+    bounds = [m.ge if isinstance(m, Ge) else m.gt for m in field.metadata if isinstance(m, Ge | Gt)]
+    least = next((bound for bound in bounds if isinstance(bound, int | float)), None)
+    return Setting(path, field.description or "", field.annotation, least, SETTINGS.get(path))
+
+
+def all_paths() -> list[str]:
+    """The paths of all settings, in the config's order."""
+    return [f"{g}.{f.name}" for g, cls in GROUPS.items() for f in dataclasses.fields(cls)]
+
+
+def chosen_preset() -> str:
+    """The preset that the settings start from."""
+    return remembered("preset", "recommended", PRESETS)
+
+
+def overrides() -> dict[str, Any]:
+    """What differs from the preset, by path; the URL's, else the session's."""
+    given = st.query_params.get_all(_PARAM)
+    if given:
+        pairs = (text.partition("=") for text in given[:MOST_SETTINGS])
+        found = {p: _read(p, text) for p, _, text in pairs if p in all_paths()}
+    else:
+        found = st.session_state.get(_KEPT, {})
+    _write(found)
+    return found
+
+
+def _read(path: str, text: str) -> Any:
+    """As `read_value`; what is too long or too deep to be a setting stays a text."""
+    if len(text) > MOST_CHARACTERS or text.count("[") + text.count("{") > _MOST_BRACKETS:
+        return text
+    return read_value(path, text)
+
+
+def _write(changed: dict[str, Any]) -> None:
+    st.session_state[_KEPT] = changed
+    texts = [f"{path}={value_text(path, value)}" for path, value in changed.items()]
+    if texts != st.query_params.get_all(_PARAM):
+        if texts:
+            st.query_params[_PARAM] = texts
+        elif _PARAM in st.query_params:
+            del st.query_params[_PARAM]
+
+
+def current(path: str) -> Any:
+    """The value of a setting now, fitting or not."""
+    group, _, name = path.partition(".")
+    tree = config_to_dict(preset(st.session_state["preset"]))
+    return st.session_state.get(_KEPT, {}).get(path, tree[group][name])
+
+
+def change(path: str, value: Any) -> None:
+    """Set one value; the preset's own value takes the change back."""
+    group, _, name = path.partition(".")
+    changed = dict(st.session_state.get(_KEPT, {}))
+    if value == config_to_dict(preset(st.session_state["preset"]))[group][name]:
+        changed.pop(path, None)
+    else:
+        changed[path] = value
+    _write(changed)
+
+
+def assign(assignment: str) -> None:
+    """Set one value given as `path=value`; the value is read as JSON where it is JSON."""
+    path, _, text = assignment.partition("=")
+    change(path, read_value(path, text))
+
+
+def choose_preset() -> None:
+    """Callback of the preset's widget: its values replace all changes."""
+    keep("preset", st.session_state["preset"], "recommended")
+    _write({})
+
+
+def take_over(config: Config) -> None:
+    """Make the settings those of a config, on the preset that needs the fewest changes."""
+    threads = dataclasses.replace(config.train, threads=None)
+    plain = dataclasses.replace(config, train=threads, provenance=None)
+    name = min(PRESETS, key=lambda p: len(jobs.changes(plain, p)))
+    pairs = (text.partition("=") for text in jobs.changes(plain, name))
+    keep("preset", name, "recommended")
+    _write({path: read_value(path, text) for path, _, text in pairs})
+
+
+def build() -> Config:
+    """The config of the settings; raises `ConfigError` where they do not fit."""
+    check_allowed(str(current("base.path")))
+    changed = st.session_state.get(_KEPT, {})
+    for path, value in changed.items():
+        check_setting(path, value)
+    assignments = [f"{path}={json.dumps(value)}" for path, value in changed.items()]
+    return with_overrides(preset(st.session_state["preset"]), assignments)
+
+
+def draw(path: str, label: str | None = None) -> None:
+    """Draw the widget of a setting; the field's description is its tooltip."""
+    field = setting(path)
+    widget = _widget(field.annotation)
+    widget(field, label or field.label, current(path))
+
+
+def _written(path: str, convert: Callable[[Any], Any]) -> None:
+    change(path, convert(st.session_state[f"set-{path}"]))
+
+
+def _options(field: Setting, value: Any, convert: Callable[[Any], Any]) -> dict[str, Any]:
+    key = f"set-{field.path}"
+    st.session_state[key] = value
+    return {"key": key, "help": f"{field.help}\n\n`{field.path}`", "on_change": _written,
+            "args": (field.path, convert)}  # fmt: skip
+
+
+def _widget(annotation: Any) -> Callable[[Setting, str, Any], None]:
+    if get_origin(annotation) is Literal:
+        return _choice
+    return {bool: _switch, int: _whole, float: _decimal}.get(annotation, _text)
+
+
+def _choice(field: Setting, label: str, value: Any) -> None:
+    choices = get_args(field.annotation)
+    value = value if value in choices else choices[0]
+    st.selectbox(label, choices, **_options(field, value, str))
+
+
+def _switch(field: Setting, label: str, value: Any) -> None:
+    st.toggle(label, **_options(field, bool(value), bool))
+
+
+def _whole(field: Setting, label: str, value: Any) -> None:
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    least = None if field.least is None else int(field.least)
+    most = None if field.most is None else int(field.most)
+    st.number_input(
+        label, min_value=least, max_value=most, step=1,
+        **_options(field, _within(number, least, most), _same),
+    )  # fmt: skip
+
+
+def _decimal(field: Setting, label: str, value: Any) -> None:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number = _within(number, -_LARGEST, _LARGEST if field.most is None else field.most)
+    shown = None if number is None else float(number)
+    step = 0.001 if field.path.endswith("lr") else 0.1
+    st.number_input(label, step=step, format="%g", **_options(field, shown, _same))
+
+
+def _within(number: Any, least: int | float | None, most: int | float | None) -> Any:
+    """The number, or None where the widget could not show it; the message says what is wrong."""
+    inside = number is not None and (least is None or number >= least) and (
+        most is None or number <= most
+    )  # fmt: skip
+    return number if inside else None
+
+
+def _text(field: Setting, label: str, value: Any) -> None:
+    shown = "" if value is None else value_text(field.path, value)[:_MOST_TYPED]
+    optional = NoneType in get_args(field.annotation)
+
+    def convert(text: str) -> Any:
+        return None if optional and not text.strip() else _read(field.path, text.strip())
+
+    st.text_input(label, max_chars=_MOST_TYPED, **_options(field, shown, convert))
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,1 @@
+"""The Skills page: the skill set of the next run."""

@@ -1,0 +1,1 @@
+"""The States page: where hidden states lie and what an edit moves."""

@@ -1,0 +1,188 @@
+"""Panels of the States page: where states lie, what the edit moves, and how that formed."""
+
+import streamlit as st
+
+from csreft_core.analysis.states import sentences as say
+from csreft_core.analysis.states import tables
+from csreft_core.app.figures import views
+from csreft_core.app.page import cached
+from csreft_core.app.states.view import BASIS_NAMES, View
+from csreft_core.charts.states import animation
+from csreft_core.charts.states import figures as charts
+from csreft_core.charts.states import maps as state_maps
+from csreft_core.runs.all_runs import Run
+
+PICTURE, AXES, SIZE = "Picture", "Axes and targets", "Size of the edit"
+TRAINING, SKILL = "Over training", "Reading the skill"
+PARTS = (PICTURE, AXES, SIZE, TRAINING, SKILL)
+
+
+def intro(run: Run | None) -> None:
+    """The title and what one is looking at."""
+    st.title("States", anchor=False)
+    if run is None:
+        st.info(
+            "There is no run to show. Train one; it takes less than a minute.",
+            icon=":material/info:",
+        )
+        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+        return
+    st.markdown(
+        "A **state** is the vector h that a layer gives a token. The adapter moves it to h'. A "
+        "picture of it is a shadow on two or three axes, so each picture says how much of the "
+        "states, and how much **of the edit**, its axes can show."
+    )
+
+
+def show_states(run: Run, view: View) -> None:
+    """The states on the chosen axes, beside the axes one would take without thinking."""
+    control = "base" if view.basis != "base" else "differences"
+    for column, basis in zip(st.columns(2, gap="large"), (view.basis, control), strict=True):
+        name = BASIS_NAMES.get(basis, f"the subspace of {basis.removeprefix('subspace:')}")
+        with column:
+            views.show(
+                run,
+                tables.states_table,
+                charts.state_scatter,
+                name="states-chosen" if basis == view.basis else "states-control",
+                sentence=say.sentence_states,
+                heading=None if basis == view.basis else f"And on the axes of {name}?",
+                options={"names": cached.skill_names(run)},
+                prompts=view.prompts,
+                per_skill=view.per_skill,
+                gates=view.gates,
+                layer=view.layer,
+                position=view.position,
+                basis=basis,
+                n_axes=view.n_axes,
+            )
+
+
+def show_scree(run: Run, view: View) -> None:
+    """How much is hidden."""
+    views.show(
+        run,
+        tables.scree_table,
+        charts.scree_bars,
+        name="scree",
+        sentence=say.sentence_scree,
+        per_skill=view.per_skill,
+        gates=view.gates,
+        layer=view.layer,
+        position=view.position,
+    )
+
+
+def show_coordinates(run: Run, view: View) -> None:
+    """One subspace's coordinates, with their target."""
+    if not view.is_edited:
+        _needs_an_edit(run)
+        return
+    views.show(
+        run,
+        tables.coordinates_table,
+        charts.coordinate_scatter,
+        name="coordinates",
+        sentence=say.sentence_coordinates,
+        options={"names": cached.skill_names(run)},
+        prompts=view.prompts,
+        per_skill=view.per_skill,
+        gates=view.gates,
+        layer=view.layer,
+        position=view.position,
+        subspace=view.subspace,
+    )
+
+
+def _needs_an_edit(run: Run) -> None:
+    adapter = cached.adapter_of(run)
+    st.info(
+        "The picture of coordinates and targets is of edited tokens. This adapter edits the tokens "
+        f"{adapter.spec.adapter.positions} at layer {', '.join(map(str, adapter.layers))}; choose "
+        "these above to see it.",
+        icon=":material/info:",
+    )
+
+
+def show_energy(run: Run, view: View) -> None:
+    """Whose subspace makes the edit."""
+    if not view.is_edited:
+        return
+    views.show(
+        run,
+        tables.energy_table,
+        state_maps.energy_map,
+        name="energy",
+        sentence=say.sentence_energy,
+        options={"names": cached.skill_names(run)},
+        per_skill=view.per_skill,
+        gates=view.gates,
+        layer=view.layer,
+        position=view.position,
+    )
+
+
+def show_sizes(run: Run, view: View) -> None:
+    """How strong the edit is at each layer and token: held-out prompts, and one's own."""
+    positions = cached.adapter_of(run).positions
+    # A prefix is edited far from the end; a suffix changes no earlier token.
+    places = 16 if positions.everything or positions.prefix else max(8, positions.suffix + 2)
+    left, right = st.columns(2, gap="large")
+    with left:
+        views.show(
+            run,
+            tables.size_table,
+            state_maps.size_map,
+            name="editsize",
+            sentence=say.sentence_size,
+            per_skill=view.per_skill,
+            gates=view.gates,
+            places=places,
+        )
+    with right:
+        if view.prompts:
+            views.show(
+                run,
+                tables.size_table,
+                state_maps.size_map,
+                name="editsize-own",
+                sentence=say.sentence_size,
+                heading="And in your prompt?",
+                prompts=view.prompts,
+                gates=view.gates,
+                places=places,
+            )
+
+
+def show_training(run: Run, view: View) -> None:
+    """The states over the steps of the training, as an animation."""
+    edited = cached.adapter_of(run).layers
+    layer = view.layer if view.layer in edited else edited[0]
+    # Frames of another run or other axes must not stay: a new name makes a new chart.
+    name = "-".join(("formation", run.name, str(layer), view.basis, str(view.n_axes)))
+    views.show(
+        run,
+        tables.training_table,
+        animation.training_states,
+        name=name.replace(":", "-"),
+        sentence=say.sentence_training,
+        options={"names": cached.skill_names(run)},
+        layer=layer,
+        basis=view.basis,
+        n_axes=view.n_axes,
+    )
+
+
+def show_separation(run: Run, view: View) -> None:
+    """How well the skill can be read from gates, coordinates and states."""
+    views.show(
+        run,
+        tables.separation_table,
+        charts.separation_dots,
+        name="separation",
+        sentence=say.sentence_separation,
+        per_skill=max(view.per_skill, 24),
+        gates=view.gates,
+        layer=view.layer,
+        position=view.position,
+    )

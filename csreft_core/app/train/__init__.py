@@ -1,0 +1,1 @@
+"""The Train page: a new run, and one that trains."""

@@ -1,0 +1,198 @@
+"""Panels of the Train page: the settings of a new run, its data, its command, its start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from csreft_core.app.figures import skill_views
+from csreft_core.app.page import settings, starting
+from csreft_core.app.page.markup import plain
+from csreft_core.app.page.state import forget, keep, written
+from csreft_core.app.skills import choice as skill_choice
+from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_dict
+from csreft_core.errors import CsreftError
+from csreft_core.runs import queue as jobs
+from csreft_core.runs.all_runs import run_name, runs_root
+from csreft_core.skills.skill_set import SkillSet
+from csreft_core.skills.unwritable import FLAG, unwritable_message
+
+_MATTERS = {
+    "adapter.rank": "rank r of each subspace",
+    "adapter.constraint": "constraint on the subspaces",
+    "train.steps": "steps",
+    "router.supervision": "weight of the skill labels",
+    "train.lr": "learning rate",
+    "train.seed": "seed",
+}
+_ELSEWHERE = ("data.path", "adapter.layers", *_MATTERS)
+
+
+def show_settings() -> None:
+    """The form of a new run, down to the button that starts it."""
+    settings.chosen_preset()
+    settings.overrides()
+    st.selectbox(
+        "Preset", list(PRESETS), key="preset", on_change=settings.choose_preset,
+        help="A named configuration to start from. Choosing one takes your changes back.",
+    )  # fmt: skip
+    st.caption(PRESET_NOTES[st.session_state["preset"]])
+    skill_choice.choose()
+    with st.grid(4, min_column_width=150):
+        _choose_layers()
+        for path, label in _MATTERS.items():
+            settings.draw(path, label)
+    panel = st.expander(
+        "All other settings", icon=":material/tune:", key="all-settings", on_change="rerun"
+    )
+    if panel.open:
+        with panel:
+            _show_all_settings()
+
+
+def _show_all_settings() -> None:
+    for group in settings.GROUPS:
+        st.markdown(f"**{group}**")
+        with st.grid(4, min_column_width=170):
+            for path in settings.all_paths():
+                if path.startswith(f"{group}.") and path not in _ELSEWHERE:
+                    settings.draw(path)
+
+
+def start_or_say_why_not() -> None:
+    """The name, the config and the command, and the button; or what does not fit."""
+    default = run_name(st.session_state["preset"], runs_root())
+    st.session_state["name"] = st.session_state.get("kept-name") or default
+    st.text_input(
+        "Name of the run", key="name", max_chars=80, on_change=_name_written,
+        help="Its folder's name: letters, digits, '.', '_' and '-'.",
+    )  # fmt: skip
+    problem = None
+    try:
+        config = settings.build()
+        skill_set = _skill_set(config)
+    except CsreftError as error:
+        problem, config, skill_set = str(error), None, None
+    known = _known_unwritable(config)
+    clicked = st.button(
+        "Start training", type="primary", icon=":material/play_arrow:", key="start",
+        disabled=problem is not None,
+        help="A process of its own: it goes on when you close this page.",
+    )  # fmt: skip
+    if config is None or skill_set is None:
+        st.error(plain(problem))
+        return
+    _show_command(config, unwritable=known is not None)
+    if clicked and _may_start(config):
+        run = starting.submit(config, skill_set, st.session_state["name"])
+        keep("run", run.name)
+        st.session_state.pop("kept-name", None)
+        st.rerun()
+
+
+def _known_unwritable(config: Config | None) -> str | None:
+    """What a first click has found of answers that the base cannot write, with a box to tick."""
+    source, message = st.session_state.get("unwritable", (None, None))
+    if config is None or message is None or source != skill_views.source_of(config):
+        return None
+    st.error(f"{plain(message)}. Change the answers, take another base, or ask a second time:")
+    st.checkbox("Train all the same", key="train-unwritable")
+    return message
+
+
+def _may_start(config: Config) -> bool:
+    """Whether the base can write all answers, or it was asked for twice; else the page says it."""
+    source = skill_views.source_of(config)
+    subject = skill_views.subject_of(source)
+    rows = subject.skill_set.rows
+    message = unwritable_message(rows, subject.encoded(rows), subject.reader.tokenizer)
+    known = st.session_state.get("unwritable") == (source, message)
+    allowed = message is None or (known and bool(st.session_state.get("train-unwritable")))
+    if not allowed:
+        st.session_state["unwritable"] = (source, message)
+        st.rerun()
+    return allowed
+
+
+def _name_written() -> None:
+    # Spaces are what people type; everything else that cannot name a folder is said.
+    st.session_state["kept-name"] = "-".join(st.session_state["name"].split())
+
+
+def _show_command(config: Config, *, unwritable: bool) -> None:
+    panel = st.expander(
+        "The command and the config that this button uses", icon=":material/terminal:",
+        key="command", on_change="rerun",
+    )  # fmt: skip
+    if not panel.open:
+        return
+    with panel:
+        out = skill_choice.short(runs_root() / st.session_state["name"])
+        line = jobs.command_line(config, out, st.session_state["preset"])
+        asked_twice = unwritable and st.session_state.get("train-unwritable")
+        st.code(f"{line} {FLAG}" if asked_twice else line, language="bash", wrap_lines=True)
+        st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)
+
+
+def _n_layers(base_path: str) -> int | None:
+    """Blocks of a base, from its folder's config; None where that needs loading it."""
+    folder = ASSETS / "pocket" if base_path == "pocket" else Path(base_path)
+    try:
+        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(tree, dict):
+        return None
+    names = ("num_hidden_layers", "n_layer", "num_layers")
+    found = [tree.get(name) for name in names if isinstance(tree.get(name), int)]
+    return found[0] if found else None
+
+
+def _choose_layers() -> None:
+    n, layers = _n_layers(str(settings.current("base.path"))), settings.current("adapter.layers")
+    known = n is not None and isinstance(layers, list) and all(x in range(n) for x in layers)
+    if n is None or not known:
+        settings.draw("adapter.layers")
+        return
+    st.session_state["layers"] = layers
+    st.multiselect(
+        "edited layers", range(n), key="layers", on_change=_layers_written,
+        help=settings.setting("adapter.layers").help + f" The base has {n}.\n\n`adapter.layers`",
+    )  # fmt: skip
+
+
+def _layers_written() -> None:
+    settings.change("adapter.layers", sorted(st.session_state["layers"]))
+
+
+def _skill_set(config: Config) -> SkillSet:
+    """The rows of the config, with a line about them."""
+    skill_set = skill_choice.chosen(config)
+    _show_rows(skill_set.names, skill_set.rows)
+    return skill_set
+
+
+def _show_rows(names: tuple[str, ...], rows: tuple[Any, ...]) -> None:
+    n = sum(row.split == "train" for row in rows)
+    with st.expander(
+        f"{len(names)} skills, {n} training prompts: {plain(', '.join(names))}",
+        icon=":material/list:",
+    ):
+        sample = rows[:: max(1, len(rows) // 30)][:30]
+        table = [("+".join(r.skills), r.split, r.prompt, r.response) for r in sample]
+        columns = ["skill", "split", "prompt", "response"]
+        st.dataframe(pd.DataFrame(table, columns=columns), hide_index=True, height=260)
+        st.page_link("pages/Skills.py", label="Check and edit them", icon=":material/fact_check:")
+
+
+def duplicate(config: Config) -> None:
+    """Callback: the settings become those of a run, to be changed and started again."""
+    settings.take_over(config)
+    st.session_state["own-data"] = False
+    forget("name")
+    st.toast("The settings below are now those of this run.", icon=":material/content_copy:")
+
+
+__all__ = ["duplicate", "show_settings", "start_or_say_why_not", "written"]

@@ -1,0 +1,1 @@
+"""How an adapter gets into a base: wrapped blocks, and which tokens a forward edits."""

@@ -1,0 +1,394 @@
+"""Attachments: the only place where a base model is edited or read.
+
+`attach` wraps the `forward` of the base; a block, the embedding or the head is wrapped when a call
+first needs it. What happens there is decided for each call: by the attachment's own adapter, or by
+a `Request` that lives in a context variable, so that many threads can use one base, each with its
+own adapter and gates.
+Sites are absolute token positions, taken from the attention mask and the prompt's length: padding
+and the key-value cache change nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
+from threading import Lock
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from csreft_core.attachment.calls import Generation, new_pass
+from csreft_core.attachment.passes import Pass, Request, autocasts, decide_gates, edit, request
+from csreft_core.attachment.token_wise import at_sites, candidates, is_token_wise
+from csreft_core.attachment.wrapped_forwards import (
+    Around,
+    Forward,
+    Wrapped,
+    recomputed,
+    replaced,
+    uncopied,
+    whole_rows,
+)
+from csreft_core.base.blocks import states_of, with_states
+from csreft_core.base.library_calls import (
+    SERVES_ALONE,
+    named_inputs,
+    prompts_of,
+    read_call,
+    takes_places,
+)
+from csreft_core.base.load import Base
+from csreft_core.errors import ConfigError
+from csreft_core.reft.adapter import CSReFT
+
+EMBEDDING = -1
+_ATTACHED: WeakSet[nn.Module] = WeakSet()
+"""Models that have an attachment. A second one would take arguments such as `prompt_mask` away."""
+
+
+class Attachment:
+    """A wrapped base. Other people's hooks are left alone and run around; `detach` unwraps.
+
+    Args:
+        base: The frozen base.
+        adapter: Applied when a call brings no request of its own; None means that every call
+            must, and a call without one raises instead of silently giving the base.
+        gates: Gate setting of that adapter.
+        autocast: Number format in which `forward` and `generate` of this object multiply the
+            base's matrices; None leaves it to the base. The adapter computes in float32.
+
+    Raises:
+        ConfigError: the base has an attachment already.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: CSReFT | None = None,
+        gates: str | Sequence[float] = "learned",
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.base = base
+        self.autocast = autocast
+        self.default = None if adapter is None else request(adapter, gates)
+        # Instance-level, so that two bases in one thread do not see each other's calls.
+        self._request: ContextVar[Request] = ContextVar("csreft_request")
+        self._pass: ContextVar[Pass | None] = ContextVar("csreft_pass", default=None)
+        self._generation: ContextVar[Generation | None] = ContextVar(
+            "csreft_generation", default=None
+        )
+        self._recompute: Pass | None = None
+        self._wrapped: dict[nn.Module, Wrapped] = {}
+        self._others: list[Wrapped] = []
+        self._wrapping, self._detached = Lock(), False
+        if base.model in _ATTACHED:
+            raise ConfigError(
+                "the base has an attachment already; detach() it first, or give each call its own "
+                "adapter inside `attachment.calling(request(adapter))`"
+            )
+        _ATTACHED.add(base.model)
+        self._wrap(base.model, self._around_model)
+        self._wrap_methods(adapter)
+
+    def _wrap(self, module: nn.Module, around: Around) -> Wrapped:
+        with self._wrapping:
+            if self._detached:
+                raise RuntimeError("the attachment was detached; attach again")
+            if module not in self._wrapped:
+                self._others += uncopied(module)
+                self._wrapped[module] = Wrapped(module, around)
+            return self._wrapped[module]
+
+    def _block(self, layer: int) -> Wrapped:
+        return self._wrap(self.base.blocks[layer], partial(self._around_block, layer))
+
+    def _wrap_what_is_needed(self, this: Pass) -> None:
+        """An answer of a small model is 1 % slower with six blocks wrapped for nothing."""
+        model, adapter = self.base.model, this.request.adapter
+        layers = set(this.request.capture)
+        if adapter is not None:
+            layers |= {*adapter.layers, adapter.spec.router.layer}
+        for layer in layers:
+            if layer == EMBEDDING:
+                self._wrap(model.get_input_embeddings(), self._around_embedding)
+            else:
+                self._block(layer)
+        if this.last_block is not None:
+            for layer in range(this.last_block + 1, self.base.n_layers):
+                self._block(layer)
+        if this.logits_at is None:
+            return
+        for part in candidates(self.base.blocks[-1]):
+            self._wrap(part, partial(self._around_part, part))
+        head = model.get_output_embeddings()
+        if head is not None:
+            self._wrap(head, self._around_head)
+
+    def _wrap_methods(self, adapter: CSReFT | None) -> None:
+        """Note what `generate` is given; let `.eval()` and `.train()` reach the adapter."""
+        model = self.base.model
+
+        def note(generate: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            kept = kwargs.pop("pass_to", None)
+            token = self._generation.set(Generation(prompts_of(model, args, kwargs), kept))
+            try:
+                return generate(*args, **kwargs)
+            finally:
+                self._generation.reset(token)
+
+        def train_both(train: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if adapter is not None:
+                adapter.train(*args, **kwargs)
+            return train(*args, **kwargs)
+
+        def refuse(_inner: Forward, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
+            raise ConfigError(
+                "an attached base cannot serve by continuous batching, where one row holds the "
+                "tokens of many prompts; use generate with a batch"
+            )
+
+        for name, around in (("generate", note), ("train", train_both), (SERVES_ALONE, refuse)):
+            self._others.append(Wrapped(model, around, name))
+
+    def detach(self) -> None:
+        """Unwrap the base; it is as it was before."""
+        with self._wrapping:
+            if not self._detached:
+                _ATTACHED.discard(self.base.model)
+            self._detached = True
+            for wrapped in (*self._wrapped.values(), *self._others):
+                wrapped.restore()
+            self._wrapped, self._others = {}, []
+        self._recompute = None
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    @contextmanager
+    def calling(self, request: Request) -> Iterator[None]:
+        """Calls of the base inside this block, in this context, follow the request."""
+        token = self._request.set(request)
+        try:
+            yield
+        finally:
+            self._request.reset(token)
+
+    def from_states(self, states: dict[int, Tensor]) -> AbstractContextManager[None]:
+        """The base skips its lower blocks: block l gives `states[l]`, others pass on what they get.
+
+        For everyone who uses the base meanwhile; so it is for training only.
+        """
+        return replaced(
+            {
+                self._block(layer): partial(self._passed_on, layer, states.get(layer))
+                for layer in range(max(states) + 1)
+            }
+        )
+
+    def _passed_on(self, layer: int, output: Tensor | None, /, *args: Any, **kwargs: Any) -> Any:
+        """What a block that does not run gives: an output, or what it gets if that is None."""
+        given = args[0] if args else kwargs["hidden_states"]
+        return self.base.conduct.forms[layer].holding(given if output is None else output)
+
+    def checkpointing(self, above: int) -> AbstractContextManager[None]:
+        """Blocks above a layer run again in the backward pass; only their input is stored.
+
+        Our edits stand around what is repeated, so gates and positions are decided once.
+        """
+        return recomputed([self._block(layer) for layer in range(above + 1, self.base.n_layers)])
+
+    def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
+        """One forward under a request; returns the model's output and the pass.
+
+        With `last_block=l` among the inputs the blocks above l do not run, and the logits mean
+        nothing.
+        """
+        kept: list[Pass] = []
+        alone = self._generation.set(None)  # also if a call of `generate` is on its way
+        try:
+            with self.calling(request), self._number_format():
+                output = self.base.model(**inputs, pass_to=kept)
+        finally:
+            self._generation.reset(alone)
+        return output, kept[0]
+
+    def logits(
+        self,
+        request: Request,
+        sites: tuple[Int[Tensor, " site"], Int[Tensor, " site"]],
+        **inputs: Any,
+    ) -> tuple[Float[Tensor, "site vocab"], Pass]:
+        """Logits of these tokens in the base's number format, and the pass.
+
+        The head sees no other token, where the base has one head as a module of its own. Nor does
+        the feed-forward part of the last block, where it is a module and takes tokens one by one.
+
+        Args:
+            sites: Rows of the batch, and columns counted from the end: -1 is the last.
+        """
+        rows, columns = sites
+        width = -int(columns.min()) if len(columns) else 1
+        if not self.base.conduct.cuts_rows:  # else the head, which picks, would see other columns
+            inputs["logits_to_keep"] = width
+        output, this = self.forward(request, logits_at=sites, **inputs)
+        return output.logits[0] if this.head_picked else output.logits[rows, columns], this
+
+    def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
+        """`model.generate` under a request; returns the token ids and the prompt's pass."""
+        kept: list[Pass] = []
+        with self.calling(request), self._number_format():
+            tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
+        return tokens, kept[0]
+
+    def _number_format(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.base.device.type, self.autocast)
+
+    def _around_model(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.base.conduct.cuts_rows:
+            inner = whole_rows(inner)
+        try:
+            if self._goes_on(kwargs):
+                return inner(*args, **kwargs)
+            return inner(**self._begin(named_inputs(self.base.model, args, kwargs)))
+        finally:
+            self._pass.set(None)
+
+    def _goes_on(self, inputs: dict[str, Any]) -> bool:
+        """Whether this forward is a step of decoding like the one before, whose pass it takes."""
+        generation = self._generation.get()
+        current = None if generation is None else self._request.get(self.default)
+        if generation is None or current is None:
+            return False
+        step = generation.same_step(current, inputs)
+        self._pass.set(step)
+        return step is not None
+
+    def _begin(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Decide what this forward does; gives the arguments of the base, without our own."""
+        inputs = dict(inputs)
+        generation, current = self._generation.get(), self._request.get(self.default)
+        kept, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
+        logits_at, last_block = inputs.pop("logits_at", None), inputs.pop("last_block", None)
+        if current is None:
+            raise RuntimeError(
+                "no adapter is chosen in this context; call inside `calling(...)`, and start "
+                "threads through contextvars.copy_context().run"
+            )
+        call = read_call(inputs)
+        this = new_pass(current, call, prompt_mask, generation)
+        if generation is not None and kept is None:
+            kept, generation.pass_to = generation.pass_to, None
+        if autocasts(call.tokens.device):  # would take prepared products out of float32
+            this.repeats = False
+        if call.places is None and takes_places(self.base.model):
+            inputs["position_ids"] = this.index.clamp(min=0)
+        this.logits_at, this.last_block = logits_at, last_block
+        self._wrap_what_is_needed(this)
+        self._pass.set(this)
+        if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
+            # A checkpointed block is recomputed in autograd's thread, where the context is empty.
+            self._recompute = this
+        if kept is not None:
+            kept.append(this)
+        if call.tokens.ndim == 3:
+            self._route(this, EMBEDDING, call.tokens)
+        return inputs
+
+    def current_pass(self) -> Pass:
+        """The pass that runs now in this context, for what else is put into the base.
+
+        Raises:
+            RuntimeError: none runs.
+        """
+        return self._current()
+
+    def _current(self) -> Pass:
+        this = self._pass.get(None) or self._recompute
+        if this is None:
+            raise RuntimeError("a block of the base ran outside a forward of the base")
+        return this
+
+    def _around_embedding(
+        self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        output = inner(*args, **kwargs)
+        this = self._pass.get(None)
+        # The embedding can be called on its own, by the model's owner; that is no pass.
+        if this is not None:
+            self._route(this, EMBEDDING, output)
+        return output
+
+    def _around_head(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        this = self._pass.get(None)
+        if this is None or this.logits_at is None or not args:
+            return inner(*args, **kwargs)
+        this.head_picked = True
+        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        return inner(args[0][rows, columns].unsqueeze(0), *args[1:], **kwargs)
+
+    def _around_part(
+        self, part: nn.Module, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A part of the last block, whose output only the wanted tokens need."""
+        this = self._pass.get(None)
+        if this is None and torch._C._current_graph_task_id() != -1:
+            this = self._recompute
+        alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim == 3
+        if this is None or this.logits_at is None or not alone or self._reads_last_block(this):
+            return inner(*args, **kwargs)
+        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        if not is_token_wise(part, inner, args[0], (rows, columns)):
+            return inner(*args)
+        return at_sites(inner, args[0], (rows, columns))
+
+    def _reads_last_block(self, this: Pass) -> bool:
+        last, adapter = self.base.n_layers - 1, this.request.adapter
+        return last in this.request.capture or (
+            adapter is not None and adapter.spec.router.layer == last
+        )
+
+    def _around_block(
+        self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        this = self._current()
+        if this.last_block is not None and layer > this.last_block:
+            return self._passed_on(layer, None, *args, **kwargs)
+        output = inner(*args, **kwargs)
+        if this.skip:
+            return output
+        hidden = states_of(output)
+        self._route(this, layer, hidden)
+        edited = edit(this, layer, hidden)
+        if layer in this.request.capture:
+            this.states[layer] = (hidden, edited)
+        return output if edited is hidden else with_states(output, edited)
+
+    def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
+        if decide_gates(this, layer, hidden):
+            generation = self._generation.get()
+            if generation is not None and generation.request is this.request:
+                generation.gates = this.prompt_gates()
+
+
+def attach(
+    base: Base,
+    adapter: CSReFT | None = None,
+    gates: str | Sequence[float] = "learned",
+    *,
+    autocast: torch.dtype | None = None,
+) -> Attachment:
+    """Attach an adapter to a base, which stays a plain transformers model.
+
+    `with attach(base, adapter): base.model.generate(...)` edits; after the block, or after
+    `.detach()`, the base is as before.
+    """
+    return Attachment(base, adapter, gates, autocast=autocast)

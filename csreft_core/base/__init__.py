@@ -1,0 +1,1 @@
+"""The frozen model: found, checked, loaded; its blocks, its memory, its number formats."""

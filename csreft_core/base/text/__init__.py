@@ -1,0 +1,1 @@
+"""Texts as a base's tokeniser and its chat template see them."""

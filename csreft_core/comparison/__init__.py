@@ -1,0 +1,1 @@
+"""A comparison of methods: its folder, its work, its presets, its measures."""

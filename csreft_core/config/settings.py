@@ -1,0 +1,459 @@
+"""Configuration: one frozen, strict tree of dataclasses, to and from JSON, and the presets.
+
+The dotted paths (`adapter.rank`, `train.steps`, ...) are public and stable. A value of the wrong
+type, an unknown name or a number out of range is a `ConfigError` that names the path. What needs
+the base model or the data to be judged (layer range, `k * rank <= d_model`) is checked where those
+are known. No I/O besides reading and writing a JSON file.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from csreft_core.config import templates as template_text
+from csreft_core.errors import ConfigError
+
+SCHEMA_VERSION = 1
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PLAIN_TEMPLATE = "Q: {prompt}\nA:"
+EXACT_CONSTRAINTS = ("within", "joint", "sequential", "fixed")
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+Form = Literal["loreft", "direft", "noreft", "consreft", "lobireft"]
+MethodName = Literal[
+    "csreft", "red", "bitfit", "lora", "dora", "prefix", "ia3", "lora_per_skill",
+    "series_adapter", "parallel_adapter", "full",
+]  # fmt: skip
+Constraint = Literal["none", "within", "joint", "penalty", "sequential", "fixed"]
+
+
+def _check_positions(rule: str) -> str:
+    if not re.fullmatch(r"all|all_prompt|f[1-9]\d*|l[1-9]\d*|f[1-9]\d*\+l[1-9]\d*", rule):
+        raise ValueError(
+            "expected 'all', 'all_prompt', 'fP', 'lS' or 'fP+lS' "
+            "(first P and last S prompt tokens), such as 'l1' or 'f2+l2'"
+        )
+    return rule
+
+
+def _check_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if list(layers) != sorted(set(layers)):
+        raise ValueError("expected different layers in rising order, such as [2, 4]")
+    return layers
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BaseConfig:
+    """The frozen language model."""
+
+    path: str = Field(
+        default="pocket",
+        min_length=1,
+        description="Base model: 'pocket' (shipped), a local folder or a Hub id.",
+    )
+    revision: str | None = Field(
+        default=None, description="Revision of a Hub id; empty means the default branch."
+    )
+    precision: Literal["fp32", "bf16", "fp16", "nf4", "fp4", "int8"] = Field(
+        default="fp32",
+        description="Number format of the frozen weights; nf4, fp4 and int8 need bitsandbytes.",
+    )
+    compute: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Number format of the arithmetic when the weights are quantised; 'auto' is "
+        "bf16 on a GPU and fp32 on the CPU.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|balanced)$",
+        description="Where the base runs: 'auto', 'cpu', 'cuda', 'cuda:N', or 'balanced': its "
+        "blocks over all GPUs.",
+    )
+    check_memory: bool = Field(
+        default=True, description="Refuse to load weights that need more memory than is free."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataConfig:
+    """The skill set."""
+
+    path: str = Field(
+        default="four",
+        min_length=1,
+        description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
+        "folder.",
+    )
+    template: Annotated[str, AfterValidator(template_text.checked)] = Field(
+        default="auto",
+        description="'auto' (the tokeniser's chat template if it has one, else a plain one), "
+        "'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text with "
+        "{prompt}; the answer follows it.",
+    )
+    skill_column: str = Field(
+        default="skill", min_length=1, description="Name of the field that holds the skill."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MethodConfig:
+    """Which method is trained; all but `csreft` are there to be compared with it."""
+
+    name: MethodName = Field(
+        default="csreft",
+        description="What is trained: 'csreft' (the subspace edits of `adapter`, of which LoReFT "
+        "and DiReFT are settings), or another method that `adapter` then says nothing about.",
+    )
+    size: int = Field(
+        default=4,
+        ge=1,
+        description="Rank of LoRA and DoRA, width of an adapter's bottleneck, length of a prefix.",
+    )
+    scale: float = Field(
+        default=2.0, gt=0, description="LoRA's alpha / rank, the factor of what it adds."
+    )
+    layers: Annotated[tuple[int, ...], AfterValidator(_check_layers)] | None = Field(
+        default=None,
+        description="Blocks that the method changes, counted from 0; empty means all.",
+    )
+    penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of O-LoRA's penalty on the overlap of the skills (lora_per_skill).",
+    )
+
+    def __post_init__(self) -> None:
+        if self.penalty > 0 and self.name != "lora_per_skill":
+            raise ValueError(
+                f"penalty is for method 'lora_per_skill', not '{self.name}'; set it to 0"
+            )
+        if self.layers is not None and self.name in ("prefix", "full"):
+            raise ValueError(f"method '{self.name}' changes all blocks; leave method.layers empty")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AdapterConfig:
+    """The gated subspace edits."""
+
+    layers: Annotated[tuple[int, ...], AfterValidator(_check_layers)] = Field(
+        default=(1,),
+        min_length=1,
+        description="Edited layers: outputs of these blocks, counted from 0.",
+    )
+    rank: int = Field(default=2, ge=1, description="Dimensions r of each subspace.")
+    n_subspaces: int | None = Field(
+        default=None, ge=1, description="Subspaces k; empty means one for each skill in the data."
+    )
+    form: Form = Field(default="loreft", description="Edit: what is added to the hidden state.")
+    constraint: Constraint = Field(
+        default="joint",
+        description="Orthonormality: none, within each subspace, joint over all of them, a "
+        "penalty on their overlap, sequential (each in the complement of those before), or fixed.",
+    )
+    penalty: float = Field(
+        default=1.0, ge=0, description="Weight of the overlap penalty (constraint 'penalty' only)."
+    )
+    init: Literal["identity", "random"] = Field(
+        default="identity",
+        description="Start: 'identity' changes nothing at first; 'random' is pyreft's start.",
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of edit coordinates dropped in training."
+    )
+    positions: Annotated[str, AfterValidator(_check_positions)] = Field(
+        default="l1",
+        description="Edited tokens: 'all', 'all_prompt', 'fP' first, 'lS' last prompt tokens, "
+        "'fP+lS' both.",
+    )
+    tied: bool = Field(
+        default=True,
+        description="One edit for first and last tokens; off gives each group its own.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.form == "noreft" and self.constraint in EXACT_CONSTRAINTS:
+            raise ValueError(
+                f"form 'noreft' has no orthonormal basis, so constraint '{self.constraint}' "
+                "cannot hold; use constraint 'none' or 'penalty', or form 'loreft'"
+            )
+        if self.form == "consreft" and self.init == "identity":
+            raise ValueError("form 'consreft' has no identity start; use init 'random'")
+        if not self.tied and "+" not in self.positions:
+            raise ValueError(
+                f"untied edits need two groups of positions such as 'f2+l2', not '{self.positions}'"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RouterConfig:
+    """From a prompt to one gate per subspace."""
+
+    input: Literal["first_token", "last_prompt_token", "mean_prompt"] = Field(
+        default="mean_prompt", description="Which prompt tokens the router reads."
+    )
+    layer: int = Field(
+        default=-1, ge=-1, description="Where it reads: -1 is the embedding, else a block's output."
+    )
+    hidden: Annotated[int, Field(ge=1)] | Literal["paper"] = Field(
+        default=32, description="Width of the hidden layer, or 'paper' for d/2 without a norm."
+    )
+    gate: Literal["sigmoid", "softmax", "hard", "top_k"] = Field(
+        default="sigmoid", description="From router logits to gates."
+    )
+    top_k: int = Field(default=1, ge=1, description="Open gates of gate 'top_k'.")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="A gate above it counts as open.")
+    temperature: float = Field(default=1.0, gt=0, description="Divides the router logits.")
+    granularity: Literal["per_prompt", "per_token"] = Field(
+        default="per_prompt", description="One gate vector for a prompt or for each token."
+    )
+    gates: Literal["learned", "oracle", "uniform"] = Field(
+        default="learned", description="Gates in training: the router's, the labels', or all 1/k."
+    )
+    supervision: float = Field(
+        default=0.0, ge=0, description="Weight of the loss that teaches the router the labels."
+    )
+    omega: Literal["l1", "entropy", "balance"] = Field(
+        default="l1", description="Regulariser of the gates."
+    )
+    sparsity: float = Field(default=0.0, ge=0, description="Weight of that regulariser; 0 is off.")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainConfig:
+    """Optimisation."""
+
+    steps: int = Field(default=250, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(default=32, ge=1, description="Prompts in a step, over all processes.")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Micro-batches in which each process computes its part of a step, one after "
+        "the other; same loss, less memory.",
+    )
+    checkpointing: bool = Field(
+        default=False,
+        description="Compute the base's blocks again in the backward pass instead of storing them; "
+        "same loss, less memory, more time.",
+    )
+    autocast: Literal["none", "bf16"] = Field(
+        default="none",
+        description="'bf16' multiplies the base's matrices in bfloat16 during training; the "
+        "adapter stays in float32. For a base that computes in fp32.",
+    )
+    lr: float = Field(default=2e-2, gt=0, description="Peak learning rate of the subspaces.")
+    router_lr: float = Field(default=1e-2, gt=0, description="Peak learning rate of the router.")
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="AdamW's decay of W, b and the router, never of R."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the start, the order and the dropout.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of each process; empty means the machine's choice.",
+    )
+    eval_every: int = Field(
+        default=50, ge=1, description="Steps between evaluations on the validation split."
+    )
+    checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
+    keep_states: bool = Field(
+        default=False,
+        description="Compute the states below the first edit once for each row and keep them.",
+    )
+    keep_states_gib: float = Field(
+        default=1.0,
+        ge=0,
+        description="Memory of each process for kept states in GiB; the rest goes to disk.",
+    )
+    max_length: int = Field(
+        default=512, ge=8, description="Longest prompt with answer, in tokens; the rest is cut."
+    )
+
+    def __post_init__(self) -> None:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, more micro-batches than the "
+                f"{self.batch_size} prompts of batch_size; lower it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Provenance:
+    """What a run was made with; written by the trainer, not by the user."""
+
+    base_fingerprint: str
+    base_revision: str | None = None
+    template: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Config:
+    """Everything that decides a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    base: BaseConfig = Field(default_factory=BaseConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    method: MethodConfig = Field(default_factory=MethodConfig)
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    router: RouterConfig = Field(default_factory=RouterConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    provenance: Provenance | None = None
+
+
+_TREE = TypeAdapter(Config)
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The tree as plain JSON values."""
+    return _TREE.dump_python(config, mode="json")
+
+
+def config_from_dict(tree: dict[str, Any], source: str = "config") -> Config:
+    """Build a config; keys that are left out take their defaults.
+
+    Args:
+        tree: Nested dictionary of JSON values.
+        source: Name of the origin, for the message.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value out of range, newer schema.
+    """
+    version = tree.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{source}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
+            "update the program"
+        )
+    try:
+        return _TREE.validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown setting {path!r}; docs/configuration.md lists the settings"
+    given = json.dumps(problem["input"], default=str)
+    return f"{path}: {message}, got {given[:80]}"
+
+
+def read_config(path: Path) -> Config:
+    """Read a config file.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, not JSON, or not a valid config.
+    """
+    try:
+        # Notepad begins a UTF-8 file with a mark, which utf-8-sig takes away.
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; give a path or --preset") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; give the config file inside it") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not JSON ({error}); see --preset for an example") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a JSON object, got {type(tree).__name__}")
+    return config_from_dict(tree, source=str(path))
+
+
+def with_overrides(config: Config, assignments: Iterable[str]) -> Config:
+    """Set single values by their path, such as `train.steps=200` or `adapter.layers=[2,4]`.
+
+    The value is read by `read_value`.
+
+    Raises:
+        ConfigError: no `=`, unknown path, or a value that does not fit.
+    """
+    tree = config_to_dict(config)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        *groups, name = path.strip().split(".")
+        if not separator or len(groups) != 1:
+            raise ConfigError(
+                f"expected group.field=value such as train.steps=200, got {assignment!r}"
+            )
+        group = tree.get(groups[0])
+        if groups[0] == "provenance" or not isinstance(group, dict) or name not in group:
+            raise ConfigError(
+                f"unknown setting {path.strip()!r}; docs/configuration.md lists the settings"
+            )
+        group[name] = read_value(path.strip(), text)
+    return config_from_dict(tree, source="settings")
+
+
+def read_value(path: str, text: str) -> Any:
+    r"""A value as one types it: JSON where it is JSON, else text.
+
+    In `data.template`, typed as text, `\n` and `\t` are line end and tab. JSON that stands for half
+    a character, which no file and no page can hold, is a text too.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        return template_text.unescaped(text) if path == "data.template" else text
+
+
+def value_text(path: str, value: Any) -> str:
+    """As short as `read_value` can read it back: a text without quotes, unless it needs them."""
+    if isinstance(value, str) and value.isprintable() and read_value(path, value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+_RECOMMENDED = Config(router=RouterConfig(supervision=1.0))
+
+PRESETS: dict[str, Config] = {
+    "recommended": _RECOMMENDED,
+    "paper": replace(
+        _RECOMMENDED,
+        router=RouterConfig(input="first_token", hidden="paper", omega="l1", sparsity=1e-3),
+    ),
+    "loreft": replace(
+        _RECOMMENDED,
+        adapter=replace(_RECOMMENDED.adapter, n_subspaces=1, rank=8),
+        router=RouterConfig(gates="uniform"),
+    ),
+    "oracle": replace(_RECOMMENDED, router=RouterConfig(gates="oracle")),
+    "unsupervised": replace(_RECOMMENDED, router=RouterConfig()),
+}
+
+PRESET_NOTES: dict[str, str] = {
+    "recommended": "One subspace a skill, jointly orthonormal; the router reads the mean of the "
+    "prompt and is taught the skill labels.",
+    "paper": "As the paper states it: four subspaces, a router on the first token (d, d/2, 4), "
+    "sigmoid gates, a sparsity term; threshold 0.5 with the gate setting 'hard'.",
+    "loreft": "One LoReFT edit of the same total rank for all skills, no router: the control.",
+    "oracle": "Gates given by the skill labels, no router: the upper control.",
+    "unsupervised": "The router learns from the task loss alone, without labels.",
+}
+
+
+def preset(name: str) -> Config:
+    """The named preset.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

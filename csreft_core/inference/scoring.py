@@ -1,0 +1,241 @@
+"""Loss and exact match per skill, under any gate setting."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from csreft_core.attachment.attach import Attachment
+from csreft_core.attachment.passes import Pass, Request, request
+from csreft_core.base.load import Base
+from csreft_core.errors import ConfigError, UnsupportedModelError
+from csreft_core.reft.tuning import Tuning
+from csreft_core.skills.batching import IGNORED, Batch, collate
+from csreft_core.skills.encoding import Example, encode
+from csreft_core.skills.names import joined
+from csreft_core.skills.skill_set import Row
+
+SCORED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of a skill set with their tokens; `n_cut` of them were too long and are cut."""
+
+    rows: tuple[Row, ...]
+    examples: tuple[Example, ...]
+    n_cut: int = 0
+
+
+def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int) -> Encoded:
+    """Tokenise rows, cut to `max_length` or to what the base can read, see `encoding.encode`."""
+    length = min(max_length, base.context or max_length)
+    examples, n_cut = encode(rows, base.tokenizer, template, length, base.vocabulary)
+    return Encoded(tuple(rows), tuple(examples), n_cut)
+
+
+def scored_rows(n: int) -> Int[np.ndarray, " taken"]:
+    """Which of n validation rows a training scores: at most `SCORED_ROWS`, evenly taken."""
+    return np.unique(np.linspace(0, n - 1, min(n, SCORED_ROWS)).astype(int))
+
+
+def row_labels(rows: Sequence[Row], names: Sequence[str]) -> Float[Tensor, "row k"]:
+    """1 where a row has the skill that a subspace is named after, else 0."""
+    return torch.tensor([[float(name in row.skills) for name in names] for row in rows])
+
+
+def check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """See that oracle gates can be made of the rows' skills.
+
+    Raises:
+        ConfigError: a row without a skill, or with one that no subspace is named after.
+    """
+    for row in rows:
+        unknown = [skill for skill in row.skills if skill not in names]
+        if unknown or not row.skills:
+            which = f"skill {unknown[0]!r}" if unknown else "no skill"
+            raise ConfigError(
+                f"gate setting 'oracle' needs a subspace for the skill of each prompt, but "
+                f"{row.prompt[:40]!r} has {which} and the subspaces are {', '.join(names)}; use "
+                "'learned' or gates of your own"
+            )
+
+
+def skill_name(row: Row) -> str:
+    """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
+    return joined(row.skills)
+
+
+def answer_scores(
+    attachment: Attachment, req: Request, batch: Batch
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Pass]:
+    """Negative log-likelihood and exactness of each answer, teacher-forced.
+
+    Only the logits of the answer's tokens are computed.
+
+    Returns:
+        Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
+        one (1 or 0; greedy decoding then gives exactly this answer; each end token of the base
+        ends it; 0 where the tokens are not the answer of the row, see `Batch.writable`), and the
+        pass.
+    """
+    rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
+    width = batch.labels.shape[1]
+    # A token is predicted at the one before it.
+    logits, this = attachment.logits(
+        req,
+        (rows, columns - width - 1),
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        prompt_mask=batch.prompt_mask,
+        use_cache=False,
+    )
+    logits, labels = logits.float(), batch.labels[rows, columns]
+    of_token = F.cross_entropy(logits, labels, reduction="none")
+    nll = of_token.new_zeros(batch.labels.shape).index_put((rows, columns), of_token).sum(1)
+    wrong = torch.zeros_like(batch.labels, dtype=torch.bool)
+    right = _most_likely(logits.detach(), labels)
+    right |= _ends(logits.detach(), labels, columns == width - 1, attachment.base.ends)
+    wrong[rows, columns] = ~right
+    return nll, (~wrong.any(1) & batch.writable).float(), this
+
+
+def _most_likely(
+    logits: Float[Tensor, "token vocab"], labels: Int[Tensor, " token"]
+) -> Bool[Tensor, " token"]:
+    """Whether `argmax` gives the label: of equal logits it takes the first."""
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == logits.amax(1)
+    # To look for the place of the largest costs far more than its value, so only where it may be.
+    right[right.clone()] = logits[right].argmax(1) == labels[right]
+    return right
+
+
+def _ends(
+    logits: Float[Tensor, "token vocab"],
+    labels: Int[Tensor, " token"],
+    last: Bool[Tensor, " token"],
+    ends: Sequence[int],
+) -> Bool[Tensor, " token"]:
+    """Whether an answer ends where it should, by any of the end tokens."""
+    found = torch.zeros_like(last)
+    if len(ends) > 1:
+        asked = last & (labels == ends[0])
+        found[asked] = torch.isin(logits[asked].argmax(1), labels.new_tensor(ends))
+    return found
+
+
+def batches(
+    encoded: Encoded, pad_id: int, size: int, device: torch.device
+) -> Iterator[tuple[slice, Batch]]:
+    """Batches in order, with the rows that they hold."""
+    for start in range(0, len(encoded.rows), size):
+        part = slice(start, start + size)
+        yield part, collate(encoded.examples[part], pad_id).to(device)
+
+
+@torch.no_grad()
+def evaluate(
+    attachment: Attachment,
+    adapter: Tuning | None,
+    encoded: Encoded,
+    *,
+    gates: str | Sequence[float] = "learned",
+    decode: bool = True,
+    batch_size: int = 128,
+) -> dict[str, Any]:
+    """Score rows under a gate setting.
+
+    Args:
+        adapter: None is the base as it is; a method that changes it must be applied.
+        gates: See `gate_settings`.
+        decode: Exact match from greedy decoding, else from the teacher-forced tokens, which needs
+            no extra forward. Both ask for every token of the answer and then an end, so they differ
+            by ties that rounding breaks and by nothing else.
+
+    Returns:
+        `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
+        `mean`: both as plain means over the skills.
+
+    Raises:
+        ConfigError: a gate setting that does not fit the adapter or the rows.
+        UnsupportedModelError: numbers that are too large for the base's number format.
+    """
+    if adapter is not None and adapter.has_gates and gates == "oracle":
+        check_labels(encoded.rows, adapter.names)
+    base = attachment.base
+    scores: dict[str, list[tuple[float, float, float]]] = {}
+    for part, batch in batches(encoded, base.pad_id, batch_size, base.device):
+        rows = encoded.rows[part]
+        req = Request(None)
+        if adapter is not None:
+            req = request(adapter, gates, row_labels(rows, adapter.names))
+        nll, exact, _ = answer_scores(attachment, req, batch)
+        _check_numbers(nll, rows, base)
+        if decode:
+            exact = greedy_matches(attachment, req, encoded, part)
+        for row, *score in zip(
+            rows, nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist(), strict=True
+        ):
+            scores.setdefault(skill_name(row), []).append((score[0], score[1], score[2]))
+    return summarise(scores)
+
+
+def _check_numbers(nll: Float[Tensor, " batch"], rows: Sequence[Row], base: Base) -> None:
+    """See that every loss is a number; fp16 ends at 65,504."""
+    wrong = nll.isnan().nonzero()
+    if len(wrong):
+        raise UnsupportedModelError(
+            f"the loss of the row with prompt {rows[int(wrong[0])].prompt[:40]!r} is no number "
+            f"(nan): the base's numbers are too large for "
+            f"{str(base.model.dtype).removeprefix('torch.')}, or a trained method has gone astray; "
+            "use base.precision bf16 or fp32, or train with a lower train.lr"
+        )
+
+
+def summarise(scores: dict[str, list[tuple[float, float, float]]]) -> dict[str, Any]:
+    """From (nll, answer tokens, exact) of each row to the table of `evaluate`."""
+    skills = {
+        name: {
+            "loss": sum(nll for nll, _, _ in rows) / sum(n for _, n, _ in rows),
+            "exact_match": sum(exact for _, _, exact in rows) / len(rows),
+            "n": len(rows),
+        }
+        for name, rows in scores.items()
+    }
+    mean = {
+        key: math.fsum(skill[key] for skill in skills.values()) / len(skills)
+        for key in ("loss", "exact_match")
+    }
+    return {"skills": skills, "mean": mean}
+
+
+def greedy_matches(
+    attachment: Attachment, req: Request, encoded: Encoded, part: slice
+) -> Float[Tensor, " batch"]:
+    """1 where greedy decoding gives each token of the answer and then ends, else 0."""
+    base = attachment.base
+    examples = encoded.examples[part]
+    prompts = collate([Example(e.prompt, ()) for e in examples], base.pad_id).to(base.device)
+    tokens, _ = attachment.generate(
+        req,
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.attention_mask,
+        generation_config=base.greedy(max(len(e.answer) for e in examples)),
+    )
+    new = tokens[:, prompts.input_ids.shape[1] :].tolist()
+    found = zip(new, examples, strict=True)
+    right = [not e.lost and _gives(tokens, e.answer, base.ends) for tokens, e in found]
+    return torch.tensor(right, dtype=torch.float32)
+
+
+def _gives(found: Sequence[int], answer: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether these new tokens are the answer and, if it has one, an end."""
+    n = len(answer) - (tuple(answer[-1:]) == tuple(ends[:1]))
+    same = tuple(found[:n]) == tuple(answer[:n])
+    return same and (n == len(answer) or found[n] in ends)

@@ -1,0 +1,1 @@
+"""The method in numbers: subspaces, router, positions, gates, and the adapter of them."""

@@ -1,0 +1,1 @@
+"""Run folders: one run, all runs, and the queue that trains them."""

@@ -1,0 +1,1 @@
+"""Somebody's file as rows: JSONL, JSON, CSV, chats, and which field is the prompt."""

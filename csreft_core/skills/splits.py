@@ -1,0 +1,99 @@
+"""What holds between rows: their splits, that no test row was trained on, names that are alike.
+
+The only randomness is that of the given seed.
+"""
+
+import unicodedata
+from collections import defaultdict
+
+import numpy as np
+
+from csreft_core.errors import SkillSetError
+from csreft_core.skills.formats.rows import ReadRow
+from csreft_core.skills.names import alike, check_joined
+
+
+def with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
+    """Give a split to rows that have none: 80 % train, 10 % validation, 10 % test_items.
+
+    The shuffle is made inside each skill; rows with the same prompt stay together.
+
+    Args:
+        read: Rows as they were read.
+        seed: Of the shuffle.
+    """
+    known = {_same(item): item.row.split for item in read if item.row.split}
+    strata: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for item in read:
+        if _same(item) not in known:
+            strata[item.row.skills][_same(item)] = None
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, str] = {}
+    for prompts in strata.values():
+        order = [prompt for prompt in prompts if prompt not in drawn]
+        held_out = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
+        for place, i in enumerate(rng.permutation(len(order))):
+            split = ("validation", "test_items")[place // held_out] if (
+                place < 2 * held_out
+            ) else "train"  # fmt: skip
+            drawn[order[i]] = split
+    splits = {**drawn, **known}
+    return [
+        item._replace(row=item.row._replace(split=item.row.split or splits[_same(item)]))
+        for item in read
+    ]
+
+
+def check_leaks(read: list[ReadRow]) -> None:
+    """See that no test row has the prompt of a training row.
+
+    Raises:
+        SkillSetError: names both rows.
+    """
+    trained = {_same(item): item.where for item in read if item.row.split == "train"}
+    for item in read:
+        if item.row.split.startswith("test") and _same(item) in trained:
+            raise SkillSetError(
+                f"{item.where}: field 'prompt': this {item.row.split} row has the prompt of the "
+                f"train row {trained[_same(item)]}; drop one, or the test shows nothing"
+            )
+
+
+def _same(item: ReadRow) -> str:
+    """The prompt with composed letters: two ways to write an é are one prompt."""
+    return unicodedata.normalize("NFC", item.row.prompt)
+
+
+def in_one_order(read: list[ReadRow]) -> list[ReadRow]:
+    """The rows with the skills of a pair in one order: that in which they were seen first."""
+    names = list(dict.fromkeys(name for item in read for name in item.row.skills))
+    first = {name: i for i, name in enumerate(names)}
+    return [
+        item._replace(
+            row=item.row._replace(skills=tuple(sorted(item.row.skills, key=first.__getitem__)))
+        )
+        for item in read
+    ]
+
+
+def check_names(read: list[ReadRow]) -> tuple[str, ...]:
+    """See that no two sets of skills have one name in tables.
+
+    Returns:
+        Notes on skills whose names differ in nothing but capitals, spaces, dashes or underscores.
+
+    Raises:
+        SkillSetError: two have; names both places.
+    """
+    places: dict[tuple[str, ...], str] = {}
+    of_name: dict[str, str] = {}
+    for item in read:
+        places.setdefault(item.row.skills, item.where)
+        for name in item.row.skills:
+            of_name.setdefault(name, item.where)
+    check_joined(places)
+    return tuple(
+        f"{of_name[b]}: the skills {a!r} (of {of_name[a]}) and {b!r} differ in nothing but "
+        "capitals, spaces or dashes and are two; rename one if one skill is meant"
+        for a, b in alike(of_name)
+    )

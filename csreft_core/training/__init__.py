@@ -1,0 +1,1 @@
+"""One training: its loop, its step, its loss, and what it keeps on disk."""
