@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--only pocket]
 
-On the CPU the bytes of tensors are counted (`memory_use.LiveBytes`), on a GPU torch's allocator is
+On the CPU the bytes of tensors are counted (`memory.use.LiveBytes`), on a GPU torch's allocator is
 asked. The 7 B shape needs a GPU; without one its estimate is printed, marked as not measured.
 """
 

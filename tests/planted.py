@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from csreft_core.analysis.subject import Subject, evenly, open_subject
+from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import ASSETS
 from csreft_core.inference.engine import Engine
 from csreft_core.reft.adapter import AdapterSpec, CSReFT
-from csreft_core.skills.skill_set import Row, SkillSet
+from csreft_core.skills.skill_set import Row, SkillSet, evenly
 
 PAIR = ("french", "category")
 PER_SKILL = 16

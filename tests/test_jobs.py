@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from csreft_core.config import PRESETS, Config, TrainConfig, preset, with_overrides
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet
 
@@ -60,7 +60,7 @@ def submit(tmp_runs: Path, trainer: list[str]):
     runs: list[Run] = []
 
     def call(name: str) -> Run:
-        runs.append(jobs.submit(CONFIG, SKILLS, name, command=trainer))
+        runs.append(queue.submit(CONFIG, SKILLS, name, command=trainer))
         return runs[-1]
 
     yield call
@@ -91,13 +91,13 @@ def test_a_run_is_queued_trained_and_finished(tmp_runs, submit):
     assert state(run) in ("queued", "running")
     until(lambda: state(run) == "running")
     assert run.is_locked()
-    assert jobs.queue_position(run) is None
+    assert queue.queue_position(run) is None
     (tmp_runs / "go").touch()
     until(lambda: state(run) == "finished")
     assert "hello from one" in run.log_path.read_text()
-    assert jobs.mark_interrupted(tmp_runs) == []
+    assert queue.mark_interrupted(tmp_runs) == []
     with pytest.raises(RunError, match="is finished"):
-        jobs.resume(run)
+        queue.resume(run)
 
 
 def test_one_trains_at_a_time_in_the_order_of_creation(tmp_runs, submit):
@@ -105,7 +105,7 @@ def test_one_trains_at_a_time_in_the_order_of_creation(tmp_runs, submit):
     until(lambda: state(first) == "running")
     second, third = submit("y"), submit("x")
     until(lambda: second.is_locked() and third.is_locked())
-    assert [jobs.queue_position(run) for run in (first, second, third)] == [None, 1, 2]
+    assert [queue.queue_position(run) for run in (first, second, third)] == [None, 1, 2]
     assert (tmp_runs / "order.txt").read_text() == "z begins\n"
     (tmp_runs / "go").touch()
     until(lambda: all(state(run) == "finished" for run in (first, second, third)))
@@ -124,7 +124,7 @@ def test_slots_must_be_a_number(tmp_runs, monkeypatch, slots):
     monkeypatch.setenv("CSREFT_SLOTS", slots)
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
     with pytest.raises(ConfigError, match="CSREFT_SLOTS"):
-        jobs.wait_for_turn(run)
+        queue.wait_for_turn(run)
 
 
 def test_a_run_started_by_hand_counts(tmp_runs, submit):
@@ -142,29 +142,29 @@ def test_stop_in_the_queue_ends_without_training(tmp_runs, submit):
     first = submit("first")
     until(lambda: state(first) == "running")
     second = submit("second")
-    jobs.stop(second)
+    queue.stop(second)
     until(lambda: state(second) == "stopped")
     assert not second.stop_requested()
-    jobs.stop(first)
+    queue.stop(first)
     until(lambda: state(first) == "stopped")
     assert "second" not in (tmp_runs / "order.txt").read_text()
-    jobs.stop(first)
+    queue.stop(first)
     assert state(first) == "stopped"
 
 
 def test_a_killed_run_is_interrupted_and_can_be_resumed(tmp_runs, submit, trainer):
     run = submit("run")
     until(lambda: state(run) == "running")
-    assert jobs.mark_interrupted(tmp_runs) == []
+    assert queue.mark_interrupted(tmp_runs) == []
     psutil.Process(run.status().pid).kill()
     until(lambda: not run.is_locked())
-    assert jobs.mark_interrupted(tmp_runs) == [run]
+    assert queue.mark_interrupted(tmp_runs) == [run]
     assert state(run) == "interrupted"
     run.request_stop()
-    jobs.resume(run, command=trainer)
+    queue.resume(run, command=trainer)
     assert not run.stop_requested()
     with pytest.raises(RunError, match="already"):
-        jobs.resume(run, command=trainer)
+        queue.resume(run, command=trainer)
     until(lambda: state(run) == "running")
 
 
@@ -176,42 +176,42 @@ def test_a_waiting_run_that_is_killed_lets_the_next_one_go(tmp_runs, submit):
     psutil.Process(second.status().pid).kill()
     (tmp_runs / "go").touch()
     until(lambda: state(third) == "finished")
-    assert jobs.mark_interrupted(tmp_runs) == [second]
+    assert queue.mark_interrupted(tmp_runs) == [second]
 
 
 def test_a_process_that_dies_at_once_is_interrupted(tmp_runs):
-    run = jobs.submit(CONFIG, SKILLS, "run", command=[sys.executable, "-c", "raise SystemExit(2)"])
-    until(lambda: jobs.mark_interrupted(tmp_runs) == [run])
+    run = queue.submit(CONFIG, SKILLS, "run", command=[sys.executable, "-c", "raise SystemExit(2)"])
+    until(lambda: queue.mark_interrupted(tmp_runs) == [run])
     assert state(run) == "interrupted"
 
 
 def test_a_queued_run_gets_time_to_start(tmp_runs):
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
-    assert jobs.mark_interrupted(tmp_runs) == []
-    old = time.time() - jobs.START_GRACE_S - 1
+    assert queue.mark_interrupted(tmp_runs) == []
+    old = time.time() - queue.START_GRACE_S - 1
     run.write_status(replace(run.status(), heartbeat=old))
-    assert jobs.mark_interrupted(tmp_runs) == [run]
+    assert queue.mark_interrupted(tmp_runs) == [run]
 
 
 def test_stop_of_a_run_without_process(tmp_runs):
-    old = time.time() - jobs.START_GRACE_S - 1
+    old = time.time() - queue.START_GRACE_S - 1
     for name, before, after in [("q", "queued", "stopped"), ("r", "running", "interrupted")]:
         run = create_run(tmp_runs / name, CONFIG, SKILLS)
         run.write_status(replace(run.status(), state=before, heartbeat=old))
-        jobs.stop(run)
+        queue.stop(run)
         assert state(run) == after
 
 
 def test_a_program_that_is_missing_is_named(tmp_runs):
     with pytest.raises(RunError, match=r"did not start.*no-such-program"):
-        jobs.submit(CONFIG, SKILLS, "run", command=["no-such-program"])
+        queue.submit(CONFIG, SKILLS, "run", command=["no-such-program"])
     assert open_run(tmp_runs / "run").status().state == "failed"
 
 
 @pytest.mark.parametrize("name", ["../a", "", "a b"])
 def test_submit_checks_the_name(tmp_runs, name):
     with pytest.raises(RunError, match="cannot name a run"):
-        jobs.submit(CONFIG, SKILLS, name, command=["no-such-program"])
+        queue.submit(CONFIG, SKILLS, name, command=["no-such-program"])
     assert list(tmp_runs.iterdir()) == []
 
 
@@ -219,18 +219,18 @@ def test_a_finished_run_does_not_wait(tmp_runs):
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
     run.write_status(replace(run.status(), state="finished"))
     with pytest.raises(RunError, match="finished"):
-        jobs.wait_for_turn(run)
+        queue.wait_for_turn(run)
     assert state(run) == "finished"
 
 
 def test_turns_can_be_given_back(tmp_runs):
     one, two = (create_run(tmp_runs / name, CONFIG, SKILLS) for name in ("one", "two"))
-    assert jobs.wait_for_turn(one)
-    assert not jobs._take_slot(tmp_runs, 1)
-    jobs.release_turns()
+    assert queue.wait_for_turn(one)
+    assert not queue._take_slot(tmp_runs, 1)
+    queue.release_turns()
     one.write_status(replace(one.status(), state="finished"))
-    assert jobs.wait_for_turn(two)
-    jobs.release_turns()
+    assert queue.wait_for_turn(two)
+    queue.release_turns()
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -254,14 +254,14 @@ def test_the_shown_command_gives_the_config(name, start, path, lr, layers, templ
         train=replace(config.train, lr=lr),
         adapter=replace(config.adapter, layers=tuple(sorted(layers))),
     )
-    assert with_overrides(preset(start), jobs.changes(config, start)) == config
+    assert with_overrides(preset(start), queue.changes(config, start)) == config
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the quoting is that of a POSIX shell")
 def test_command_lines_are_quoted():
-    line = jobs.command_line(CONFIG, Path("my runs") / "one")
+    line = queue.command_line(CONFIG, Path("my runs") / "one")
     assert shlex.split(line) == [
         "python", "-m", "csreft_core", "train", "--preset", "recommended",
         "--set", "router.supervision=0.0", "--set", "train.steps=3", "--out", "my runs/one",
     ]  # fmt: skip
-    assert shlex.split(jobs.resume_line(Run(Path("a b"))))[-3:] == ["--out", "a b", "--resume"]
+    assert shlex.split(queue.resume_line(Run(Path("a b"))))[-3:] == ["--out", "a b", "--resume"]

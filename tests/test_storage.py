@@ -13,7 +13,7 @@ from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import StorageError
 from csreft_core.files import clear_left_over, replacing, storage_errors, write_atomic
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run, delete_run, list_runs, restore_run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 from csreft_core.training import loop as training
@@ -77,9 +77,9 @@ def test_every_way_to_write_a_run_says_so(run, tmp_runs):
     gone = delete_run(create_run(tmp_runs / "gone", CONFIG, SKILLS))
     ways = {
         "make": lambda: create_run(tmp_runs / "new", CONFIG, SKILLS),
-        "submit": lambda: jobs.submit(CONFIG, SKILLS, "new"),
-        "resume": lambda: jobs.resume(run),
-        "stop": lambda: jobs.stop(run),
+        "submit": lambda: queue.submit(CONFIG, SKILLS, "new"),
+        "resume": lambda: queue.resume(run),
+        "stop": lambda: queue.stop(run),
         "delete": lambda: delete_run(run),
         "restore": lambda: restore_run(gone, tmp_runs),
         "record": lambda: run.append_metric({"kind": "step", "step": 1}),
@@ -87,7 +87,7 @@ def test_every_way_to_write_a_run_says_so(run, tmp_runs):
         "config": lambda: run.write_config(CONFIG),
         "checkpoint": lambda: run.save_checkpoint(1, lambda _: None),
         "upload": lambda: uploads.keep(SkillSet((Row(("b",), "q", "s", "train"),), ("b",))),
-        "queue": lambda: jobs.wait_for_turn(run),
+        "queue": lambda: queue.wait_for_turn(run),
     }
     for name, write in ways.items():
         with refusing(), pytest.raises(StorageError, match="the disk is full"):
@@ -102,13 +102,13 @@ def test_a_dead_run_is_told_from_a_living_one_on_a_full_disk(run, tmp_runs):
         as_running(each)
     with refusing():
         with pytest.raises(StorageError, match="the disk is full"):
-            jobs.mark_interrupted(tmp_runs)
+            queue.mark_interrupted(tmp_runs)
         assert run.status().state == "running"  # what is written
-        assert jobs.standing(run).state == "interrupted"  # what is true
+        assert queue.standing(run).state == "interrupted"  # what is true
         with other.training_lock():
-            assert jobs.standing(other).state == "running"
-    assert len(jobs.mark_interrupted(tmp_runs)) == 2
-    assert run.status().state == jobs.standing(run).state == "interrupted"
+            assert queue.standing(other).state == "running"
+    assert len(queue.mark_interrupted(tmp_runs)) == 2
+    assert run.status().state == queue.standing(run).state == "interrupted"
 
 
 def test_a_half_made_checkpoint_gives_its_room_back(run):
@@ -159,7 +159,7 @@ def test_a_training_that_can_write_nothing_is_interrupted_and_goes_on(tmp_path, 
     with refusing(errno.EROFS), pytest.raises(StorageError, match="the disk is read-only"):
         list(records)
     assert run.status().state == "running"
-    assert jobs.standing(run).state == "interrupted"
+    assert queue.standing(run).state == "interrupted"
     list(train(run, base, resume=True))
     assert run.status().state == "finished"
 

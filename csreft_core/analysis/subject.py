@@ -12,10 +12,10 @@ from pathlib import Path
 from csreft_core.config import PLAIN_TEMPLATE, Config
 from csreft_core.config.templates import is_chat
 from csreft_core.inference.engine import Engine, Prompt
-from csreft_core.inference.scoring import Encoded, encode_rows, skill_name
+from csreft_core.inference.scoring import Encoded, encode_rows
 from csreft_core.reft.adapter import CSReFT, check_base, load_adapter
 from csreft_core.runs.all_runs import Run, open_run
-from csreft_core.skills.skill_set import Row, SkillSet
+from csreft_core.skills.skill_set import Row, SkillSet, evenly
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,6 @@ class Subject:
         return [
             e.prompt if row.split else row.prompt for row, e in zip(rows, examples, strict=True)
         ]
-
-
-def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:
-    """At most `per_skill` rows of each skill, spread evenly over the rows of that skill."""
-    groups: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(skill_name(row), []).append(place)
-    chosen = []
-    for places in groups.values():
-        n = min(per_skill, len(places))
-        chosen += [places[i * len(places) // n] for i in range(n)]
-    return tuple(rows[place] for place in sorted(chosen))
 
 
 def open_subject(path: str, engine: Engine | None = None) -> Subject:

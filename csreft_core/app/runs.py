@@ -16,7 +16,7 @@ from csreft_core.app.page.widgets import duration, show_chart, show_data
 from csreft_core.charts import training as charts
 from csreft_core.config import PRESETS, Config, config_to_dict
 from csreft_core.errors import CsreftError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import (
     Run,
     broken_runs,
@@ -93,7 +93,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _row(identity: str, run: Run) -> dict[str, object]:
-    status = jobs.standing(run)
+    status = queue.standing(run)
     return {
         "run": library.label(identity),
         "status": status.state,

@@ -1,6 +1,6 @@
 """One forward of a base under a request: who asks, which tokens are edited, with which gates.
 
-No hooks here; `hooking` places them and fills a `Pass` on the way.
+No hooks here; `attach` places them and fills a `Pass` on the way.
 """
 
 from collections.abc import Callable, Sequence

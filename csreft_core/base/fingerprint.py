@@ -1,4 +1,4 @@
-"""The record of a base (see `identity`): hashes of its weights, description and tokeniser.
+"""The record of a base (see `base_record`): hashes of its weights, description and tokeniser.
 
 Weights are hashed as they stand in the files, in bfloat16, while the base is loaded: so a record is
 the same at every precision and on every device, also where the loaded weights are packed into 4

@@ -58,7 +58,7 @@ class Base:
     `blocks` are its decoder blocks in order; layer l is the output of `blocks[l]`. `conduct` is
     what was seen of it when it was tried. `n_parameters` counts all weights, shared ones once.
     `ends` are the tokens that end an answer, first the one that training writes. `fingerprint` says
-    which base it is (see `identity`). `own_decoding` are settings that the base brings and that
+    which base it is (see `base_record`). `own_decoding` are settings that the base brings and that
     nothing follows unless it is asked to (see `decoding`).
     """
 
@@ -156,7 +156,7 @@ def _bytes(files: WeightFiles) -> int:
 
 
 def _check_fits(config: BaseConfig, about: PreTrainedConfig, stored: int | None) -> None:
-    """See that the weights alone fit; a training needs more, see `memory.need`."""
+    """See that the weights alone fit; a training needs more, see `base.memory.need`."""
     free = free_bytes(config.device)
     if stored is None or _MOST_GROWTH * stored < free:
         return
@@ -268,7 +268,7 @@ def freeze(
     own_decoding: dict[str, Any] | None = None,
     known: Identity | None = None,
 ) -> Base:
-    """Freeze a model, find its blocks and try it (`base_checks`); it loses its decoding settings.
+    """Freeze a model, find its blocks and try it (`base.checks`); it loses its decoding settings.
 
     Args:
         model: Changed in place.

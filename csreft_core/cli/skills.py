@@ -21,9 +21,8 @@ from csreft_core.analysis.skills.tables import (
 )
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
 from csreft_core.errors import ConfigError, SkillSetError
-from csreft_core.inference.scoring import skill_name
 from csreft_core.skills.published import DATA_PRESETS, skills_from_preset
-from csreft_core.skills.skill_set import write_skills
+from csreft_core.skills.skill_set import skill_name, write_skills
 from csreft_core.skills.spreadsheets import csv_text
 
 TABLES = {

@@ -12,16 +12,11 @@ from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import request
 from csreft_core.base.memory.use import measured
 from csreft_core.config import Config
-from csreft_core.inference.scoring import (
-    Encoded,
-    answer_scores,
-    batches,
-    row_labels,
-    skill_name,
-)
+from csreft_core.inference.scoring import Encoded, answer_scores, batches, row_labels
 from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
+from csreft_core.skills.skill_set import skill_name
 from csreft_core.training.loss import Window, batch_loss
 from csreft_core.training.state import adamw
 
@@ -79,7 +74,7 @@ def _cosine(one: Float[Tensor, " n"], other: Float[Tensor, " n"]) -> float | Non
 
 
 def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: Encoded) -> int:
-    """Peak memory of a training step in bytes, see `memory_use.measured`.
+    """Peak memory of a training step in bytes, see `memory.use.measured`.
 
     The second of two steps on the first rows, so that AdamW's averages are there. Frozen weights
     that the method replaces (full fine-tuning) are not counted. The parameters are changed.

@@ -13,7 +13,6 @@ from typing import Any
 
 from filelock import Timeout
 
-from csreft_core.analysis.subject import evenly
 from csreft_core.attachment.attach import attach
 from csreft_core.base.load import Base
 from csreft_core.base.text.chat_templates import resolve_template
@@ -35,7 +34,7 @@ from csreft_core.methods.build import build_method, load_method
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import Run, create_run, open_run
 from csreft_core.runs.single_skill import first_and_last, only_rows
-from csreft_core.skills.skill_set import SkillSet, read_skills
+from csreft_core.skills.skill_set import SkillSet, evenly, read_skills
 from csreft_core.training.loop import train
 
 SCORED_SPLITS = ("test_items", "test_paraphrases", "test_both", "test_two_skills")

@@ -18,8 +18,7 @@ from csreft_core.errors import ConfigError, UnsupportedModelError
 from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.batching import IGNORED, Batch, collate
 from csreft_core.skills.encoding import Example, encode
-from csreft_core.skills.names import joined
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 SCORED_ROWS = 256
 
@@ -65,11 +64,6 @@ def check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
                 f"{row.prompt[:40]!r} has {which} and the subspaces are {', '.join(names)}; use "
                 "'learned' or gates of your own"
             )
-
-
-def skill_name(row: Row) -> str:
-    """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
-    return joined(row.skills)
 
 
 def answer_scores(

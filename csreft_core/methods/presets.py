@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from csreft_core.config import PRESET_NOTES, PRESETS, Config, MethodConfig, MethodName
 from csreft_core.errors import ConfigError
 
+OWN = "csreft"
+"""The label of CS-ReFT itself."""
+
 
 @dataclass(frozen=True)
 class Method:

@@ -31,7 +31,7 @@ class AdapterSpec:
     """What an adapter is, without its numbers.
 
     `names` are the subspaces' names: the skills, where there is one for each.
-    `base_fingerprint` says which base it was trained on (see `identity`).
+    `base_fingerprint` says which base it was trained on (see `base_record`).
     """
 
     d_model: int
@@ -75,7 +75,7 @@ def router_of(
 class CSReFT(Tuning):
     """The trainable part: `subspaces[str(layer)]` for each edited layer and a shared `router`.
 
-    It never touches a model; `hooking` applies it. Parameters are float32.
+    It never touches a model; `attach` applies it. Parameters are float32.
 
     Raises:
         ConfigError: a layer that the base does not have, or subspaces that do not fit its width.

@@ -2,7 +2,7 @@
 
 A record is one text: weights, description, tokeniser and chat template as hashes, so that a message
 can say which of them differs. Its last part is the record of the old rule, by which runs of earlier
-versions are known. No I/O and no tensors; `base_identity` computes the parts.
+versions are known. No I/O and no tensors; `base.fingerprint` computes the parts.
 """
 
 import re

@@ -117,7 +117,7 @@ def import_pyreft(
         folder: Folder with the `intkey_... .bin` files.
         n_layers: Blocks of the base. This and the following are needed, and used, only for a folder
             without our `csreft.json`.
-        base_fingerprint: Of the base (`identity`).
+        base_fingerprint: Of the base (`base_record`).
         positions: Edited tokens, such as `f4+l4`; untied where a layer has two files.
         form: `loreft`; `direft`, pyreft's Direft with an orthonormal basis, else its Nodireft; or
             `noreft`.

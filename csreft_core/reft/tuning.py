@@ -26,7 +26,7 @@ class TuningSpec(Protocol):
 
     @property
     def base_fingerprint(self) -> str:
-        """Which base it was trained on (see `identity`)."""
+        """Which base it was trained on (see `base_record`)."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Runs: make, open, list, delete, bring back and pack run folders; one run is in `run_folder`.
+"""Runs: make, open, list, delete, bring back and pack run folders; one run is in `runs.run`.
 
 Deleted runs go to `.trash` in the same folder, which keeps the newest 20. Folders whose name
 starts with a dot are never runs.

@@ -1,6 +1,6 @@
 """Skill sets: rows with their skills and splits.
 
-A skill set is read and written here; single files and their forms are read by `skill_formats`.
+A skill set is read and written here; single files and their forms are read by `formats.rows`.
 The only randomness is that of explicit seeds.
 """
 
@@ -19,6 +19,7 @@ from csreft_core.config import ASSETS
 from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
 from csreft_core.skills.formats.rows import SPLITS, ReadRows, Row, kept_rows, read_rows
+from csreft_core.skills.names import joined
 from csreft_core.skills.splits import check_leaks, check_names, in_one_order, with_splits
 from csreft_core.skills.spreadsheets import harmless
 
@@ -36,8 +37,10 @@ __all__ = [
     "as_csv",
     "as_jsonl",
     "checked_set",
+    "evenly",
     "read_kept",
     "read_skills",
+    "skill_name",
     "write_skills",
 ]
 
@@ -212,3 +215,20 @@ def _line(row: Row) -> str:
     if row.item:
         record["item"] = row.item
     return json.dumps(record, ensure_ascii=False)
+
+
+def skill_name(row: Row) -> str:
+    """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
+    return joined(row.skills)
+
+
+def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:
+    """At most `per_skill` rows of each skill, spread evenly over the rows of that skill."""
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(skill_name(row), []).append(place)
+    chosen = []
+    for places in groups.values():
+        n = min(per_skill, len(places))
+        chosen += [places[i * len(places) // n] for i in range(n)]
+    return tuple(rows[place] for place in sorted(chosen))

@@ -13,12 +13,12 @@ from torch import Tensor
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, request
 from csreft_core.config import Config
-from csreft_core.inference.scoring import answer_scores, row_labels, skill_name
+from csreft_core.inference.scoring import answer_scores, row_labels
 from csreft_core.reft.router import omega, supervision_loss
 from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 
 @dataclass

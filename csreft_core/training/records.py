@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csreft_core.inference.scoring import skill_name
 from csreft_core.reft.router import binary_entropy
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 from csreft_core.training.loss import Window
 from csreft_core.training.state import TrainingState
 

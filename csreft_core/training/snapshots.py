@@ -3,7 +3,7 @@
 A snapshot is a safetensors file with, for at most 48 validation prompts, `gates` [prompt, k], and
 for each edited layer l the states of the last prompt token `before.l` and `after.l`
 [prompt, d_model] and the basis `R.l` [group, k, rank, d_model]. `rows` are the prompts' places
-among the rows that the trainer scores (`evaluation.scored_rows` of the validation split). States
+among the rows that the trainer scores (`scoring.scored_rows` of the validation split). States
 and bases are float16.
 """
 

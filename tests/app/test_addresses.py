@@ -11,7 +11,7 @@ from csreft_core.app.page.ceilings import MOST_WAITING, SETTINGS, check_setting
 from csreft_core.app.page.settings import all_paths
 from csreft_core.config import config_to_dict, preset
 from csreft_core.errors import ConfigError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from tests.page_runs import assert_no_bug, texts
 
 NASTY = {
@@ -124,8 +124,8 @@ def test_texts_and_lists_have_one_as_well(path, value):
 
 def test_the_queue_of_the_pages_has_an_end(open_app, monkeypatch):
     started = []
-    monkeypatch.setattr(jobs, "submit", lambda *args: started.append(args))
-    monkeypatch.setattr(jobs, "n_waiting", lambda _: MOST_WAITING)
+    monkeypatch.setattr(queue, "submit", lambda *args: started.append(args))
+    monkeypatch.setattr(queue, "n_waiting", lambda _: MOST_WAITING)
     app = open_app("pages/Train.py")
     app.button(key="start").click().run()
     assert_no_bug(app)

@@ -7,7 +7,7 @@ import pytest
 from csreft_core.app.interference import panels as interference
 from csreft_core.config import preset
 from csreft_core.runs import all_runs as runs_module
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run
 from csreft_core.skills.skill_set import SkillSet
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, opened_parts, records, texts
@@ -55,7 +55,7 @@ def submitted(monkeypatch, tmp_runs):
         asked.append((run, config, skill_set))
         return run
 
-    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(queue, "submit", submit)
     return asked
 
 

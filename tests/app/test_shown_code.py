@@ -11,13 +11,13 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
+from csreft_core.analysis.view_names import INSPECTED, module_of
 from csreft_core.app import geometry
 from csreft_core.app.gates import panels as router
 from csreft_core.app.gates import rows as router_rows
 from csreft_core.app.interference import panels as interference
 from csreft_core.app.page import widgets
 from csreft_core.app.states import panels as states
-from csreft_core.cli.arguments import _VIEWS
 from csreft_core.inference.engine import Engine
 from tests.page_runs import assert_no_bug
 from tests.repository import ROOT
@@ -65,8 +65,8 @@ def _each_table_is_computed_once(monkeypatch):
 
         return table
 
-    for view in _VIEWS:
-        module = import_module(f"csreft_core.analysis.{view}")
+    for view in INSPECTED:
+        module = import_module(module_of(view))
         for name in module.TABLES:
             function = f"{name}_table"
             monkeypatch.setattr(module, function, once(getattr(module, function)))

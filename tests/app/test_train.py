@@ -8,7 +8,7 @@ import pytest
 from csreft_core.app.page import settings
 from csreft_core.config import PRESETS, config_to_dict, preset, with_overrides
 from csreft_core.runs import all_runs as runs_module
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import open_run
 from tests.page_runs import assert_no_bug, n_charts, texts
 
@@ -35,7 +35,7 @@ def submitted(monkeypatch):
         given.append((config, skill_set, name))
         return runs_module.create_run(runs_module.runs_root() / name, config, skill_set)
 
-    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(queue, "submit", submit)
     return given
 
 
@@ -274,7 +274,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_can_be_resumed(
 ):
     make_run(state="running")
     resumed = []
-    monkeypatch.setattr(jobs, "resume", lambda run: resumed.append(run.name))
+    monkeypatch.setattr(queue, "resume", lambda run: resumed.append(run.name))
     app = open_app(PAGE, run="mine")
     assert "interrupted" in texts(app)
     app.button(key="resume").click().run()

@@ -1,10 +1,12 @@
 """The layer rules hold, and the probes that check them can fail."""
 
 import importlib
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +53,62 @@ def test_the_import_contracts_hold(copy_of_the_package):
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("errors.py", "from csreft_core import runs", "Layers, top to bottom"),
-        ("extra.py", "", "Layers, top to bottom"),
-        ("runs.py", "import streamlit", "Only csreft_core.app knows Streamlit"),
+        ("extra.py", "", "Rooms, top to bottom"),
+        ("runs/run.py", "import streamlit", "Only csreft_core.app knows Streamlit"),
         ("charts/theme.py", "import torch", "Charts see tables, not tensors"),
-        ("subspaces.py", "import pandas", "Numerics know no tables and no pages"),
+        ("reft/subspaces.py", "import pandas", "Numerics know no tables and no pages"),
     ],
 )
 def test_a_violation_breaks_its_contract(copy_of_the_package, module, line, contract):
-    path = copy_of_the_package / "csreft_core" / module
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    path.write_text(f"{old}\n{line}\n", encoding="utf-8")
+    plant(copy_of_the_package, module, line)
     result = _lint_imports(copy_of_the_package)
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"{contract} BROKEN" in result.stdout
+
+
+def plant(folder: Path, module: str, line: str) -> None:
+    """Add a line to a module of a copy, which may be new."""
+    path = folder / "csreft_core" / module
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.write_text(f"{old}\n{line}\n", encoding="utf-8")
+
+
+def _rooms() -> list[str]:
+    """The rooms from top to bottom, as the contract lists them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = (
+        c for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers"
+    )
+    return [room.strip() for layer in contract["layers"] for room in layer.split("|")]
+
+
+def test_an_import_from_above_is_seen_in_every_room(copy_of_the_package):
+    rooms = _rooms()[1:]
+    planted = {}
+    for above, room in itertools.pairwise(rooms):
+        planted[room] = f"csreft_core.{room} is not allowed to import csreft_core.{above}"
+        module = room if (ROOT / "csreft_core" / f"{room}.py").exists() else f"{room}/__init__"
+        plant(copy_of_the_package, f"{module}.py", f"import csreft_core.{above}")
+    said = " ".join(_lint_imports(copy_of_the_package).stdout.split())
+    assert len(planted) >= 14
+    assert {room for room, words in planted.items() if words not in said} == set()
+
+
+def test_a_cycle_is_seen_in_every_package(copy_of_the_package):
+    package, packages = copy_of_the_package / "csreft_core", []
+    for init in sorted(package.rglob("__init__.py")):
+        siblings = [p.stem for p in sorted(init.parent.glob("*.py")) if p != init]
+        if len(siblings) < 2 or init.parent == package:
+            continue
+        name = ".".join(init.parent.relative_to(copy_of_the_package).parts)
+        packages.append(name)
+        one, other = siblings[:2]
+        folder = init.parent.relative_to(package)
+        plant(copy_of_the_package, f"{folder}/{one}.py", f"import {name}.{other}")
+        plant(copy_of_the_package, f"{folder}/{other}.py", f"import {name}.{one}")
+    said = " ".join(_lint_imports(copy_of_the_package).stdout.split())
+    assert len(packages) >= 30
+    assert {p for p in packages if f"No cycles are allowed in {p}." not in said} == set()
 
 
 def _loaded_after(imports: str, suspects: str) -> set[str]:
@@ -98,7 +142,8 @@ def _import_all(package: str) -> str:
         ("import csreft_core.config", "torch transformers streamlit pandas plotly"),
         (_import_all("csreft_core.charts"), "torch transformers streamlit"),
         (
-            "import csreft_core.reft.subspaces, csreft_core.reft.router, csreft_core.reft.positions",
+            "import csreft_core.reft.subspaces, csreft_core.reft.router, "
+            "csreft_core.reft.positions",
             "transformers streamlit pandas plotly",
         ),
     ],

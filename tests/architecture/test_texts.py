@@ -27,34 +27,6 @@ def test_the_path_probe_sees_a_machine_path(text):
     assert not _MACHINE_PATH.search(b"assets/pocket ./runs https://arxiv.org/abs/2503.10617")
 
 
-def _tree_of_readme() -> dict[str, str]:
-    """Path and description of each line of the file tree in the README."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"## Files\n.*?```\n(.*?)```", text, flags=re.DOTALL)
-    assert block, "README.md has no '## Files' section with a tree"
-    entries, parents = {}, []
-    for line in block.group(1).splitlines():
-        indent = (len(line) - len(line.lstrip())) // 2
-        name, _, description = line.strip().partition(" ")
-        parents[indent:] = [name.rstrip("/")]
-        entries["/".join(parents) + ("/" if name.endswith("/") else "")] = description.strip()
-    return entries
-
-
-def test_the_tree_in_the_readme_is_the_repository():
-    listed = _tree_of_readme()
-    there = set()
-    for path in repository_files():
-        depth = 2 if path.parts[0] in ("csreft_core", "docs", "pages", "assets") else 1
-        folder = len(path.parts) > depth
-        there.add("/".join(path.parts[:depth]) + ("/" if folder else ""))
-        if len(path.parts) > 1:
-            there.add(path.parts[0] + "/")
-    ignored = {"csreft_core/__init__.py"}
-    assert set(listed) == there - ignored
-    assert not [name for name, description in listed.items() if not description]
-
-
 def test_links_between_the_texts_lead_somewhere():
     broken = [
         f"{page}: {target}"

@@ -1,6 +1,6 @@
 """What a comparison of methods says about the claims, from its tidy tables.
 
-Rows of measurements, see `claim_rules.judge_conditions`. Differences are taken seed by seed; cells
+Rows of measurements, see `claims.rules.judge_conditions`. Differences are taken seed by seed; cells
 that failed or are missing are left out, and with them their seed.
 """
 
@@ -12,9 +12,9 @@ import pandas as pd
 from csreft_core.analysis.claims.runs import Measurement
 from csreft_core.analysis.methods.tables import SINGLE_TESTS, TWO_SKILLS, MethodTables
 from csreft_core.analysis.statistics.seed_intervals import paired_differences, seed_mean
+from csreft_core.methods.presets import OWN
 from csreft_core.reft.base_record import differences
 
-OWN = "csreft"
 _HARMS = {"": "harm", "_joint": "joint_harm", "_exact": "joint_harm_exact"}
 _HARM_PAIRS = {
     "C1.harm": (OWN, OWN),
@@ -34,7 +34,7 @@ PAIRS = {
     "R2.all": ("l1", "all_prompt"),
     "R2.all_exact": ("l1", "all_prompt"),
 }
-"""Condition -> the method that is judged and its control; labels of `comparison_presets`."""
+"""Condition -> the method that is judged and its control; labels of `comparison.presets`."""
 
 SAME_RANK = tuple(name for name in PAIRS if name.partition(".")[2].startswith("loreft"))
 """Conditions whose control must have the same total rank k r."""

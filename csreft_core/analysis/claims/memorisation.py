@@ -64,7 +64,7 @@ def shares_table(*, memorised: str = MEMORISED) -> pd.DataFrame:
 
 
 def memory_measurements(memorised: str = MEMORISED) -> list[Measurement]:
-    """R3 on the longest text, on the first layer: see `claim_rules.judge_conditions`.
+    """R3 on the longest text, on the first layer: see `claims.rules.judge_conditions`.
 
     No row if nothing is there.
     """

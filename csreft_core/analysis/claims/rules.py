@@ -11,6 +11,8 @@ from typing import Literal
 
 import pandas as pd
 
+from csreft_core.analysis.statistics.intervals import ARITHMETIC
+
 HOLDS = "holds here"
 IDENTITY = "true by construction"
 UNDECIDED = "not shown here"
@@ -34,8 +36,6 @@ INSIDE = 0.9999
 """Share of an edit's squared length in its subspace, no unit; the rest is rounding in float32."""
 FEWEST_SEEDS = 3
 """What a training came to is judged from at least so many of them."""
-SEEDS, ARITHMETIC = "seeds", "arithmetic"
-"""What an interval is over: trainings with other seeds; nothing, for exact numbers."""
 
 MEASURE_COLUMNS = (
     "condition", "value", "low", "high", "control_value", "n", "seeds", "over", "source",

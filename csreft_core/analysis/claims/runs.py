@@ -1,6 +1,6 @@
 """What trained runs say about the claims: composition, routing, the edit itself, its scale.
 
-Each function gives rows of measurements, see `claim_rules.judge_conditions`. Nothing is trained.
+Each function gives rows of measurements, see `claims.rules.judge_conditions`. Nothing is trained.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from csreft_core.analysis.claims.rules import SEEDS
 from csreft_core.analysis.gates.tables import own_metrics
 from csreft_core.analysis.interference.losses import (
     answer_losses,
@@ -20,6 +19,7 @@ from csreft_core.analysis.interference.losses import (
 from csreft_core.analysis.states.edits import subspace_coordinates
 from csreft_core.analysis.states.projection import energy_shares, points_at, subspace_rows
 from csreft_core.analysis.statistics.intervals import (
+    SEEDS,
     Units,
     mean_interval,
     ratio_statistic,

@@ -1,7 +1,7 @@
 """The claims of the papers on this base: measurements, conditions and verdicts, as tables.
 
 The measurements come from trained runs, from a comparison of methods and from arithmetic; the rules
-are in `claim_rules`, the sentences in `claims_sentences`.
+are in `claims.rules`, the sentences in `claims.sentences`.
 """
 
 import json
@@ -21,7 +21,6 @@ from csreft_core.analysis.claims.comparison import (
 from csreft_core.analysis.claims.memorisation import MEMORISED, memory_measurements
 from csreft_core.analysis.claims.parameters import calculator_table
 from csreft_core.analysis.claims.rules import (
-    ARITHMETIC,
     MEASURE_COLUMNS,
     judge_claims,
     judge_conditions,
@@ -34,6 +33,7 @@ from csreft_core.analysis.claims.runs import (
     scaled_edit,
 )
 from csreft_core.analysis.methods.tables import read_tables
+from csreft_core.analysis.statistics.intervals import ARITHMETIC
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.comparison.folder import open_comparison, shipped_comparisons
 from csreft_core.config import ASSETS
@@ -74,7 +74,7 @@ def verdicts_table(
     memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
-    """The verdict on each claim; columns and rules in `claim_rules.judge_claims`.
+    """The verdict on each claim; columns and rules in `claims.rules.judge_claims`.
 
     Args:
         comparisons: Folders of comparisons of methods; None takes the shipped ones. A condition is
@@ -100,7 +100,7 @@ def conditions_table(
     memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
-    """Every condition of every claim with what was measured, see `claim_rules.judge_conditions`.
+    """Every condition of every claim with what was measured, see `claims.rules.judge_conditions`.
 
     Args:
         comparisons: See `verdicts_table`.
@@ -138,7 +138,7 @@ def measurements_table(
     memorised: str = MEMORISED,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
-    """What was measured, a row for each condition that could be; see `claim_rules`.
+    """What was measured, a row for each condition that could be; see `claims.rules`.
 
     Args:
         comparisons: See `verdicts_table`.
@@ -147,7 +147,7 @@ def measurements_table(
         engine: See `verdicts_table`.
 
     Returns:
-        The columns `claim_rules.MEASURE_COLUMNS`.
+        The columns `claims.rules.MEASURE_COLUMNS`.
     """
     folders = shipped() if comparisons is None else comparisons
     rows = [

@@ -22,8 +22,7 @@ from csreft_core.analysis.statistics.intervals import (
     units_of,
 )
 from csreft_core.analysis.statistics.separation import probe_accuracy
-from csreft_core.inference.scoring import skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 # Per subspace first, then of the whole router: the order in which `_estimates` stacks them.
 PER_GATE = {"variance": "gate squared", "entropy": "nats", "open_share": "share of prompts"}

@@ -18,8 +18,8 @@ from csreft_core.analysis.statistics.intervals import (
 )
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import request
-from csreft_core.inference.scoring import answer_scores, batches, row_labels, skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.inference.scoring import answer_scores, batches, row_labels
+from csreft_core.skills.skill_set import Row, skill_name
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def row_scores(
 def mean_scores(
     scores: pd.DataFrame, units: Units, reference: pd.DataFrame | None = None
 ) -> dict[str, tuple[float, float, float]]:
-    """Loss and exact match as `evaluation.evaluate` means them, with 95 % intervals.
+    """Loss and exact match as `scoring.evaluate` means them, with 95 % intervals.
 
     Both are plain means over the skills.
 

@@ -28,8 +28,8 @@ from csreft_core.analysis.gates.sources import (
 from csreft_core.analysis.prompt_tokens import prompt_tokens
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import check_labels, skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.inference.scoring import check_labels
+from csreft_core.skills.skill_set import Row, skill_name
 
 # What other modules look for under this view's name, beside the tables.
 __all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
@@ -245,7 +245,7 @@ def metrics_table(
     others: Sequence[str] = (),
     threshold: float | None = None,
 ) -> pd.DataFrame:
-    """What the gates tell about the skill, and how they are used; see `gate_metrics`.
+    """What the gates tell about the skill, and how they are used; see `gates.metrics`.
 
     Arguments and errors as in `patterns_table`.
 
@@ -319,7 +319,7 @@ def settings_table(
     Returns:
         Columns source (also `hard`, the learned gates at their threshold, and `off`, the bare
         base), loss (nats per answer token), exact_match (0 to 1, teacher-forced), both plain
-        means over the skills as in `evaluation.evaluate`; gap (loss minus that of the run's own
+        means over the skills as in `scoring.evaluate`; gap (loss minus that of the run's own
         gates, nats, paired by prompts); each with _low and _high (95 % interval);
         n (prompts), over (what the intervals are over).
     """

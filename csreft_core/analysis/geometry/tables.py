@@ -1,8 +1,8 @@
 """Geometry of the subspaces as tidy tables: angles, leaks, mixing, drift, and other seeds.
 
 Definitions: docs/method.md, 9. Every table holds its control: rows of the kinds in
-`subspace_metrics.QUANTILES` are quantiles over random subspaces of the same shape. Angles are in
-radians. Sentences about these tables are in `geometry_sentences`.
+`geometry.metrics.QUANTILES` are quantiles over random subspaces of the same shape. Angles are in
+radians. Sentences about these tables are in `geometry.sentences`.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def pairs_table(
 
     Returns:
         Columns kind (`run`, or a quantile over random pairs), a, b (skills), the fields of
-        `subspace_metrics.PairMeasures` (angles in radians), constraint, rank, d_model, draws.
+        `geometry.metrics.PairMeasures` (angles in radians), constraint, rank, d_model, draws.
 
     Raises:
         ConfigError: the layer is not edited, or there is no such group.
@@ -348,7 +348,7 @@ def seeds_table(
     Returns:
         Columns kind (`same skill`, `different skills`, `all skills together`: the span of all
         rows, or a quantile over random pairs), run, a (skill of this run), b (of the other),
-        rank_a, rank_b, the fields of `subspace_metrics.PairMeasures` (angles in radians). A
+        rank_a, rank_b, the fields of `geometry.metrics.PairMeasures` (angles in radians). A
         random row belongs to the other rows of its ranks. Empty without other runs.
 
     Raises:

@@ -8,8 +8,9 @@ import torch
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import Encoded, answer_scores, batches, skill_name, summarise
+from csreft_core.inference.scoring import Encoded, answer_scores, batches, summarise
 from csreft_core.reft.adapter import CSReFT
+from csreft_core.skills.skill_set import skill_name
 
 MAX_SUBSPACES = 8
 
@@ -55,7 +56,7 @@ def best_patterns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pattern_scores(table: pd.DataFrame) -> dict[str, dict]:
-    """Loss and exact match for each skill and their means, as `evaluation.evaluate` gives them.
+    """Loss and exact match for each skill and their means, as `scoring.evaluate` gives them.
 
     Args:
         table: One row for each prompt, with the columns of `pattern_table`.

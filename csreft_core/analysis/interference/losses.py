@@ -15,17 +15,10 @@ from csreft_core.analysis.statistics.intervals import Units, mean_interval, rati
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import (
-    Encoded,
-    answer_scores,
-    batches,
-    check_labels,
-    row_labels,
-    skill_name,
-)
+from csreft_core.inference.scoring import Encoded, answer_scores, batches, check_labels, row_labels
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 BATCH = 128
 

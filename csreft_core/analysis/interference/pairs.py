@@ -70,7 +70,7 @@ def interference_index(table: pd.DataFrame) -> float:
 def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:
     """Normalised overlap of each pair of subspaces, the mean over layers and position groups.
 
-    See `subspace_metrics.overlap`: in [0, 1], 1 on the diagonal, r/d between random subspaces.
+    See `geometry.metrics.overlap`: in [0, 1], 1 on the diagonal, r/d between random subspaces.
     """
     found = []
     for layer in adapter.layers:

@@ -1,7 +1,7 @@
 """Who helps or hurts whom: losses of every skill under every gate setting, as tidy tables.
 
 A change of loss is in nats per answer token; below 0 helps, above 0 hurts. Intervals are paired,
-over what the column `over` says, see `intervals`. The sentences are in `interference_sentences`.
+over what the column `over` says, see `intervals`. The sentences are in `interference.sentences`.
 """
 
 from collections.abc import Sequence

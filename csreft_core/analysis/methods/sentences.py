@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from csreft_core.analysis.claims.comparison import OWN
 from csreft_core.analysis.methods.tables import GAINED, LEARNED
+from csreft_core.methods.presets import OWN
 
 MORE_IS_BETTER = {
     "exact_match": True,

@@ -2,7 +2,7 @@
 
 Every mean has its 95 % interval over the seeds (`seed_intervals`) and their number. A failed or
 missing cell is left out of the means and listed in `problems_table`. The sentences are in
-`methods_sentences`.
+`methods.sentences`.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class MethodTables:
         total_rank: k r of the methods that edit states in subspaces.
         work: What every method had to do: data, sizes and steps; equal for two comparisons whose
             methods can be held against each other.
-        base_fingerprint: Of the base (`identity`).
+        base_fingerprint: Of the base (`base_record`).
     """
 
     name: str

@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 
 from csreft_core.analysis.skills.subject import SkillSubject
-from csreft_core.inference.scoring import skill_name
 from csreft_core.reft.positions import parse_positions, token_index
 from csreft_core.skills.batching import IGNORED, collate, micro_batches, step_rows
+from csreft_core.skills.skill_set import skill_name
 
 COLUMNS = ["example", "skill", "column", "token", "token_id", "part", "in_loss", "edited"]
 

@@ -8,8 +8,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from csreft_core.analysis.skills.subject import SkillSubject
-from csreft_core.inference.scoring import skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 # At the ends of a word they say nothing; within one they may (1.5, -3).
 _MARKS = ".,;:!?\"'“”‘’«»()[]…"

@@ -32,7 +32,7 @@ class Reader:
 
     @property
     def pad_id(self) -> int:
-        """Token to pad with, as `base_models.Base.pad_id`."""
+        """Token to pad with, as `base.load.Base.pad_id`."""
         return pad_token(self.tokenizer, self.vocabulary)
 
 

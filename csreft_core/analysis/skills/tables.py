@@ -6,9 +6,8 @@ import pandas as pd
 
 from csreft_core.analysis.skills.subject import SkillSubject
 from csreft_core.base.text.tokenisers import unknown_words
-from csreft_core.inference.scoring import skill_name
 from csreft_core.skills.encoding import spelled_special
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 from csreft_core.skills.unwritable import why_lost
 
 _NO_LIMIT = 1_000_000_000

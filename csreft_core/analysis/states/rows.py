@@ -8,8 +8,7 @@ import pandas as pd
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
 from csreft_core.analysis.subject import Subject
-from csreft_core.inference.scoring import skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 AXES = ("x", "y", "z")
 

@@ -1,6 +1,6 @@
 """States without and with the adapter as tidy tables: where they lie and what the edit moves.
 
-`states_sentences` says what the tables show; `projection`, `edits` and `separation` hold the
+`states.sentences` says what the tables show; `projection`, `edits` and `separation` hold the
 numerics.
 """
 
@@ -15,10 +15,9 @@ from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states.edits import TARGETS, edit_energies, edit_sizes, recorded
 from csreft_core.analysis.statistics import separation
 from csreft_core.analysis.statistics.intervals import units_of
-from csreft_core.analysis.subject import Subject, evenly
+from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, evenly, skill_name
 
 TABLES = ("states", "scree", "coordinates", "size", "training", "separation", "energy")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""

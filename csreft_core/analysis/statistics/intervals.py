@@ -18,14 +18,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
-from csreft_core.analysis.claims.rules import ARITHMETIC
-from csreft_core.inference.scoring import skill_name
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 LEVEL = 0.95
 MOST_GROUPS = 1000
 """More levels than that are left out in groups."""
 PROMPTS, ITEMS, WORDINGS = "prompts", "items", "wordings"
+SEEDS, ARITHMETIC = "seeds", "arithmetic"
+"""What an interval is over: trainings with other seeds; nothing, for exact numbers."""
 
 Statistic = Callable[[Float[np.ndarray, "*lead prompt"]], np.ndarray]
 """From a weight for each prompt to numbers; several numbers stand in the first axis."""

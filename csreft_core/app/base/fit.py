@@ -17,7 +17,7 @@ from csreft_core.base.memory.need import changes, in_gb, row_length, rows_at_a_t
 from csreft_core.base.shapes import Shape
 from csreft_core.charts import base as charts
 from csreft_core.config import Config
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 
 TRAINING, ANSWERING = "training", "answering"
 _FOR = {TRAINING: "Training", ANSWERING: "Answering a prompt"}
@@ -123,7 +123,7 @@ def code(config: Config, *, training: bool) -> str:
             "from csreft_core.charts import base as charts",
             "from csreft_core.config import preset, with_overrides",
             "",
-            f"config = with_overrides(preset({name!r}), {jobs.changes(config, name)!r})",
+            f"config = with_overrides(preset({name!r}), {queue.changes(config, name)!r})",
             f"table = tables.need_table(config, training={training})",
             "charts.need_bars(table).show()",
         )
@@ -134,7 +134,7 @@ def command(config: Config) -> str:
     """The command that prints the need, for training and for answering."""
     name = st.session_state["preset"]
     words = ["python", "-m", "csreft_core", "memory", "--preset", name]
-    for change in jobs.changes(config, name):
+    for change in queue.changes(config, name):
         words += ["--set", change]
     return shlex.join(words)
 

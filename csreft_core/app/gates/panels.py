@@ -19,9 +19,8 @@ from csreft_core.charts.gates import figures as gate_charts
 from csreft_core.charts.gates import maps as gate_maps
 from csreft_core.charts.gates import words as word_charts
 from csreft_core.charts.theme import DARK, LIGHT, ordered, styles
-from csreft_core.inference.scoring import skill_name
 from csreft_core.runs.all_runs import Run
-from csreft_core.skills.skill_set import Row
+from csreft_core.skills.skill_set import Row, skill_name
 
 ONE_PROMPT, HELD_OUT = "One prompt", "Held-out prompts"
 PARTS = (ONE_PROMPT, HELD_OUT)

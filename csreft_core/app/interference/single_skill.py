@@ -15,7 +15,7 @@ from csreft_core.app.page.state import remembered, written
 from csreft_core.app.page.widgets import duration
 from csreft_core.charts.interference import figures as charts
 from csreft_core.errors import StorageError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, run_name, runs_root
 from csreft_core.runs.single_skill import (
     find_only_runs,
@@ -44,7 +44,7 @@ def show_single_skill(run: Run) -> None:
     runs = [*found.values(), *found_control.values()]
     if not runs:
         return
-    active = any(jobs.standing(each).state in library.ACTIVE for each in runs)
+    active = any(queue.standing(each).state in library.ACTIVE for each in runs)
     paths = tuple(str(each.path) for each in runs)
     st.fragment(_show_states, run_every=_EVERY_S if active else None)(paths, active)
     done = [each for each in runs if each.status().state == "finished"]
@@ -93,9 +93,9 @@ def _cost(run: Run, n: int) -> str:
 def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
     """How each run goes; the whole page is drawn anew when the last one has ended."""
     with suppress(StorageError):  # the page has said it
-        jobs.mark_interrupted(runs_root())
+        queue.mark_interrupted(runs_root())
     runs = [Run(Path(path)) for path in paths]
-    states = [jobs.standing(run) for run in runs]
+    states = [queue.standing(run) for run in runs]
     if was_active and not any(status.state in library.ACTIVE for status in states):
         st.rerun()
     for run, status in zip(runs, states, strict=True):
@@ -103,7 +103,7 @@ def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
             continue
         with st.container(horizontal=True, vertical_alignment="center"):
             share = min(1.0, status.step / status.total_steps)
-            place = jobs.queue_position(run)
+            place = queue.queue_position(run)
             waits = f", place {place} in the queue" if place else ""
             why = f": {status.message}" if status.message else ""
             st.progress(share, text=plain(f"{run.name}: {status.state}{waits}{why}"))

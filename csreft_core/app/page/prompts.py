@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from csreft_core.analysis.subject import evenly
 from csreft_core.app.page import cached, library
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.state import keep, remembered, written
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run
-from csreft_core.skills.skill_set import TEST_SPLITS, Row
+from csreft_core.skills.skill_set import TEST_SPLITS, Row, evenly
 
 
 def held_out(run: Run) -> list[Row]:
@@ -71,7 +70,7 @@ def can_answer(run: Run) -> bool:
     if run.adapter_path.exists():
         return True
     st.info(
-        f"Run {verbatim(run.name)} has no trained adapter yet (it is {jobs.standing(run).state}). "
+        f"Run {verbatim(run.name)} has no trained adapter yet (it is {queue.standing(run).state}). "
         "Watch it on the Train page, or choose another run on the left.",
         icon=":material/hourglass_top:",
     )

@@ -31,7 +31,7 @@ from csreft_core.config import (
     value_text,
     with_overrides,
 )
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 
 GROUPS = {
     "base": BaseConfig,
@@ -145,8 +145,8 @@ def take_over(config: Config) -> None:
     """Make the settings those of a config, on the preset that needs the fewest changes."""
     threads = dataclasses.replace(config.train, threads=None)
     plain = dataclasses.replace(config, train=threads, provenance=None)
-    name = min(PRESETS, key=lambda p: len(jobs.changes(plain, p)))
-    pairs = (text.partition("=") for text in jobs.changes(plain, name))
+    name = min(PRESETS, key=lambda p: len(queue.changes(plain, p)))
+    pairs = (text.partition("=") for text in queue.changes(plain, name))
     keep("preset", name, "recommended")
     _write({path: read_value(path, text) for path, _, text in pairs})
 

@@ -13,7 +13,7 @@ from csreft_core.app.page.turns import TURNS
 from csreft_core.config import ASSETS
 from csreft_core.errors import CsreftError
 from csreft_core.reft.base_record import old_record
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, runs_root
 
 _PAGES = (
@@ -71,7 +71,7 @@ def start_page(title: str) -> Iterator[Run | None]:
 def mark_interrupted() -> None:
     """Tell runs whose process is gone from those that train; where it cannot be kept, say so."""
     with showing_errors():
-        jobs.mark_interrupted(runs_root())
+        queue.mark_interrupted(runs_root())
 
 
 def _chosen_run(runs: dict[str, Run]) -> Run | None:

@@ -3,7 +3,7 @@
 from csreft_core.app.page.ceilings import MOST_WAITING
 from csreft_core.config import Config
 from csreft_core.errors import RunError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, runs_root
 from csreft_core.skills.skill_set import SkillSet
 
@@ -17,7 +17,7 @@ def check_room(n: int = 1) -> None:
     Raises:
         RunError: the queue is full.
     """
-    waiting = jobs.n_waiting(runs_root())
+    waiting = queue.n_waiting(runs_root())
     if waiting + n > MOST_WAITING:
         raise RunError(
             f"{waiting} runs wait for their turn, and {MOST_WAITING} can; wait for one to end or "
@@ -26,12 +26,12 @@ def check_room(n: int = 1) -> None:
 
 
 def submit(config: Config, skill_set: SkillSet, name: str) -> Run:
-    """Make a run and start the process that will train it; raises as `jobs.submit`."""
+    """Make a run and start the process that will train it; raises as `queue.submit`."""
     check_room()
-    return jobs.submit(config, skill_set, name)
+    return queue.submit(config, skill_set, name)
 
 
 def resume(run: Run) -> None:
-    """Put a run into the queue again; raises as `jobs.resume`."""
+    """Put a run into the queue again; raises as `queue.resume`."""
     check_room()
-    jobs.resume(run)
+    queue.resume(run)

@@ -17,7 +17,7 @@ from csreft_core.app.train.panels import duplicate
 from csreft_core.charts import training as charts
 from csreft_core.errors import StorageError
 from csreft_core.files import check_plain
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, Status, runs_root
 
 _EVERY_S = 2.0
@@ -38,16 +38,16 @@ _STATES: dict[str, tuple[Any, str]] = {
 
 def watch(run: Run) -> None:
     """Draw the run; while it waits or trains, draw it again every two seconds."""
-    active = jobs.standing(run).state in library.ACTIVE
+    active = queue.standing(run).state in library.ACTIVE
     st.fragment(_panel, run_every=_EVERY_S if active else None)(str(run.path), active)
 
 
 def _panel(path: str, was_active: bool) -> None:
     with suppress(StorageError):  # the page has said it
-        jobs.mark_interrupted(runs_root())
+        queue.mark_interrupted(runs_root())
     with showing_errors():
         run = Run(Path(path))
-        status = jobs.standing(run)
+        status = queue.standing(run)
         if was_active and status.state not in library.ACTIVE:
             st.rerun()
         records = cached.metrics_of(run)
@@ -70,7 +70,7 @@ def _show_state(run: Run, status: Status, records: list[dict[str, Any]]) -> None
 def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
     done = f"step {status.step} of {status.total_steps}"
     if status.state == "queued":
-        place = jobs.queue_position(run)
+        place = queue.queue_position(run)
         return f"waits for its turn, place {place} in the queue" if place else "waits for its turn"
     if status.state != "running":
         return f"{status.state}, {done}"
@@ -97,7 +97,7 @@ def _show_buttons(run: Run, status: Status) -> None:
             "Stop and save", icon=":material/stop:", key="stop", disabled=run.stop_requested(),
             help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
         ):  # fmt: skip
-            jobs.stop(run)
+            queue.stop(run)
             st.rerun()
         resumable = status.state in ("stopped", "failed", "interrupted")
         if own and resumable and st.button(

@@ -14,7 +14,7 @@ from csreft_core.app.page.state import forget, keep, written
 from csreft_core.app.skills import choice as skill_choice
 from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_dict
 from csreft_core.errors import CsreftError
-from csreft_core.runs import queue as jobs
+from csreft_core.runs import queue
 from csreft_core.runs.all_runs import run_name, runs_root
 from csreft_core.skills.skill_set import SkillSet
 from csreft_core.skills.unwritable import FLAG, unwritable_message
@@ -130,7 +130,7 @@ def _show_command(config: Config, *, unwritable: bool) -> None:
         return
     with panel:
         out = skill_choice.short(runs_root() / st.session_state["name"])
-        line = jobs.command_line(config, out, st.session_state["preset"])
+        line = queue.command_line(config, out, st.session_state["preset"])
         asked_twice = unwritable and st.session_state.get("train-unwritable")
         st.code(f"{line} {FLAG}" if asked_twice else line, language="bash", wrap_lines=True)
         st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)

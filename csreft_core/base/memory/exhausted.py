@@ -1,7 +1,7 @@
 """Running out of memory as an error that a user can act on; the process lives on.
 
 On Linux a process that takes more main memory than there is may be killed without an error, so what
-can be known before is checked before (`memory`). What can be caught is caught here.
+can be known before is checked before (`memory.need`). What can be caught is caught here.
 """
 
 import gc

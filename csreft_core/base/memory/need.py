@@ -1,7 +1,7 @@
 r"""How much memory a model needs, before any of its weights is read, and a setting that fits.
 
 The parts of a `Need` follow from the `Shape` of the model (`shapes`), the configuration and the
-size of a batch. All sizes are bytes. `memory_use` measures what is really used.
+size of a batch. All sizes are bytes. `memory.use` measures what is really used.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How much memory is really used, to be held against the `memory.Need`.
+"""How much memory is really used, to be held against the `need.Need`.
 
 On a GPU torch's allocator is asked. On the CPU the bytes of tensors are counted, because the
 process also holds libraries, caches and what its allocator does not give back.

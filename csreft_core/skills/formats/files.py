@@ -1,6 +1,6 @@
 """From the bytes of a JSONL, JSON, CSV or TSV file to records.
 
-What the fields mean is the matter of `skill_formats`. Nothing is unpacked and nothing is run: an
+What the fields mean is the matter of `formats.rows`. Nothing is unpacked and nothing is run: an
 archive, a pickle or another binary file is refused by its first bytes.
 """
 
