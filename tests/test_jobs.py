@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csreft_core.config import PRESETS, Config, TrainConfig, preset, with_overrides
+from csreft_core.config import PRESETS, Config, TrainConfig, assignments, preset, with_overrides
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run, open_run
@@ -254,7 +254,7 @@ def test_the_shown_command_gives_the_config(name, start, path, lr, layers, templ
         train=replace(config.train, lr=lr),
         adapter=replace(config.adapter, layers=tuple(sorted(layers))),
     )
-    assert with_overrides(preset(start), queue.changes(config, start)) == config
+    assert with_overrides(preset(start), assignments(preset(start), config)) == config
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the quoting is that of a POSIX shell")

@@ -18,7 +18,6 @@ from csreft_core.base.load import load_base
 from csreft_core.base.memory import exhausted as out_of_memory
 from csreft_core.base.memory.exhausted import memory_errors, training_advice
 from csreft_core.base.memory.need import (
-    changes,
     in_gb,
     need,
     smaller_setting,
@@ -34,7 +33,7 @@ from csreft_core.base.memory.use import (
 )
 from csreft_core.base.shapes import shape_of, shape_of_description
 from csreft_core.cli import main
-from csreft_core.config import BaseConfig, preset, with_overrides
+from csreft_core.config import BaseConfig, assignments, preset, with_overrides
 from csreft_core.errors import ConfigError, NotEnoughMemoryError
 from csreft_core.inference.engine import Engine
 from csreft_core.runs.all_runs import create_run
@@ -236,7 +235,7 @@ def test_the_smaller_setting_fits_and_changes_no_more_than_it_must(seven_billion
     found = {}
     for free in (40, 20, 10, 5, 4, 3):
         fitting = smaller_setting(seven_billion, config, free * 10**9)
-        found[free] = None if fitting is None else changes(config, fitting)
+        found[free] = None if fitting is None else assignments(config, fitting)
         if fitting is not None:
             assert training_need(seven_billion, fitting).total <= free * 10**9
     in_4_bits = ["base.precision=nf4", "base.compute=bf16"]

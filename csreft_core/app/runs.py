@@ -14,7 +14,7 @@ from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.state import forget, remembered, written
 from csreft_core.app.page.widgets import duration, show_chart, show_data
 from csreft_core.charts import training as charts
-from csreft_core.config import PRESETS, Config, config_to_dict
+from csreft_core.config import Config, config_to_dict, nearest_preset
 from csreft_core.errors import CsreftError
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import (
@@ -25,7 +25,6 @@ from csreft_core.runs.all_runs import (
     restore_run,
     runs_root,
 )
-from csreft_core.runs.queue import changes
 
 PAGE = 50
 _MOST_BROKEN = 20
@@ -120,9 +119,8 @@ def _scores_of(path: str, stamps: tuple[cached.Stamp, ...]) -> dict[str, object]
 
 def summary(config: Config) -> str:
     """The nearest preset and what differs from it."""
-    name = min(PRESETS, key=lambda preset: len(changes(config, preset)))
-    differs = [c for c in changes(config, name) if not c.startswith("train.threads")]
-    return ", ".join([name, *differs])
+    name, changed = nearest_preset(config)
+    return ", ".join([name, *(c for c in changed if not c.startswith("train.threads"))])
 
 
 def show_comparison(run: Run, runs: dict[str, Run]) -> None:

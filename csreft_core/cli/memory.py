@@ -8,7 +8,6 @@ from typing import Any
 from csreft_core.base.devices import free_bytes, resolve_device
 from csreft_core.base.memory.need import (
     Need,
-    changes,
     in_gb,
     need,
     row_length,
@@ -18,7 +17,7 @@ from csreft_core.base.memory.need import (
 )
 from csreft_core.base.shapes import Shape, shape_of
 from csreft_core.cli.output import quiet_libraries, rows_text
-from csreft_core.config import Config
+from csreft_core.config import Config, assignments
 
 
 def memory_command(args: argparse.Namespace, config: Config) -> int:
@@ -48,7 +47,7 @@ def memory_record(config: Config, shape: Shape, free: int) -> dict[str, Any]:
         "answering": _parts(answering),
         "free": free,
         "fits": training.total <= free,
-        "smaller": None if smaller is None else changes(config, smaller),
+        "smaller": None if smaller is None else assignments(config, smaller),
     }
 
 

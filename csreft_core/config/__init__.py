@@ -1,11 +1,20 @@
-"""Configuration: one frozen, strict tree of dataclasses, its JSON, its presets."""
+"""Configuration: one frozen, strict tree of dataclasses, its text, its presets."""
 
-from csreft_core.config.settings import (
+from csreft_core.config.presets import PRESET_NOTES, PRESETS, nearest_preset, preset
+from csreft_core.config.text import (
+    GROUPS,
+    assignments,
+    config_from_dict,
+    config_to_dict,
+    read_config,
+    read_value,
+    value_text,
+    with_overrides,
+)
+from csreft_core.config.tree import (
     ASSETS,
     EXACT_CONSTRAINTS,
     PLAIN_TEMPLATE,
-    PRESET_NOTES,
-    PRESETS,
     SCHEMA_VERSION,
     AdapterConfig,
     BaseConfig,
@@ -18,18 +27,12 @@ from csreft_core.config.settings import (
     Provenance,
     RouterConfig,
     TrainConfig,
-    config_from_dict,
-    config_to_dict,
-    preset,
-    read_config,
-    read_value,
-    value_text,
-    with_overrides,
 )
 
 __all__ = [
     "ASSETS",
     "EXACT_CONSTRAINTS",
+    "GROUPS",
     "PLAIN_TEMPLATE",
     "PRESETS",
     "PRESET_NOTES",
@@ -45,8 +48,10 @@ __all__ = [
     "Provenance",
     "RouterConfig",
     "TrainConfig",
+    "assignments",
     "config_from_dict",
     "config_to_dict",
+    "nearest_preset",
     "preset",
     "read_config",
     "read_value",

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from csreft_core.config import Config, config_to_dict, preset, value_text
+from csreft_core.config import Config, assignments, preset
 from csreft_core.errors import ConfigError, RunError, StorageError
 from csreft_core.files import storage_errors
 from csreft_core.runs.run import Run
@@ -361,7 +361,7 @@ def command_line(config: Config, out: Path, preset_name: str = "recommended") ->
         ConfigError: unknown preset.
     """
     arguments = ["python", "-m", "csreft_core", "train", "--preset", preset_name]
-    for assignment in changes(config, preset_name):
+    for assignment in assignments(preset(preset_name), config):
         arguments += ["--set", assignment]
     arguments += ["--out", str(out)]
     return subprocess.list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)
@@ -371,18 +371,3 @@ def resume_line(run: Run) -> str:
     """The command that goes on with a run."""
     arguments = ["python", "-m", "csreft_core", "train", "--out", str(run.path), "--resume"]
     return subprocess.list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)
-
-
-def changes(config: Config, preset_name: str) -> list[str]:
-    """What differs from a preset, as `group.field=value` for `config.with_overrides`.
-
-    Raises:
-        ConfigError: unknown preset.
-    """
-    start, tree = config_to_dict(preset(preset_name)), config_to_dict(config)
-    return [
-        f"{group}.{field}={value_text(f'{group}.{field}', value)}"
-        for group in ("base", "data", "adapter", "router", "train")
-        for field, value in tree[group].items()
-        if value != start[group][field]
-    ]

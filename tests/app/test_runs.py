@@ -3,7 +3,8 @@
 import pytest
 
 from csreft_core.app.runs import summary
-from csreft_core.config import preset, with_overrides
+from csreft_core.config import nearest_preset, preset, with_overrides
+from csreft_core.methods.presets import METHODS, named_config
 from csreft_core.runs import all_runs as runs_module
 from tests.page_runs import assert_no_bug, n_charts, texts
 
@@ -121,3 +122,12 @@ def test_summary_names_the_nearest_preset_and_what_differs():
     assert summary(preset("paper")) == "paper"
     assert summary(with_overrides(preset("oracle"), ["train.lr=0.5"])) == "oracle, train.lr=0.5"
     assert summary(with_overrides(preset("oracle"), ["train.threads=2"])) == "oracle"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_summary_names_the_method(name):
+    config = named_config(name)
+    nearest, *changed = summary(config).split(", ")
+    # Lists have commas of their own.
+    assert (config.method.name == "csreft") != (f"method.name={config.method.name}" in changed)
+    assert with_overrides(preset(nearest), nearest_preset(config)[1]) == config

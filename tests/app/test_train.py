@@ -7,6 +7,7 @@ import pytest
 
 from csreft_core.app.page import settings
 from csreft_core.config import PRESETS, config_to_dict, preset, with_overrides
+from csreft_core.methods.presets import named_config
 from csreft_core.runs import all_runs as runs_module
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import open_run
@@ -293,6 +294,17 @@ def test_duplicate_copies_the_settings(open_app, make_run):
     assert shown["adapter"]["rank"] == 7
     assert shown["train"]["steps"] == expected.train.steps
     assert app.selectbox(key="preset").value == "paper"
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "olora"])
+def test_duplicate_keeps_the_method(open_app, make_run, method):
+    config = named_config(method)
+    make_run(config=config, with_adapter=False)
+    app = open_app(PAGE, run="mine")
+    app.button(key="duplicate").click().run()
+    assert_no_bug(app)
+    assert shown_config(app)["method"] == config_to_dict(config)["method"]
+    assert f"method.name={config.method.name}" in shown_command(app)
 
 
 def test_collapsed_gates_and_bad_losses_are_said(open_app, make_run):

@@ -13,11 +13,10 @@ from csreft_core.app.page.markup import verbatim
 from csreft_core.app.page.state import keep, remembered, written
 from csreft_core.app.page.widgets import help_text, show_chart
 from csreft_core.base.devices import free_bytes
-from csreft_core.base.memory.need import changes, in_gb, row_length, rows_at_a_time, smaller_setting
+from csreft_core.base.memory.need import in_gb, row_length, rows_at_a_time, smaller_setting
 from csreft_core.base.shapes import Shape
 from csreft_core.charts import base as charts
-from csreft_core.config import Config
-from csreft_core.runs import queue
+from csreft_core.config import Config, assignments, preset
 
 TRAINING, ANSWERING = "training", "answering"
 _FOR = {TRAINING: "Training", ANSWERING: "Answering a prompt"}
@@ -92,7 +91,7 @@ def _show_smaller(config: Config, shape: Shape, free: int) -> None:
             icon=":material/warning:",
         )
         return
-    changed = changes(config, smaller)
+    changed = assignments(config, smaller)
     listed = ", ".join(map(verbatim, changed))
     st.info(
         f"It fits with {listed}: {in_gb(tables.needed(smaller).total)}.",
@@ -123,7 +122,7 @@ def code(config: Config, *, training: bool) -> str:
             "from csreft_core.charts import base as charts",
             "from csreft_core.config import preset, with_overrides",
             "",
-            f"config = with_overrides(preset({name!r}), {queue.changes(config, name)!r})",
+            f"config = with_overrides(preset({name!r}), {assignments(preset(name), config)!r})",
             f"table = tables.need_table(config, training={training})",
             "charts.need_bars(table).show()",
         )
@@ -134,7 +133,7 @@ def command(config: Config) -> str:
     """The command that prints the need, for training and for answering."""
     name = st.session_state["preset"]
     words = ["python", "-m", "csreft_core", "memory", "--preset", name]
-    for change in queue.changes(config, name):
+    for change in assignments(preset(name), config):
         words += ["--set", change]
     return shlex.join(words)
 

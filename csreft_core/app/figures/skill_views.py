@@ -18,8 +18,7 @@ from csreft_core.app.figures.shown_code import call, imports, module
 from csreft_core.app.page.cached import name_of, named
 from csreft_core.app.page.widgets import screen, show_chart
 from csreft_core.charts.theme import Palette
-from csreft_core.config import Config
-from csreft_core.runs.queue import changes
+from csreft_core.config import Config, assignments, preset
 
 # What the tables depend on; other settings must not empty their cache.
 _MATTERS = (
@@ -49,7 +48,7 @@ class Source:
 
 def source_of(config: Config) -> Source:
     """The skill set of a config."""
-    different = changes(config, "recommended")
+    different = assignments(preset("recommended"), config)
     kept = (text for text in different if text.partition("=")[0] in _MATTERS)
     return Source(config.data.path, tuple(kept))
 

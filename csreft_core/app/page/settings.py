@@ -18,28 +18,17 @@ from csreft_core.app.page.base_folders import check_allowed
 from csreft_core.app.page.ceilings import MOST_CHARACTERS, MOST_SETTINGS, SETTINGS, check_setting
 from csreft_core.app.page.state import keep, remembered
 from csreft_core.config import (
+    GROUPS,
     PRESETS,
-    AdapterConfig,
-    BaseConfig,
     Config,
-    DataConfig,
-    RouterConfig,
-    TrainConfig,
     config_to_dict,
+    nearest_preset,
     preset,
     read_value,
     value_text,
     with_overrides,
 )
-from csreft_core.runs import queue
 
-GROUPS = {
-    "base": BaseConfig,
-    "data": DataConfig,
-    "adapter": AdapterConfig,
-    "router": RouterConfig,
-    "train": TrainConfig,
-}
 _KEPT = "kept-settings"
 _PARAM = "set"
 _MOST_BRACKETS = 10
@@ -145,8 +134,8 @@ def take_over(config: Config) -> None:
     """Make the settings those of a config, on the preset that needs the fewest changes."""
     threads = dataclasses.replace(config.train, threads=None)
     plain = dataclasses.replace(config, train=threads, provenance=None)
-    name = min(PRESETS, key=lambda p: len(queue.changes(plain, p)))
-    pairs = (text.partition("=") for text in queue.changes(plain, name))
+    name, changed = nearest_preset(plain)
+    pairs = (text.partition("=") for text in changed)
     keep("preset", name, "recommended")
     _write({path: read_value(path, text) for path, _, text in pairs})
 

@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from csreft_core.base.devices import free_bytes
-from csreft_core.base.memory.need import changes, in_gb, smaller_setting, training_need
+from csreft_core.base.memory.need import in_gb, smaller_setting, training_need
 from csreft_core.base.shapes import shape_of_description
-from csreft_core.config import Config
+from csreft_core.config import Config, assignments
 from csreft_core.errors import NotEnoughMemoryError
 
 _ALLOCATORS = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -87,4 +87,4 @@ def training_advice(
     beside = f"it needs about {in_gb(needed.total - needed.weights)} beside the base"
     if fitting is None:
         return f"{beside}, and no smaller setting fits; use a smaller base or another device"
-    return f"{beside}; this fits: {' '.join(changes(config, fitting))}"
+    return f"{beside}; this fits: {' '.join(assignments(config, fitting))}"

@@ -5,7 +5,7 @@ size of a batch. All sizes are bytes. `memory.use` measures what is really used.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -253,16 +253,3 @@ def in_gb(n_bytes: int) -> str:
     if n_bytes >= 1e9:
         return f"{n_bytes / 1e9:.1f} GB"
     return f"{n_bytes / 1e6:.{0 if n_bytes >= 1e7 else 1}f} MB"
-
-
-def changes(before: Config, after: Config) -> list[str]:
-    """How to get from one config to another on the command line, such as `train.accumulate=8`."""
-    found = []
-    for group in ("base", "train"):
-        old, new = getattr(before, group), getattr(after, group)
-        for field in fields(new):
-            value = getattr(new, field.name)
-            if value != getattr(old, field.name):
-                text = str(value).lower() if isinstance(value, bool) else str(value)
-                found.append(f"{group}.{field.name}={text}")
-    return found
