@@ -71,22 +71,21 @@ def _reason(error: OSError) -> str:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace the content of a file, or make it; text is written as UTF-8 with `\\n` line ends.
 
-    The data reach the disk under another name in the same folder, which must exist, and then take
-    the place of the old file in one step.
+    The folder must exist.
 
     Raises:
         StorageError: the disk refuses; the old content stays.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the name of a new file to write, which then takes the place of `path` in one step.
+
+    What was written reaches the disk before that: after a power cut one of the two is there, whole.
 
     Raises:
         StorageError: the disk refuses; what was there stays.
@@ -96,6 +95,8 @@ def replacing(path: Path) -> Iterator[Path]:
     with storage_errors(path):
         try:
             yield temporary
+            with temporary.open("rb+") as file:  # Windows flushes only what may be written
+                os.fsync(file.fileno())
             replace_file(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

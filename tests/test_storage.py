@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 from safetensors import SafetensorError
 
+from csreft_core import files
 from csreft_core.app.skills import uploads
 from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import StorageError
 from csreft_core.files import clear_left_over, replacing, storage_errors, write_atomic
+from csreft_core.reft.adapter import save_adapter
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run, delete_run, list_runs, restore_run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
@@ -22,6 +24,7 @@ from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.full_disk import refusing
 from tests.test_jobs import CONFIG, SKILLS
+from tests.tiny import make_adapter
 from tests.training_steps import quick
 
 REASONS = [
@@ -70,6 +73,21 @@ def test_what_libraries_make_of_a_full_disk_is_recognised(tmp_path, hidden):
         raise hidden
     with pytest.raises(RuntimeError, match="another matter"), storage_errors(tmp_path):
         raise RuntimeError("another matter")
+
+
+def test_whatever_writes_it_the_file_reaches_the_disk_before_it_takes_its_place(
+    tmp_path, monkeypatch
+):
+    path, order = tmp_path / "file", []
+    whole = b"x" * 100_000
+    monkeypatch.setattr(files.os, "fsync", lambda number: order.append(os.fstat(number).st_size))
+    monkeypatch.setattr(files, "replace_file", lambda *_: order.append("replaced"))
+    with replacing(path) as temporary:
+        temporary.write_bytes(whole)
+    save_adapter(make_adapter(), path)
+    assert order[0] == len(whole)
+    assert order[2] > 0
+    assert order[1::2] == ["replaced", "replaced"]
 
 
 def test_every_way_to_write_a_run_says_so(run, tmp_runs):
