@@ -6,10 +6,10 @@ shows call the very same function.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from csreft_core.config import PLAIN_TEMPLATE, Config
+from csreft_core.config import ASSETS, PLAIN_TEMPLATE, Config
 from csreft_core.config.templates import is_chat
 from csreft_core.inference.engine import Engine, Prompt
 from csreft_core.inference.scoring import Encoded, encode_rows
@@ -35,6 +35,11 @@ class Subject:
     config: Config
     skill_set: SkillSet = field(default_factory=lambda: SkillSet((), ()))
     run: Run | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the run, for people."""
+        return self.run.name if self.run is not None else "this run"
 
     @property
     def template(self) -> str:
@@ -101,11 +106,35 @@ def open_subject(path: str, engine: Engine | None = None) -> Subject:
         RunError: no run there, or a damaged one.
         AdapterError: no adapter yet, a damaged one, or one of another base.
     """
-    run = open_run(Path(path))
-    config, adapter = run.config(), load_adapter(run.adapter_path)
-    skill_set = run.skill_set()
+    run = find_run(path)
+    config, adapter, skill_set = run.config(), load_adapter(run.adapter_path), run.skill_set()
     engine = engine or Engine.load(config.base)
-    subject = Subject(engine, adapter, config, skill_set, run)
-    chat = is_chat(subject.template)
-    check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
+    return _on_its_base(Subject(engine, adapter, config, skill_set, run))
+
+
+def beside(subject: Subject, path: str) -> Subject:
+    """Another run on the same loaded base, to be asked about the same data.
+
+    Raises:
+        RunError: no run there, or a damaged one.
+        AdapterError: no adapter, a damaged one, or one of another base.
+    """
+    run = find_run(path)
+    adapter = load_adapter(run.adapter_path)
+    return _on_its_base(replace(subject, adapter=adapter, config=run.config(), run=run))
+
+
+def find_run(path: str) -> Run:
+    """The run in a folder; shipped ones are found from any folder, as `assets/examples/NAME`.
+
+    Raises:
+        RunError: there is none.
+    """
+    shipped = ASSETS.parent / path
+    return open_run(shipped if shipped.exists() and not Path(path).exists() else Path(path))
+
+
+def _on_its_base(subject: Subject) -> Subject:
+    base, chat = subject.engine.base, is_chat(subject.template)
+    check_base(subject.adapter, base.fingerprint, base.id, chat=chat)
     return subject

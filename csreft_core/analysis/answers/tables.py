@@ -4,6 +4,7 @@ The base without any adapter stands in the same tables, as the control.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, beside
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import answer_scores, check_labels
-from csreft_core.reft.adapter import check_base, load_adapter
-from csreft_core.runs.all_runs import open_run
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row, SkillSet
@@ -78,7 +77,7 @@ def next_token_table(
     if manual:
         columns[MANUAL] = _next(subject, rows, manual)
     for path in others:
-        other = _other(path, subject)
+        other = _other(subject, path)
         own = [own_gates(other, row) for row in other.asked([row.prompt for row in rows])]
         parts = [
             _next(other, other.asked([row.prompt]), setting)
@@ -101,13 +100,12 @@ def next_token_table(
     )  # fmt: skip
 
 
-def _other(path: str, subject: Subject) -> Subject:
-    """Another run on the same loaded base; its data is read only where its gates need labels."""
-    run = open_run(Path(path))
-    config, adapter = run.config(), load_adapter(run.adapter_path)
-    check_base(adapter, subject.engine.base.fingerprint, subject.engine.base.id)
-    rows = run.skill_set() if config.router.gates == "oracle" else SkillSet((), ())
-    return Subject(subject.engine, adapter, config, rows, run)
+def _other(subject: Subject, path: str) -> Subject:
+    """Another run; its own data is read only where its gates need labels."""
+    other = beside(subject, path)
+    if other.run is not None and other.trained_gates == "oracle":
+        return replace(other, skill_set=other.run.skill_set())
+    return replace(other, skill_set=SkillSet((), ()))
 
 
 def _next(

@@ -4,17 +4,13 @@ The controls of the Router page.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from csreft_core.analysis.subject import Subject
-from csreft_core.config import ASSETS
+from csreft_core.analysis.subject import Subject, beside
 from csreft_core.inference.scoring import row_labels
-from csreft_core.reft.adapter import check_base, load_adapter
-from csreft_core.runs.all_runs import open_run
 from csreft_core.skills.skill_set import Row
 
 READS = {
@@ -50,30 +46,11 @@ def can_be_oracle(subject: Subject, rows: Sequence[Row]) -> bool:
     return all(row.skills and set(row.skills) <= names for row in rows)
 
 
-def other_subject(path: str, subject: Subject) -> Subject:
-    """Another run on the same base and with the same data, as a control.
-
-    Args:
-        path: Run folder, absolute, or relative to here or to the project.
-        subject: Gives the base and the data.
-
-    Raises:
-        RunError: no run there, or a damaged one.
-        AdapterError: no adapter, a damaged one, or one of another base.
-    """
-    folder = Path(path) if Path(path).exists() else ASSETS.parent / path
-    run = open_run(folder)
-    adapter, base = load_adapter(run.adapter_path), subject.engine.base
-    check_base(adapter, base.fingerprint, base.id)
-    return replace(subject, adapter=adapter, config=run.config(), run=run)
-
-
 def other_name(other: Subject) -> str:
     """The run's name and what its router reads, such as `paper-0 (first token)`."""
-    name = other.run.name if other.run else "other"
     if other.adapter.router is None:
-        return f"{name} ({other.trained_gates} gates)"
-    return f"{name} ({READS[other.adapter.spec.router.input]})"
+        return f"{other.name} ({other.trained_gates} gates)"
+    return f"{other.name} ({READS[other.adapter.spec.router.input]})"
 
 
 def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = ()) -> list[Source]:
@@ -90,7 +67,7 @@ def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = 
         settings.pop("oracle")
     found = [Source(name, subject, _gates(subject, rows, name)) for name in settings]
     for path in others:
-        other = other_subject(path, subject)
+        other = beside(subject, path)
         setting = other.own_setting
         if setting != "oracle" or can_be_oracle(other, rows):
             found.append(Source(other_name(other), other, _gates(other, rows, setting)))

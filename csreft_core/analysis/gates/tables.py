@@ -22,11 +22,10 @@ from csreft_core.analysis.gates.sources import (
     Source,
     gate_sources,
     other_name,
-    other_subject,
     own_source,
 )
 from csreft_core.analysis.prompt_tokens import prompt_tokens
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, beside
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import check_labels
 from csreft_core.skills.skill_set import Row, skill_name
@@ -353,7 +352,7 @@ def sweep_table(
     rows = subject.split(split, per_skill)
     if subject.adapter.router is None:
         raise ConfigError("this adapter has no router, so there are no learned gates to cut")
-    controls = [other_subject(path, subject) for path in others]
+    controls = [beside(subject, path) for path in others]
     named = [(other_name(c), c) for c in controls if c.adapter.router is not None]
     return pd.concat(
         [score_sweep(name, whose, rows, steps) for name, whose in (("learned", subject), *named)],

@@ -7,7 +7,6 @@ radians. Sentences about these tables are in `geometry.sentences`.
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,11 +19,9 @@ from csreft_core.analysis.geometry.bases import (
     readers_of,
     subspaces_of,
 )
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, beside
 from csreft_core.analysis.training import step_table
 from csreft_core.errors import ConfigError
-from csreft_core.reft.adapter import check_base, load_adapter
-from csreft_core.runs.all_runs import open_run
 
 TABLES = ("pairs", "angles", "gram", "leaks", "mixing", "drift", "training", "seeds")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -366,10 +363,9 @@ def seeds_table(
         found.append((kind, run, a, b, len(Q_a), len(Q_b), *measures))
 
     for path in others:
-        run = open_run(Path(path))
-        adapter, name = load_adapter(run.adapter_path), run.name
-        check_base(adapter, subject.adapter.spec.base_fingerprint, subject.engine.base.id)
-        their_names, their_R, their_Q = subspaces_of(adapter, layer, group, f"run {name!r}")
+        other = beside(subject, path)
+        name = other.name
+        their_names, their_R, their_Q = subspaces_of(other.adapter, layer, group, f"run {name!r}")
         for a, Q_a in zip(names, Q, strict=True):
             for b, Q_b in zip(their_names, their_Q, strict=True):
                 add("same skill" if a == b else "different skills", name, a, b, Q_a, Q_b)

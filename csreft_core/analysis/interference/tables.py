@@ -5,7 +5,6 @@ over what the column `over` says, see `intervals`. The sentences are in `interfe
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,10 +26,8 @@ from csreft_core.analysis.interference.pairs import (
     switched_losses,
 )
 from csreft_core.analysis.statistics.intervals import units_of
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, beside, find_run
 from csreft_core.errors import ConfigError
-from csreft_core.reft.adapter import check_base, load_adapter
-from csreft_core.runs.all_runs import open_run
 from csreft_core.runs.single_skill import (
     first_and_last,
     same_settings,
@@ -99,9 +96,9 @@ def settings_table(
         for setting in fitting_settings(subject, encoded.rows)
     }
     for path in others:
-        other = _beside(subject, path)
+        other = _comparable(subject, path)
         scores = answer_losses(other, encoded, other.own_setting)
-        found[f"{RUN}{_name(other)}", "control"] = scores
+        found[f"{RUN}{other.name}", "control"] = scores
     losses = np.stack([nll for nll, _ in found.values()])
     exact = np.stack([right for _, right in found.values()])
     rows = []
@@ -118,21 +115,14 @@ def settings_table(
     return pd.DataFrame(rows, columns=list(SETTING_COLUMNS))
 
 
-def _beside(subject: Subject, path: str) -> Subject:
-    """Another run on the same base, template and prompts, so that losses compare."""
-    run = open_run(Path(path))
-    adapter = load_adapter(run.adapter_path)
-    check_base(adapter, subject.engine.base.fingerprint, subject.engine.base.id)
-    other = Subject(subject.engine, adapter, run.config(), subject.skill_set, run)
+def _comparable(subject: Subject, path: str) -> Subject:
+    """Another run with the same template and so the same prompts, so that losses compare."""
+    other = beside(subject, path)
     if other.template != subject.template:
         raise ConfigError(
-            f"run {run.name!r} was trained with another template, so its losses do not compare"
+            f"run {other.name!r} was trained with another template, so its losses do not compare"
         )
     return other
-
-
-def _name(subject: Subject) -> str:
-    return subject.run.name if subject.run is not None else "this run"
 
 
 def examples_table(
@@ -170,7 +160,7 @@ def examples_table(
         raise ConfigError(f"no prompt of skill {skill!r}; choose one of {', '.join(groups)}")
     asked, setting = subject, gates
     if gates.startswith(RUN):
-        named = {_name(other): other for other in (_beside(subject, path) for path in others)}
+        named = {other.name: other for other in (_comparable(subject, path) for path in others)}
         if gates.removeprefix(RUN) not in named:
             raise ConfigError(f"gates {gates!r}: no such run among {', '.join(named) or 'none'}")
         asked = named[gates.removeprefix(RUN)]
@@ -322,7 +312,7 @@ def overlap_table(
         RunError, AdapterError, ConfigError: another run that is missing or does not fit.
     """
     parts = [pd.DataFrame(columns=list(OVERLAP_COLUMNS))]
-    for each in (subject, *(_beside(subject, path) for path in others)):
+    for each in (subject, *(_comparable(subject, path) for path in others)):
         names, shared = each.adapter.names, overlaps(each.adapter)
         pairs = pairs_table(each, split=split, per_skill=per_skill)
         pairs = pairs[~pairs["own"].astype(bool) & pairs["skill"].isin(names)]
@@ -331,7 +321,7 @@ def overlap_table(
             for i, j in zip(pairs["changed"], pairs["skill"], strict=True)
         ]
         pairs = pairs.assign(
-            run=_name(each),
+            run=each.name,
             constraint=each.config.adapter.constraint,
             overlap=[shared[place] for place in places],
         )
@@ -362,7 +352,7 @@ def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.Da
     """
     rows = []
     for path in others:
-        run = open_run(Path(path))
+        run = find_run(path)
         kind = "run" if same_settings(run.config(), subject.config) else "control"
         trained = the_trained_skill(run)
         for ends in first_and_last(run):
