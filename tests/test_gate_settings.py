@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csreft_core.errors import ConfigError
-from csreft_core.reft.gate_settings import parse_gate_setting
+from csreft_core.reft.gate_settings import parse_gate_setting, setting_as_trained
 
 NAMES = ("french", "plural", "first letter")
 
@@ -76,3 +76,18 @@ def test_malformed_settings(setting, message):
 
 def test_a_skill_may_have_a_number_for_a_name():
     assert parse_gate_setting("only:2", ("1", "2")).vector == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("trained", "skills", "expected"),
+    [
+        ("learned", ("a",), "learned"),
+        ("uniform", ("a",), "learned"),
+        ("oracle", ("a",), "oracle"),
+        ("oracle", ("a", "b"), "oracle"),
+        ("oracle", ("a", "martian"), "uniform"),
+        ("oracle", (), "uniform"),
+    ],
+)
+def test_a_prompt_is_asked_as_in_training(trained, skills, expected):
+    assert setting_as_trained(trained, ("a", "b"), skills) == expected

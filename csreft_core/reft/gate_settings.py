@@ -6,7 +6,7 @@ the gates outright. Values outside [0, 1] are allowed, for dose curves.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,3 +95,21 @@ def _vector(values: list[Any], names: Sequence[str]) -> GateSetting:
             f"expected {len(names)} finite gates, one for each of {', '.join(names)}, got {values}"
         )
     return GateSetting("given", tuple(float(v) for v in values))
+
+
+def setting_as_trained(trained: str, names: Collection[str], skills: Collection[str]) -> str:
+    """The setting under which one prompt is asked as the adapter was trained.
+
+    Args:
+        trained: `router.gates` of its config: `learned`, `oracle` or `uniform`.
+        names: Of the subspaces.
+        skills: Of the prompt, as far as they are known.
+
+    Returns:
+        `oracle` where it was trained with it and has a subspace for each skill of the prompt, and
+        `uniform` where not all are known; else `learned`, which are the given gates of an adapter
+        without a router.
+    """
+    if trained != "oracle":
+        return "learned"
+    return "oracle" if skills and set(skills) <= set(names) else "uniform"

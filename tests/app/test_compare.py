@@ -9,9 +9,11 @@ import pytest
 from csreft_core.analysis.answers.token_changes import Piece
 from csreft_core.app.answers.card import Card
 from csreft_core.app.answers.column import answer_html
+from csreft_core.app.page.prompts import trained_setting
 from csreft_core.cli.arguments import parser
 from csreft_core.config import preset
 from csreft_core.reft.gate_settings import parse_gate_setting
+from csreft_core.skills.skill_set import Row
 from tests.page_runs import SKILLS, assert_no_bug, n_charts, texts
 
 PAGE = "pages/Compare.py"
@@ -137,6 +139,12 @@ def test_another_run_of_another_base_is_a_message_in_its_column(open_app, make_r
 
 
 @pytest.mark.usefixtures("no_examples")
+@pytest.mark.parametrize(("skill", "gates"), [("martian", "uniform"), (SKILLS[0], "oracle")])
+def test_a_run_with_given_gates_is_asked_about_a_skill_only_if_it_has_it(make_run, skill, gates):
+    run = make_run(config=preset("oracle"))
+    assert trained_setting(run, Row((skill,), "a prompt that it does not know", "", "")) == gates
+
+
 def test_another_run_with_a_broken_file_is_one_message(open_app, make_run):
     make_run()
     run = make_run("theirs")

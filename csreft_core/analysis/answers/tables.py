@@ -17,6 +17,7 @@ from csreft_core.analysis.subject import Subject, beside
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import answer_scores, check_labels
+from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row, SkillSet
@@ -27,14 +28,6 @@ TABLES = ("next_token", "dose")
 
 BASE, THIS, MANUAL = "base", "this run", "manual gates"
 KNOWN, LEARNED, BASES = "known answer", "this run's answer", "base's answer"
-
-
-def own_gates(subject: Subject, row: Row) -> str:
-    """The gates that the run was trained with; without a known skill, `uniform` for `oracle`."""
-    if subject.trained_gates != "oracle":
-        return "learned"
-    known = row.skills and set(row.skills) <= set(subject.adapter.names)
-    return "oracle" if known else "uniform"
 
 
 def next_token_table(
@@ -78,7 +71,10 @@ def next_token_table(
         columns[MANUAL] = _next(subject, rows, manual)
     for path in others:
         other = _other(subject, path)
-        own = [own_gates(other, row) for row in other.asked([row.prompt for row in rows])]
+        own = [
+            setting_as_trained(other.trained_gates, other.adapter.names, row.skills)
+            for row in other.asked([row.prompt for row in rows])
+        ]
         parts = [
             _next(other, other.asked([row.prompt]), setting)
             for row, setting in zip(rows, own, strict=True)

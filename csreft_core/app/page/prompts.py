@@ -8,6 +8,7 @@ from csreft_core.app.page import cached, library
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS, Row, evenly
@@ -93,6 +94,4 @@ def wants_answers(run: Run) -> bool:
 
 def trained_setting(run: Run, row: Row) -> str:
     """The gates that the run was trained with; oracle gates where the skill is known."""
-    if run.config().router.gates != "oracle":
-        return "learned"
-    return "oracle" if row.skills else "uniform"
+    return setting_as_trained(run.config().router.gates, cached.skill_names(run), row.skills)
