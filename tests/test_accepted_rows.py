@@ -12,6 +12,7 @@ import torch
 from csreft_core.analysis.gates.metrics import gate_skill_nmi
 from csreft_core.analysis.skills.sentences import sentence_similarity
 from csreft_core.analysis.subject import open_subject
+from csreft_core.analysis.view_names import INSPECTED, module_of
 from csreft_core.attachment.passes import request
 from csreft_core.cli import main
 from csreft_core.errors import ConfigError, CsreftError
@@ -19,9 +20,9 @@ from csreft_core.inference.scoring import answer_scores, batches
 from csreft_core.skills.skill_set import Row
 from tests import tiny_runs
 
-VIEWS = ("answers", "gates", "geometry", "interference", "prompt", "states", "words")
-TABLES = [(view, table) for view in VIEWS
-          for table in import_module(f"csreft_core.analysis.{view}").TABLES]  # fmt: skip
+TABLES = [
+    (view, table) for view in sorted(INSPECTED) for table in import_module(module_of(view)).TABLES
+]
 
 
 def row(skill: str | list[str] | None, item: int, split: str, n_more: int = 0) -> dict:
@@ -66,7 +67,7 @@ def subject(runs):
 
 @pytest.mark.parametrize(("view", "table"), TABLES)
 def test_each_table_is_made(subject, view, table):
-    make = getattr(import_module(f"csreft_core.analysis.{view}"), f"{table}_table")
+    make = getattr(import_module(module_of(view)), f"{table}_table")
     needed = {"prompts": ("w10 w4", "w11 w4"), "prompt": "w10 w4", "skill": "red"}
     parameters = inspect.signature(make).parameters
     given = {n: v for n, v in needed.items()
