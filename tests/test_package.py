@@ -1,0 +1,37 @@
+"""The face of the package: what `import csreft_core` gives."""
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import csreft_core
+from tests.repository import ROOT
+
+EXAMPLE = re.compile(r"\*\*In Python\*\*.*?```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", csreft_core.__all__)
+def test_each_name_is_that_of_its_room(name):
+    value = getattr(csreft_core, name)
+    assert getattr(import_module(value.__module__), name) is value
+    assert name in dir(csreft_core)
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'hooking'"):
+        csreft_core.hooking  # noqa: B018
+
+
+def test_the_example_of_the_readme_needs_one_import_of_ours_and_runs():
+    (code,) = EXAMPLE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len([line for line in code.splitlines() if "csreft_core" in line]) == 1
+    code = code.replace("runs/first", "assets/examples/recommended-0")
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "A: dogs" in result.stdout
