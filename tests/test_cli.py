@@ -326,6 +326,18 @@ def test_inspect_gates_is_the_table_of_the_page(made, ask):
     assert len(ask(*argv).splitlines()) == 1 + 4
 
 
+@pytest.mark.parametrize(
+    ("view", "table", "message"),
+    [
+        ("gates", "tokens", "this table needs 'prompts'; give --prompt"),
+        ("interference", "examples", "this table needs 'skill'; give --set skill=…"),
+    ],
+)
+def test_inspect_says_what_a_table_needs(made, capsys, view, table, message):
+    assert main(["inspect", str(made / "run"), view, "--table", table]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_inspect_gates_of_a_split(made, ask):
     rows = json.loads(ask("inspect", made / "run", "gates", "--split", "validation", "--json"))
     assert len(rows) == 2 * 12

@@ -13,6 +13,7 @@ from csreft_core.analysis.view_names import module_of
 from csreft_core.errors import ConfigError
 
 _OURS = ("subject", "engine")  # what the commands themselves bring
+_OPTIONS = {"prompts": "--prompt"}
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)  # a subject is no plain value
 
 
@@ -55,7 +56,7 @@ def check_known(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None
     known = [name for name in inspect.signature(make).parameters if name not in _OURS]
     unknown = [name for name in given if name not in known]
     if unknown:
-        option = {"prompts": "--prompt"}.get(unknown[0], unknown[0])
+        option = _OPTIONS.get(unknown[0], unknown[0])
         raise ConfigError(
             f"this table takes no {option!r}; it takes {', '.join(known) or 'nothing'}"
         )
@@ -71,4 +72,8 @@ def made(make: Callable[..., pd.DataFrame], *positional: Any, **arguments: Any) 
         return validate_call(config=_ANY_TYPE)(make)(*positional, **arguments)
     except ValidationError as error:
         first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing_keyword_only_argument":
+            given = _OPTIONS.get(name, f"--set {name}=…")
+            raise ConfigError(f"this table needs {name!r}; give {given}") from None
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
