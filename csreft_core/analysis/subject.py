@@ -109,7 +109,7 @@ def open_subject(path: str, engine: Engine | None = None) -> Subject:
     run = find_run(path)
     config, adapter, skill_set = run.config(), load_adapter(run.adapter_path), run.skill_set()
     engine = engine or Engine.load(config.base)
-    return _on_its_base(Subject(engine, adapter, config, skill_set, run))
+    return on_its_base(Subject(engine, adapter, config, skill_set, run))
 
 
 def beside(subject: Subject, path: str) -> Subject:
@@ -121,7 +121,7 @@ def beside(subject: Subject, path: str) -> Subject:
     """
     run = find_run(path)
     adapter = load_adapter(run.adapter_path)
-    return _on_its_base(replace(subject, adapter=adapter, config=run.config(), run=run))
+    return on_its_base(replace(subject, adapter=adapter, config=run.config(), run=run))
 
 
 def find_run(path: str) -> Run:
@@ -134,7 +134,8 @@ def find_run(path: str) -> Run:
     return open_run(shipped if shipped.exists() and not Path(path).exists() else Path(path))
 
 
-def _on_its_base(subject: Subject) -> Subject:
+def on_its_base(subject: Subject) -> Subject:
+    """The subject, if its adapter was trained on its base; raises `AdapterError` where not."""
     base, chat = subject.engine.base, is_chat(subject.template)
     check_base(subject.adapter, base.fingerprint, base.id, chat=chat)
     return subject

@@ -16,18 +16,17 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, on_its_base
 from csreft_core.app.page.ceilings import MOST_FILE_BYTES
 from csreft_core.app.page.turns import TURNS
 from csreft_core.base.text import tokenisers
 from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
-from csreft_core.config.templates import is_chat
 from csreft_core.errors import RunError
 from csreft_core.files import check_plain
 from csreft_core.inference.engine import Answer, Engine
 from csreft_core.inference.loaded_bases import LoadedBases
-from csreft_core.reft.adapter import CSReFT, check_base, load_adapter, parameter_counts
+from csreft_core.reft.adapter import CSReFT, load_adapter, parameter_counts
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 
@@ -134,10 +133,7 @@ def subject_of(run: Run) -> Subject:
         AdapterError: no adapter yet, a damaged one, or one of another base.
     """
     adapter, engine = adapter_of(run), engine_of(run)
-    subject = Subject(engine, adapter, run.config(), skill_set_of(run), run)
-    chat = is_chat(subject.template)
-    check_base(adapter, engine.base.fingerprint, engine.base.id, chat=chat)
-    return subject
+    return on_its_base(Subject(engine, adapter, run.config(), skill_set_of(run), run))
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing …")
