@@ -23,11 +23,22 @@ def served() -> Iterator[tuple[str, subprocess.Popen]]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as runs:
         server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port),
-             "--server.address", "127.0.0.1"],
-            cwd=ROOT, env={**os.environ, "CSREFT_RUNS": runs},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "streamlit",
+                "run",
+                "app.py",
+                "--server.port",
+                str(port),
+                "--server.address",
+                "127.0.0.1",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "CSREFT_RUNS": runs},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             address = f"http://127.0.0.1:{port}"
             _wait_for(address)

@@ -29,13 +29,21 @@ class Environment:
 PEERS = {
     "pyreft": Environment(
         # Its own list has 207 packages, among them Jupyter and wandb; these are what it imports.
-        ("transformers==4.45.1", "numpy==2.3.5", "huggingface-hub<1", "datasets<4", "accelerate",
-         "matplotlib", "networkx", "seaborn"),
+        (
+            "transformers==4.45.1",
+            "numpy==2.3.5",
+            "huggingface-hub<1",
+            "datasets<4",
+            "accelerate",
+            "matplotlib",
+            "networkx",
+            "seaborn",
+        ),
         alone=("pyreft==0.1.0", "pyvene==0.1.8"),
     ),
     "adapters": Environment(("adapters==1.3.0", "transformers==4.57.6")),
     "peft": Environment(("peft==0.21.2", "transformers==5.23.0")),
-}  # fmt: skip
+}
 
 
 class PeerMissing(Exception):
@@ -93,11 +101,20 @@ def measured(library: str, task: dict[str, Any]) -> dict[str, Any]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     done = subprocess.run(
-        [str(python), "-W", "ignore", "-m", "benchmarks.measure",
-         json.dumps({**task, "library": library})],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [
+            str(python),
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.measure",
+            json.dumps({**task, "library": library}),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, **offline, "OMP_NUM_THREADS": threads},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise PeerMissing(_last_line(done.stderr))
     return json.loads(done.stdout.splitlines()[-1])

@@ -38,9 +38,14 @@ def of_batch(rows: int, args: argparse.Namespace) -> Any:
     lines, raw, versions = [], {}, {}
     for library in args.libraries:
         task = {
-            "what": "generation", "rows": rows, "prompt_tokens": PROMPT, "new_tokens": NEW,
-            "warm_up": 3, "rounds": args.rounds, "threads": args.threads,
-        }  # fmt: skip
+            "what": "generation",
+            "rows": rows,
+            "prompt_tokens": PROMPT,
+            "new_tokens": NEW,
+            "warm_up": 3,
+            "rounds": args.rounds,
+            "threads": args.threads,
+        }
         try:
             found = measured(library, task)
         except PeerMissing as missing:

@@ -199,10 +199,15 @@ def training_table(
         contestant = taking_turns[name]
         references = [seconds[contestant.reference], seconds[f"{contestant.reference} again"]]
         middle = statistics.median(times)
-        lines.append([
-            name, f"{1000 * middle:.0f}", f"{ratio(times, references):.3f}",
-            f"{args.batch * args.length / middle:.0f}", f"{peak(base, contestant) / GIB:.2f}",
-        ])  # fmt: skip
+        lines.append(
+            [
+                name,
+                f"{1000 * middle:.0f}",
+                f"{ratio(times, references):.3f}",
+                f"{args.batch * args.length / middle:.0f}",
+                f"{peak(base, contestant) / GIB:.2f}",
+            ]
+        )
     columns = ["Step", "ms", "Ratio to its limit", "Tokens per second", "Peak GiB"]
     return results.table(columns, lines), seconds
 
@@ -229,16 +234,21 @@ def generation_table(
 
         bare = Contestant(answer, nullcontext, "base")
         taking_turns = {
-            "base": bare, "CS-ReFT, prompt only": attached("f4+l4"), "base again": bare,
+            "base": bare,
+            "CS-ReFT, prompt only": attached("f4+l4"),
+            "base again": bare,
             "CS-ReFT, every token": attached("all"),
-        }  # fmt: skip
+        }
         seconds = rounds(taking_turns, args.rounds, base.device)
         references = [seconds["base"], seconds["base again"]]
         lines += [
-            [f"{name}, batch of {n}", f"{48 * n / statistics.median(times):.0f}",
-             f"{1 / ratio(times, references):.3f}"]
+            [
+                f"{name}, batch of {n}",
+                f"{48 * n / statistics.median(times):.0f}",
+                f"{1 / ratio(times, references):.3f}",
+            ]
             for name, times in seconds.items()
-        ]  # fmt: skip
+        ]
         raw |= {f"{name}, batch of {n}": times for name, times in seconds.items()}
     return results.table(["Answer", "Tokens per second", "Speed"], lines), raw
 
@@ -303,9 +313,10 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument(
-        "--compile", choices=["default", "reduce-overhead"],
+        "--compile",
+        choices=["default", "reduce-overhead"],
         help="torch.compile the blocks; reduce-overhead takes CUDA graphs",
-    )  # fmt: skip
+    )
     parser.add_argument("--small", action="store_true", help="a small shape, 2 rounds, 4 x 64")
     parser.add_argument("--save", action="store_true", help="keep the page in benchmarks/results")
     args = parser.parse_args()

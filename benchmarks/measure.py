@@ -26,7 +26,7 @@ from benchmarks.workload import (
     interleaved,
     llama,
     samples,
-)  # fmt: skip
+)
 
 # The untouched model has two places in each round; how far they differ is the noise.
 REFERENCES = ("untouched", "untouched again")

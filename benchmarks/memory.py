@@ -31,14 +31,25 @@ from csreft_core.training.state import adamw, autocast_type
 
 SKILLS = ("one", "two", "three", "four")
 LLAMA_100M = {
-    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
-    "num_attention_heads": 12, "vocab_size": 32000, "max_position_embeddings": 2048,
-    "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 LLAMA_7B = {
-    **LLAMA_100M, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "tie_word_embeddings": False,
-}  # fmt: skip
+    **LLAMA_100M,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "tie_word_embeddings": False,
+}
 
 
 def save_random(about: PreTrainedConfig, folder: Path) -> str:
@@ -71,10 +82,17 @@ def rows_of(batch: int, length: int, answer: int, vocab: int) -> list[Example]:
 
 def step_use(base: Base, config: Config, *, batch: int, length: int, answer: int) -> Use:
     """What one training step takes, after a first one that has made the optimiser's state."""
-    adapter = build_adapter(
-        config, d_model=base.d_model, n_layers=base.n_layers, skills=SKILLS,
-        base_fingerprint=base.fingerprint,
-    ).to(base.device).train()  # fmt: skip
+    adapter = (
+        build_adapter(
+            config,
+            d_model=base.d_model,
+            n_layers=base.n_layers,
+            skills=SKILLS,
+            base_fingerprint=base.fingerprint,
+        )
+        .to(base.device)
+        .train()
+    )
     optimizer = adamw(adapter, config)
     vocab = base.model.config.get_text_config().vocab_size
     examples = rows_of(batch, length, answer, vocab)
@@ -103,9 +121,15 @@ def _step(
     checkpointing = config.train.checkpointing
     with attachment.checkpointing(min(adapter.layers)) if checkpointing else nullcontext():
         loss = batch_loss(
-            attachment, adapter, config, rows, examples,
-            n_tokens=n_tokens, n_rows=len(rows), window=Window(),
-        )  # fmt: skip
+            attachment,
+            adapter,
+            config,
+            rows,
+            examples,
+            n_tokens=n_tokens,
+            n_rows=len(rows),
+            window=Window(),
+        )
     loss.backward()
     optimizer.step()
 

@@ -17,9 +17,19 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.app_server import served
 
 PAGES = (
-    "Model", "Skills", "Train", "Router", "Geometry", "States", "Interference", "Compare",
-    "Methods", "Claims", "Runs", "Start",
-)  # fmt: skip
+    "Model",
+    "Skills",
+    "Train",
+    "Router",
+    "Geometry",
+    "States",
+    "Interference",
+    "Compare",
+    "Methods",
+    "Claims",
+    "Runs",
+    "Start",
+)
 # textContent, unlike innerText, makes the browser lay nothing out: to look must cost nothing.
 _DONE = """([before]) => {
     const app = document.querySelector('[data-testid="stApp"]');

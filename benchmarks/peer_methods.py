@@ -20,7 +20,7 @@ from benchmarks.workload import (
     Step,
     llama,
     step_of,
-)  # fmt: skip
+)
 
 Generate = Callable[..., Tensor]
 

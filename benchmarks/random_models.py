@@ -28,20 +28,41 @@ class Shape:
 
 
 SHAPES = {
-    "7B": Shape((3, 9, 18, 24), {
-        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
-    }),
-    "0.5B": Shape((2, 7, 13, 18), {
-        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-        "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 32000,
-    }),
+    "7B": Shape(
+        (3, 9, 18, 24),
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 32000,
+        },
+    ),
+    "0.5B": Shape(
+        (2, 7, 13, 18),
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "vocab_size": 32000,
+        },
+    ),
     "pocket": Shape((1, 2, 3, 4)),
-    "small": Shape((1, 2, 3, 4), {
-        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 1000,
-    }),
-}  # fmt: skip
+    "small": Shape(
+        (1, 2, 3, 4),
+        {
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "vocab_size": 1000,
+        },
+    ),
+}
 
 
 def build(shape: str, precision: str, device: str) -> Base:

@@ -52,9 +52,12 @@ def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespac
         # Kept states are in use from the second epoch; the steps of others are all alike.
         own = library == "csreft"
         task = {
-            "what": "training", "vocabulary": vocabulary, "epochs": 2 if own else 1,
-            "batches": args.batches if own else args.peer_batches, "threads": args.threads,
-        }  # fmt: skip
+            "what": "training",
+            "vocabulary": vocabulary,
+            "epochs": 2 if own else 1,
+            "batches": args.batches if own else args.peer_batches,
+            "threads": args.threads,
+        }
         try:
             found = measured(library, task)
         except PeerMissing as missing:
@@ -73,9 +76,13 @@ def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespac
 def by_skills(args: argparse.Namespace) -> Any:
     """The table of k subspaces and the raw seconds."""
     task = {
-        "what": "training", "vocabulary": args.vocabulary[0], "batches": args.batches,
-        "epochs": 2, "threads": args.threads, "skills": args.skills,
-    }  # fmt: skip
+        "what": "training",
+        "vocabulary": args.vocabulary[0],
+        "batches": args.batches,
+        "epochs": 2,
+        "threads": args.threads,
+        "skills": args.skills,
+    }
     found = measured("csreft", task)["seconds"]
     few = found[f"k = {args.skills[0]}"]
     lines = [

@@ -32,9 +32,12 @@ async def visit(address: str) -> AsyncIterator[None]:
     """A visitor whose page has been drawn; leaves at the end."""
     async with connect(
         f"{address.replace('http', 'ws', 1)}/_stcore/stream",
-        origin=Origin(address), subprotocols=[Subprotocol("streamlit")],
-        open_timeout=MOST_S, max_size=None, ping_timeout=None,
-    ) as stream:  # fmt: skip
+        origin=Origin(address),
+        subprotocols=[Subprotocol("streamlit")],
+        open_timeout=MOST_S,
+        max_size=None,
+        ping_timeout=None,
+    ) as stream:
         opening, message = BackMsg(), ForwardMsg()
         opening.rerun_script.query_string = ""
         await stream.send(opening.SerializeToString())

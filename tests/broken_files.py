@@ -107,10 +107,14 @@ _CSV: dict[str, tuple[str | bytes, str]] = {
     "many named columns": (",".join(f"c{i}" for i in range(300_000)) + "\na\n", "expected 300000"),
     "NUL": (GOOD_CSV.replace("cats", "ca\0ts"), ":3: has a NUL byte"),
     "no training row": (GOOD_CSV.replace("train", "test_items"), "no row has the split 'train'"),
-    "a leak": (GOOD_CSV + "plural,What is the plural of cat?,cats,train\n"
-               + "plural,What is the plural of cat?,cats,test_items\n", ":5: .*the prompt of"),
+    "a leak": (
+        GOOD_CSV
+        + "plural,What is the plural of cat?,cats,train\n"
+        + "plural,What is the plural of cat?,cats,test_items\n",
+        ":5: .*the prompt of",
+    ),
     "HTML": ("<!doctype html><html><body>Sign in</body></html>\n", "has no rows"),
-}  # fmt: skip
+}
 _JSONL: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "is empty"),
     "cut short": (GOOD_JSONL[:-20], ":2: is not JSON"),
@@ -124,8 +128,10 @@ _JSONL: dict[str, tuple[str | bytes, str]] = {
     "infinity": ('{"prompt": "a", "response": -Infinity}\n', ":1: -Infinity"),
     "deep objects": (_DEEP + "\n", ":1: is nested too deeply"),
     "deep lists": ('{"prompt": ' + "[" * 100_000 + "\n", ":1: is nested too deeply"),
-    "deep skill": (f'{{"prompt": "a", "response": "b", "skill": {"[" * 900}{"]" * 900}}}\n',
-                   "'skill'|nested too deeply"),
+    "deep skill": (
+        f'{{"prompt": "a", "response": "b", "skill": {"[" * 900}{"]" * 900}}}\n',
+        "'skill'|nested too deeply",
+    ),
     "field twice": ('{"prompt": "a", "prompt": "b", "response": "c"}\n', "'?\"?prompt.* twice"),
     "no prompt": (GOOD_JSONL + _without("prompt"), ":3: field 'prompt' is missing"),
     "no response": (GOOD_JSONL + _without("response"), ":3: field 'response' is missing"),
@@ -149,7 +155,7 @@ _JSONL: dict[str, tuple[str | bytes, str]] = {
     "ten thousand names": (json.dumps({f"k{i}": i for i in range(10_000)}), "and 9992 more"),
     "a line of 2 MB": (_line(prompt="x" * 2_000_000), ":1: the row is longer than 1 MB"),
     "binary between": (GOOD_JSONL.encode() + b"\xff\xfe\xfa\n", ":3: is not UTF-8"),
-}  # fmt: skip
+}
 _JSON: dict[str, tuple[str | bytes, str]] = {
     "empty array": ("[]", "has no rows"),
     "array cut short": (GOOD_JSON[:-5], "is not JSON"),
@@ -219,13 +225,16 @@ _PADDED = GOOD_JSONL + _BLANK * 49_000
 _PADDED += " " * (5_000_000 - len(_PADDED))
 _LIMITS = {
     "limit: rows": Broken(
-        "mine.jsonl", "".join(_TOO_MANY).encode(), "more than 5,000 rows",
-        "mine.jsonl", "".join(_TOO_MANY[:5_000]).encode(),
+        "mine.jsonl",
+        "".join(_TOO_MANY).encode(),
+        "more than 5,000 rows",
+        "mine.jsonl",
+        "".join(_TOO_MANY[:5_000]).encode(),
     ),
     "limit: bytes": Broken(
         "mine.json", _PADDED.encode() + b" ", "5,000,001 bytes", "mine.json", _PADDED.encode()
     ),
-}  # fmt: skip
+}
 
 
 def _from(table: dict[str, tuple[str | bytes, str]], suffix: str) -> dict[str, Broken]:
@@ -257,7 +266,10 @@ def broken_files(pickled_to: Path) -> dict[str, Broken]:
         files |= _from({f"pickle {protocol}": (data, reason)}, ".jsonl")
     for key, name in _NAMES.items():
         files[f"name: {key}"] = Broken(
-            name, GOOD_JSONL.encode(), r"the name of the upload|ends in", "x.jsonl",
+            name,
             GOOD_JSONL.encode(),
-        )  # fmt: skip
+            r"the name of the upload|ends in",
+            "x.jsonl",
+            GOOD_JSONL.encode(),
+        )
     return files | _LIMITS

@@ -30,8 +30,10 @@ def made_up_tables(failed: tuple[tuple[str, int], ...] = ()) -> MethodTables:
             noise = seed / 1000
             for skill in SKILLS:
                 exact = 0.95 - INDEX[method] / 2 + noise
-                scores += [(method, seed, split, skill, 0.2 + INDEX[method] + noise, exact, 30)
-                           for split in SPLITS]  # fmt: skip
+                scores += [
+                    (method, seed, split, skill, 0.2 + INDEX[method] + noise, exact, 30)
+                    for split in SPLITS
+                ]
                 for other in SKILLS:
                     own = skill == other
                     change = -1.0 if own else INDEX[method] - noise
@@ -74,11 +76,17 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
     known = state == "finished"
     noise = seed / 1000
     return {
-        "method": method, "seed": seed, "state": state, "message": message,
-        "subspaces": TOTAL[method] - 1000 if known else None, "router": 1000 if known else None,
+        "method": method,
+        "seed": seed,
+        "state": state,
+        "message": message,
+        "subspaces": TOTAL[method] - 1000 if known else None,
+        "router": 1000 if known else None,
         "total": TOTAL[method] if known else None,
-        "share": TOTAL[method] / 12_000 if known else None, "base_parameters": 1_200_000,
-        "steps": 250, "train_s": 12.0 + seed if known else None,
+        "share": TOTAL[method] / 12_000 if known else None,
+        "base_parameters": 1_200_000,
+        "steps": 250,
+        "train_s": 12.0 + seed if known else None,
         "peak_bytes": 30e6 + seed if known else None,
         "tokens_per_s": 900.0 - seed if known else None,
         "harm": INDEX[method] - noise if known else None,
@@ -91,7 +99,7 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
         "forgetting": FORGETTING[method] + noise if known else None,
         "forgetting_exact": FORGETTING[method] / 4 + noise / 10 if known else None,
         "conflict": 0.1 - INDEX[method] if known else None,
-    }  # fmt: skip
+    }
 
 
 def made_up_comparison(folder: Path, failed: tuple[tuple[str, int], ...] = ()) -> Comparison:

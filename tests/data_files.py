@@ -79,7 +79,8 @@ FLAT: dict[str, Shape] = {
     ),
     "project with context": Shape(
         _three(lambda p, r: {"prompt": p, "context": "the passage", "response": r}),
-        _BELOW, ("context",),
+        _BELOW,
+        ("context",),
     ),
     "prompt, input, response": Shape(
         _three(lambda p, r: {"prompt": p, "input": "the passage", "response": r}), _BELOW
@@ -94,54 +95,69 @@ FLAT: dict[str, Shape] = {
     ),
     "Alpaca with text": Shape(
         _three(lambda p, r: {"instruction": p, "output": r, "text": f"### {p} ### {r}"}),
-        _PLAIN, ("text",),
+        _PLAIN,
+        ("text",),
     ),
     "Alpaca with context": Shape(
         _three(lambda p, r: {"instruction": p, "context": "the passage", "output": r}),
-        _BELOW, ("context",),
+        _BELOW,
+        ("context",),
     ),
     "Dolly": Shape(
         _three(lambda p, r: {"instruction": p, "context": "", "response": r, "category": "plural"}),
-        _SKILLED, ("category",),
+        _SKILLED,
+        ("category",),
     ),
     "question and answer": Shape(_three(lambda p, r: {"question": p, "answer": r}), _PLAIN),
     "OpenOrca": Shape(
         _three(lambda p, r: {"system_prompt": "Be brief.", "question": p, "response": r}),
-        _TOLD, ("system",),
+        _TOLD,
+        ("system",),
     ),
     "problem and solution": Shape(
         _three(lambda p, r: {"problem": p, "solution": r, "level": "Level 5", "type": "plural"}),
-        _SKILLED, ("level", "type"),
+        _SKILLED,
+        ("level", "type"),
     ),
     "input and output": Shape(_three(lambda p, r: {"input": p, "output": r}), _PLAIN),
-    "query": Shape(_three(lambda p, r: {"query": p, "response": r, "source": "web"}),
-                   _PLAIN, ("source",)),
+    "query": Shape(
+        _three(lambda p, r: {"query": p, "response": r, "source": "web"}), _PLAIN, ("source",)
+    ),
     "splits by other names": Shape(
-        [{"prompt": p, "response": r, "split": s}
-         for (p, r), s in zip(_PAIRS, ("Training", "dev", "TEST"), strict=True)],
-        [_row(p, r, split=s)
-         for (p, r), s in zip(_PAIRS, ("train", "validation", "test_items"), strict=True)],
+        [
+            {"prompt": p, "response": r, "split": s}
+            for (p, r), s in zip(_PAIRS, ("Training", "dev", "TEST"), strict=True)
+        ],
+        [
+            _row(p, r, split=s)
+            for (p, r), s in zip(_PAIRS, ("train", "validation", "test_items"), strict=True)
+        ],
     ),
     "LLM-Adapters": Shape(
         _three(lambda p, r: {"instruction": p, "input": "", "output": r, "answer": "12.0"}),
-        _PLAIN, ("answer",),
+        _PLAIN,
+        ("answer",),
     ),
     "two forms of é": Shape(
-        [{"skill": s, "prompt": p, "response": r} for (p, r), s in
-         zip(_PAIRS, ("caf\u00e9", "cafe\u0301", "caf\u00e9\u200b "), strict=True)],
+        [
+            {"skill": s, "prompt": p, "response": r}
+            for (p, r), s in zip(
+                _PAIRS, ("caf\u00e9", "cafe\u0301", "caf\u00e9\u200b "), strict=True
+            )
+        ],
         [_row(p, r, "caf\u00e9") for p, r in _PAIRS],
     ),
     "capitals": Shape(
-        [{"skill": s, "prompt": p, "response": r} for (p, r), s in
-         zip(_PAIRS, ("French", "french", "French"), strict=True)],
+        [
+            {"skill": s, "prompt": p, "response": r}
+            for (p, r), s in zip(_PAIRS, ("French", "french", "French"), strict=True)
+        ],
         [_row(p, r, s) for (p, r), s in zip(_PAIRS, ("French", "french", "French"), strict=True)],
         ("'french'",),
     ),
-}  # fmt: skip
+}
 
-_MULTI = [
-    [_u("One?"), _a("1"), _u(p), _a(r)] for p, r in _PAIRS
-]  # fmt: skip
+_MULTI = [[_u("One?"), _a("1"), _u(p), _a(r)] for p, r in _PAIRS]
 _MULTI_ROWS = [_row(f"user: One?\nassistant: 1\nuser: {p}", r) for p, r in _PAIRS]
 NESTED: dict[str, Shape] = {
     "chat": Shape(_three(lambda p, r: {"messages": [_u(p), _a(r)]}), _PLAIN),
@@ -156,13 +172,17 @@ NESTED: dict[str, Shape] = {
     ),
     "chat of several turns": Shape([{"messages": m} for m in _MULTI], _MULTI_ROWS, ("messages",)),
     "weights": Shape(
-        [{"messages": [_u("One?"), _a("1", weight=0), *m[2:3], _a(r, weight=1)]}
-         for m, (_, r) in zip(_MULTI, _PAIRS, strict=True)],
-        _MULTI_ROWS, ("messages",),
+        [
+            {"messages": [_u("One?"), _a("1", weight=0), *m[2:3], _a(r, weight=1)]}
+            for m, (_, r) in zip(_MULTI, _PAIRS, strict=True)
+        ],
+        _MULTI_ROWS,
+        ("messages",),
     ),
     "a last answer of weight 0": Shape(
         _three(lambda p, r: {"messages": [_u(p), _a(r, weight=1), _u("So?"), _a("No", weight=0)]}),
-        _PLAIN, ("messages",),
+        _PLAIN,
+        ("messages",),
     ),
     "a question at the end": Shape(
         _three(lambda p, r: {"messages": [_u(p), _a(r), _u("Why?")]}), _PLAIN, ("messages",)
@@ -174,61 +194,101 @@ NESTED: dict[str, Shape] = {
         _three(lambda p, r: {"messages": [_u(p, name="Ann"), _a(r)]}), _PLAIN, ("name",)
     ),
     "ShareGPT": Shape(
-        _three(lambda p, r: {
-            "id": "x1",
-            "conversations": [{"from": "human", "value": p}, {"from": "gpt", "value": r}],
-        }), _PLAIN, ("id",),
+        _three(
+            lambda p, r: {
+                "id": "x1",
+                "conversations": [{"from": "human", "value": p}, {"from": "gpt", "value": r}],
+            }
+        ),
+        _PLAIN,
+        ("id",),
     ),
     "ShareGPT with system": Shape(
-        _three(lambda p, r: {
-            "system": "Be brief.",
-            "conversations": [{"from": "human", "value": p}, {"from": "gpt", "value": r}],
-        }), _TOLD, ("system",),
+        _three(
+            lambda p, r: {
+                "system": "Be brief.",
+                "conversations": [{"from": "human", "value": p}, {"from": "gpt", "value": r}],
+            }
+        ),
+        _TOLD,
+        ("system",),
     ),
     "TRL's messages": Shape(
         _three(lambda p, r: {"prompt": [_u(p)], "completion": [_a(r)]}), _PLAIN
     ),
     "UltraChat": Shape(
         _three(lambda p, r: {"prompt": p, "prompt_id": "x", "messages": [_u(p), _a(r)]}),
-        _PLAIN, ("prompt", "prompt_id"),
+        _PLAIN,
+        ("prompt", "prompt_id"),
     ),
     "Alpaca with history": Shape(
-        _three(lambda p, r: {
-            "instruction": p, "input": "", "output": r, "history": [["One?", "1"]]
-        }), _MULTI_ROWS, ("instruction",),
+        _three(
+            lambda p, r: {"instruction": p, "input": "", "output": r, "history": [["One?", "1"]]}
+        ),
+        _MULTI_ROWS,
+        ("instruction",),
     ),
     "Alpaca with system and history": Shape(
-        _three(lambda p, r: {
-            "instruction": p, "output": r, "system": "Be brief.", "history": [["One?", "1"]]
-        }),
+        _three(
+            lambda p, r: {
+                "instruction": p,
+                "output": r,
+                "system": "Be brief.",
+                "history": [["One?", "1"]],
+            }
+        ),
         [_row(f"system: Be brief.\nuser: One?\nassistant: 1\nuser: {p}", r) for p, r in _PAIRS],
         ("instruction", "system"),
     ),
     "numbers": Shape(
-        [{"question": "1 + 1?", "answer": 2}, {"question": "1 / 2?", "answer": 0.50},
-         {"question": 7, "answer": "seven", "task": 3}],
-        [_row("1 + 1?", "2"), _row("1 / 2?", "0.5"), _row("7", "seven", "3")], ("task",),
+        [
+            {"question": "1 + 1?", "answer": 2},
+            {"question": "1 / 2?", "answer": 0.50},
+            {"question": 7, "answer": "seven", "task": 3},
+        ],
+        [_row("1 + 1?", "2"), _row("1 / 2?", "0.5"), _row("7", "seven", "3")],
+        ("task",),
     ),
     "pairs of skills": Shape(
-        [{"skill": ["a", "b"], "prompt": "p", "response": "r"},
-         {"skill": ["b", "a"], "prompt": "q", "response": "s"},
-         {"skill": "a", "prompt": "x", "response": "y"}],
+        [
+            {"skill": ["a", "b"], "prompt": "p", "response": "r"},
+            {"skill": ["b", "a"], "prompt": "q", "response": "s"},
+            {"skill": "a", "prompt": "x", "response": "y"},
+        ],
         [_row("p", "r", "a", "b"), _row("q", "s", "a", "b"), _row("x", "y", "a")],
     ),
     "facts of many kinds": Shape(
-        _three(lambda p, r: {"prompt": p, "response": r, "meta": {"by": "Ann"}, "ok": True,
-                             "score": 0.5, "tags": ["x"], "none": None, "nothing": []}),
-        _PLAIN, ("meta", "ok", "score", "tags"),
+        _three(
+            lambda p, r: {
+                "prompt": p,
+                "response": r,
+                "meta": {"by": "Ann"},
+                "ok": True,
+                "score": 0.5,
+                "tags": ["x"],
+                "none": None,
+                "nothing": [],
+            }
+        ),
+        _PLAIN,
+        ("meta", "ok", "score", "tags"),
     ),
     "a picture that is gone": Shape(
-        _three(lambda p, r: {"conversations": [
-            {"from": "human", "value": f"<image>\n{p}"}, {"from": "gpt", "value": r}
-        ]}), [_row(f"<image>\n{p}", r) for p, r in _PAIRS], ("<image>",),
+        _three(
+            lambda p, r: {
+                "conversations": [
+                    {"from": "human", "value": f"<image>\n{p}"},
+                    {"from": "gpt", "value": r},
+                ]
+            }
+        ),
+        [_row(f"<image>\n{p}", r) for p, r in _PAIRS],
+        ("<image>",),
     ),
     "KTO, wanted": Shape(
         _three(lambda p, r: {"prompt": p, "completion": r, "label": True}), _PLAIN, ("label",)
     ),
-}  # fmt: skip
+}
 
 
 def _lines(records: Records) -> str:
@@ -307,34 +367,48 @@ def _file(suffix: str, text: str, shape: Shape) -> DataFile:
     return DataFile(f"mine{suffix}", text.encode(), shape.records, shape.rows, shape.noted)
 
 
-_GOOD = [{"prompt": "Plural of dog?", "response": "dogs"},
-         {"prompt": "Plural of cat?", "response": "cats"}]  # fmt: skip
+_GOOD = [
+    {"prompt": "Plural of dog?", "response": "dogs"},
+    {"prompt": "Plural of cat?", "response": "cats"},
+]
 _CALL = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
 # A wrong record, and the field that the refusal names.
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "preference pair": ({"prompt": "p", "chosen": "good", "rejected": "bad"}, "'chosen'"),
-    "preference of chats": ({"chosen": [_u("p"), _a("r")], "rejected": [_u("p"), _a("s")]},
-                            "'chosen'"),
-    "an answer beside a rejected one": ({"prompt": "p", "response": "r", "rejected": "s"},
-                                        "'rejected'"),
+    "preference of chats": (
+        {"chosen": [_u("p"), _a("r")], "rejected": [_u("p"), _a("s")]},
+        "'chosen'",
+    ),
+    "an answer beside a rejected one": (
+        {"prompt": "p", "response": "r", "rejected": "s"},
+        "'rejected'",
+    ),
     "KTO, not wanted": ({"prompt": "p", "completion": "r", "label": False}, "'label'"),
     "MMLU": ({"question": "p", "choices": ["a", "b"], "answer": 1}, "'choices'"),
-    "ARC": ({"question": "p", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
-            "'choices'"),
+    "ARC": (
+        {"question": "p", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
+        "'choices'",
+    ),
     "options": ({"question": "p", "options": ["a", "b"], "answer": "b"}, "'options'"),
     "distractors": ({"question": "p", "distractor1": "a", "answer": "b"}, "'distractor1'"),
     "picture": ({"prompt": "p", "response": "r", "image": "a.png"}, "'image'"),
     "pictures": ({"images": ["a.png"], "messages": [_u("<image>p"), _a("r")]}, "'images'"),
-    "picture in parts": ({"messages": [_u([{"type": "image_url", "image_url": {"url": "u"}}]),
-                                       _a("r")]}, "'messages', message 1.*image_url"),
+    "picture in parts": (
+        {"messages": [_u([{"type": "image_url", "image_url": {"url": "u"}}]), _a("r")]},
+        "'messages', message 1.*image_url",
+    ),
     "tools": ({"messages": [_u("p"), _a("r")], "tools": [_CALL]}, "'tools'"),
     "tool calls": ({"messages": [_u("p"), _a(None, tool_calls=[_CALL])]}, "'tool_calls'"),
-    "function call": ({"messages": [_u("p"), _a("", function_call={"name": "f"})]},
-                      "'function_call'"),
+    "function call": (
+        {"messages": [_u("p"), _a("", function_call={"name": "f"})]},
+        "'function_call'",
+    ),
     "tool turn": ({"messages": [_u("p"), {"role": "tool", "content": "1"}, _a("r")]}, '"tool"'),
     "observation": ({"conversations": [{"from": "observation", "value": "x"}]}, '"observation"'),
-    "thoughts": ({"messages": [_u("p"), _a("r", reasoning_content="because")]},
-                 "'reasoning_content'"),
+    "thoughts": (
+        {"messages": [_u("p"), _a("r", reasoning_content="because")]},
+        "'reasoning_content'",
+    ),
     "train switch": ({"messages": [_u("p"), _a("r", train=False)]}, "'train'"),
     "nothing to train": ({"messages": [_u("p"), _a("r", weight=0)]}, "'messages'.*weight 0"),
     "half a weight": ({"messages": [_u("p"), _a("r", weight=0.5)]}, "'weight'.*0.5"),
@@ -342,14 +416,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two system texts": ({"system": "x", "messages": [_s("y"), _u("p"), _a("r")]}, "system"),
     "history of texts": ({"instruction": "p", "output": "r", "history": ["x"]}, "'history'"),
     "chat beside an answer": ({"messages": [_u("p"), _a("r")], "response": "s"}, "'response'"),
-    "two prompts": ({"instruction": "Solve", "question": "1 + 1?", "answer": "2"},
-                    "'instruction'.*question"),
+    "two prompts": (
+        {"instruction": "Solve", "question": "1 + 1?", "answer": "2"},
+        "'instruction'.*question",
+    ),
     "two answers": ({"problem": "1 + 1?", "solution": "Count.", "answer": "2"}, "'answer'"),
     "text alone": ({"text": "### Q: p ### A: r"}, "'prompt' is missing; found text"),
     "no answer": ({"prompt": "p", "source": "web"}, "'response' is missing; found prompt, source"),
     "answers of SQuAD": ({"question": "p", "context": "c", "answers": {"text": ["r"]}}, "answers"),
-    "Label Studio": ({"id": 1, "data": {"text": "p"}, "annotations": [{"result": []}]},
-                     "'data'"),
+    "Label Studio": ({"id": 1, "data": {"text": "p"}, "annotations": [{"result": []}]}, "'data'"),
     "Argilla": ({"fields": {"prompt": "p"}, "responses": [{"value": "r"}]}, "'fields'"),
     "rows of the Hub's viewer": ({"row_idx": 0, "row": {"prompt": "p"}}, "'row'"),
     "null": ({"prompt": "p", "response": None}, "'response' is empty"),
@@ -361,9 +436,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "object as skill": ({"prompt": "p", "response": "r", "skill": {"name": "x"}}, "'skill'"),
     "one name twice": ({"prompt": "p", "Prompt": "q", "response": "r"}, "'prompt' and 'Prompt'"),
     "unlabelled": ({"prompt": "p", "response": "r", "skill": "unlabelled"}, "'unlabelled'"),
-}  # fmt: skip
-_A_B = [{"skill": ["a", "b"], "prompt": "p", "response": "r"},
-        {"skill": "a+b", "prompt": "q", "response": "s"}]  # fmt: skip
+}
+_A_B = [
+    {"skill": ["a", "b"], "prompt": "p", "response": "r"},
+    {"skill": "a+b", "prompt": "q", "response": "s"},
+]
 # Whole files, their ending, and what the refusal says.
 WRONG_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "a name twice": (".jsonl", '{"prompt": "p", "prompt": "q"}\n', r":1: .*prompt.*twice"),
@@ -389,7 +466,7 @@ WRONG_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "gzip": (".gz", gzip.compress(b"{}", mtime=0), "unpack it"),
     "gzip as lines": (".jsonl", gzip.compress(b"{}", mtime=0), "gzip archive"),
     "arrow": (".arrow", b"ARROW1", "load_from_disk"),
-}  # fmt: skip
+}
 
 
 def _unreadable() -> Iterator[tuple[str, DataFile]]:

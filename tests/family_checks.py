@@ -110,9 +110,14 @@ def check_generation(base: Base) -> None:
         adapter = make_adapter(base, layers=(LAYER,), positions=rule)
         with attach(base, adapter, GATES):
             out = base.model.generate(
-                **padded(rows), do_sample=False, max_new_tokens=N_NEW, min_new_tokens=N_NEW,
-                pad_token_id=0, output_logits=True, return_dict_in_generate=True,
-            )  # fmt: skip
+                **padded(rows),
+                do_sample=False,
+                max_new_tokens=N_NEW,
+                min_new_tokens=N_NEW,
+                pad_token_id=0,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
         found = torch.stack(out.logits, 1)
         for row, one, answer in zip(rows, found, out.sequences, strict=True):
             whole = torch.cat([row, answer[-N_NEW:]])[None, :-1]

@@ -59,9 +59,12 @@ def outcome(model_type: str) -> Outcome:
     except UnsupportedModelError as error:
         return Outcome(REFUSED, _without_name(str(error)))
     checks = (
-        family_checks.check_forward, family_checks.check_states, family_checks.check_generation,
-        family_checks.check_training, lambda base: family_checks.check_memory(base, config),
-    )  # fmt: skip
+        family_checks.check_forward,
+        family_checks.check_states,
+        family_checks.check_generation,
+        family_checks.check_training,
+        lambda base: family_checks.check_memory(base, config),
+    )
     try:
         for check in checks:
             check(base)

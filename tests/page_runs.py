@@ -20,22 +20,34 @@ def records(steps: int = 4, fall: float = 0.5, skills: Sequence[str] = SKILLS) -
         if step:
             found.append(
                 {
-                    "kind": "step", "step": step, "loss": loss,
-                    "loss_by_skill": dict.fromkeys(skills, loss), "gates_by_skill": gates,
-                    "gate_entropy": 0.6, "orthonormality_error": 1e-7, "constraint_error": 1e-7,
-                    "overlap": 0.0, "grad_norm": 1.0, "lr": 0.01, "router_lr": 0.01,
-                    "tokens_per_second": 900.0, "time_left_s": 3.0, "elapsed_s": 1.0 * step,
+                    "kind": "step",
+                    "step": step,
+                    "loss": loss,
+                    "loss_by_skill": dict.fromkeys(skills, loss),
+                    "gates_by_skill": gates,
+                    "gate_entropy": 0.6,
+                    "orthonormality_error": 1e-7,
+                    "constraint_error": 1e-7,
+                    "overlap": 0.0,
+                    "grad_norm": 1.0,
+                    "lr": 0.01,
+                    "router_lr": 0.01,
+                    "tokens_per_second": 900.0,
+                    "time_left_s": 3.0,
+                    "elapsed_s": 1.0 * step,
                 }
-            )  # fmt: skip
+            )
         scores = {"loss": loss, "exact_match": min(1.0, step / 4), "n": 60}
         found.append(
             {
-                "kind": "eval", "step": step, "split": "validation",
+                "kind": "eval",
+                "step": step,
+                "split": "validation",
                 "skills": dict.fromkeys(skills, scores),
                 "mean": {"loss": loss, "exact_match": scores["exact_match"]},
                 "gates_by_skill": gates,
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -47,9 +59,16 @@ def assert_no_bug(app: AppTest) -> None:
 def texts(app: AppTest) -> str:
     """Everything that a page says, in one text, as one reads it."""
     kinds = (
-        app.title, app.header, app.subheader, app.markdown, app.caption, app.info, app.warning,
-        app.error, app.success,
-    )  # fmt: skip
+        app.title,
+        app.header,
+        app.subheader,
+        app.markdown,
+        app.caption,
+        app.info,
+        app.warning,
+        app.error,
+        app.success,
+    )
     return as_read("\n".join(str(element.value) for kind in kinds for element in kind))
 
 

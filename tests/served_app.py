@@ -31,9 +31,12 @@ def served(runs: Path, folder: Path) -> Iterator[str]:
     options = ["--server.port", str(port)]
     log = (folder / "server.log").open("wb")
     environment = {**os.environ, "CSREFT_RUNS": str(runs)}
-    with log, subprocess.Popen(
-        [*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log
-    ) as server:  # fmt: skip
+    with (
+        log,
+        subprocess.Popen(
+            [*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log
+        ) as server,
+    ):
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url, server, folder / "server.log")

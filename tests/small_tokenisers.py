@@ -47,9 +47,13 @@ def sentencepiece(kind: str = "always") -> PreTrainedTokenizerFast:
     else:
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
     made.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-         decoders.Strip(" ", 1, 0)]
-    )  # fmt: skip
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     special = ("<unk>", "<s>", "</s>")
     made.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in special])
     made.post_processor = processors.TemplateProcessing(
@@ -70,9 +74,12 @@ def byte_level(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     made.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     end = "<|endoftext|>"
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=end, eos_token=end, unk_token=end,
+        tokenizer_object=made,
+        bos_token=end,
+        eos_token=end,
+        unk_token=end,
         chat_template=chat_template,
-    )  # fmt: skip
+    )
 
 
 def lower_casing() -> PreTrainedTokenizerFast:
@@ -86,9 +93,12 @@ def lower_casing() -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="[CLS]", eos_token="[SEP]", unk_token="[UNK]",
+        tokenizer_object=made,
+        bos_token="[CLS]",
+        eos_token="[SEP]",
+        unk_token="[UNK]",
         clean_up_tokenization_spaces=True,
-    )  # fmt: skip
+    )
 
 
 def description(**changes: object) -> str:

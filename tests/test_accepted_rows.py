@@ -70,8 +70,11 @@ def test_each_table_is_made(subject, view, table):
     make = getattr(import_module(module_of(view)), f"{table}_table")
     needed = {"prompts": ("w10 w4", "w11 w4"), "prompt": "w10 w4", "skill": "red"}
     parameters = inspect.signature(make).parameters
-    given = {n: v for n, v in needed.items()
-             if n in parameters and parameters[n].default is inspect.Parameter.empty}  # fmt: skip
+    given = {
+        n: v
+        for n, v in needed.items()
+        if n in parameters and parameters[n].default is inspect.Parameter.empty
+    }
     if (view, table) == ("states", "separation"):
         with pytest.raises(ConfigError, match="at least two skills with two prompts each"):
             make(subject, **given)
@@ -124,8 +127,12 @@ def test_nmi_needs_two_skills():
 
 
 def test_a_skill_of_one_row_is_not_called_nan_alike():
-    pairs = [("a", "a", 0.5, 4, 4), ("a", "b", 0.25, 4, 1), ("b", "a", 0.25, 1, 4),
-             ("b", "b", float("nan"), 1, 1)]  # fmt: skip
+    pairs = [
+        ("a", "a", 0.5, 4, 4),
+        ("a", "b", 0.25, 4, 1),
+        ("b", "a", 0.25, 1, 4),
+        ("b", "b", float("nan"), 1, 1),
+    ]
     columns = ["skill", "other", "similarity", "n", "n_other"]
     said = sentence_similarity(pd.DataFrame(pairs, columns=columns))
     assert "nan" not in said

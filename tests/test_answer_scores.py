@@ -28,9 +28,12 @@ def plain_scores(base, adapter, batch):
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with attach(base) as attachment:
         output, _ = attachment.forward(
-            request(adapter, "uniform"), prompt_mask=batch.prompt_mask, position_ids=places,
-            use_cache=False, **inputs,
-        )  # fmt: skip
+            request(adapter, "uniform"),
+            prompt_mask=batch.prompt_mask,
+            position_ids=places,
+            use_cache=False,
+            **inputs,
+        )
     logits, labels = output.logits[:, :-1], batch.labels[:, 1:]
     nll = F.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none").sum(1)
     right = (logits.argmax(-1) == labels) | (labels == IGNORED)
@@ -127,8 +130,9 @@ def test_a_loss_that_is_no_number_is_said_with_its_row(tiny_llama):
     encoded = evaluation.Encoded(rows, (Example((1, 5, 6), (3, 3)),))
     head = base.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _m, _a, logits: (logits * torch.inf).half().float())
-    with attach(base) as attachment, pytest.raises(
-        UnsupportedModelError, match=r"'how many' is no number.*base.precision"
-    ):  # fmt: skip
+    with (
+        attach(base) as attachment,
+        pytest.raises(UnsupportedModelError, match=r"'how many' is no number.*base.precision"),
+    ):
         evaluation.evaluate(attachment, None, encoded, decode=False)
     handle.remove()

@@ -172,8 +172,10 @@ def test_a_wrapper_of_others_may_go_first_or_last(base, order):
     for module in (base.model, base.blocks[1]):
         add_hook_to_module(module, ModelHook())
     assert torch.equal(logits(base, inputs), expected)
-    steps = [attachment.detach, *(partial(remove_hook_from_module, m) for m in
-             (base.model, base.blocks[1]))]  # fmt: skip
+    steps = [
+        attachment.detach,
+        *(partial(remove_hook_from_module, m) for m in (base.model, base.blocks[1])),
+    ]
     for step in steps if order == "ours first" else reversed(steps):
         step()
         if step == attachment.detach:

@@ -129,9 +129,14 @@ def test_autocast_reaches_the_products_of_a_4_bit_base(tmp_path, base, skill_set
     layers = [m for m in small.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert small.model.dtype == torch.float32  # the format that it computes in
     run, records = trained(
-        tmp_path / "run", small, skill_set, "train.autocast=bf16", "train.checkpointing=true",
-        "train.accumulate=2", steps=15,
-    )  # fmt: skip
+        tmp_path / "run",
+        small,
+        skill_set,
+        "train.autocast=bf16",
+        "train.checkpointing=true",
+        "train.accumulate=2",
+        steps=15,
+    )
     assert evals(records)[-1] < evals(records)[0] - 1
     assert all(layer.training for layer in layers)
     assert not any(m.training for m in small.model.modules() if isinstance(m, nn.Embedding))

@@ -183,9 +183,14 @@ SETTINGS: dict[str, tuple[Case, str]] = {
 
 def encoder_decoder(place: Place) -> list[str]:
     config = T5Config(
-        vocab_size=96, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        vocab_size=96,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
         decoder_start_token_id=0,
-    )  # fmt: skip
+    )
     T5ForConditionalGeneration(config).save_pretrained(place.root / "t5")
     tiny_tokenizer().save_pretrained(place.root / "t5")
     return place.train(base__path=str(place.root / "t5"))

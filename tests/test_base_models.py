@@ -163,8 +163,10 @@ def test_loading_says_how_far_it_is(folder):
     loading = [(done, total) for phase, done, total in told if phase == "loading weights"]
     assert loading == [(done, n_tensors) for done in range(n_tensors + 1)]
     assert [*dict.fromkeys(phase for phase, _, _ in told)] == [
-        "reading the description", "loading weights", "looking at the model",
-    ]  # fmt: skip
+        "reading the description",
+        "loading weights",
+        "looking at the model",
+    ]
 
 
 @pytest.fixture

@@ -105,9 +105,11 @@ def test_a_process_prints_times_and_versions():
     asked = task("generation", rows=2, prompt_tokens=4, new_tokens=3, warm_up=1, rounds=2)
     found = environments.measured("csreft", asked)
     assert list(found["seconds"]) == [
-        measure.REFERENCES[0], "CS-ReFT, prompt only", measure.REFERENCES[1],
+        measure.REFERENCES[0],
+        "CS-ReFT, prompt only",
+        measure.REFERENCES[1],
         "CS-ReFT, every token",
-    ]  # fmt: skip
+    ]
     assert all([len(epoch) for epoch in times] == [2] for times in found["seconds"].values())
     assert found["versions"]["torch"] == torch.__version__
 

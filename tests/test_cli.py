@@ -88,9 +88,12 @@ def test_help_and_mistakes_need_no_torch(tmp_path):
     ]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
     assert done.stderr.count("\n") == done.stderr.count("error: ") == 7
@@ -179,8 +182,10 @@ def test_evaluate_json_has_the_documented_form(made, ask):
     result = json.loads(ask("evaluate", made / "run", "--json"))
     assert set(result) == {"run", "gates", "split", "skills", "mean", "nmi"}
     assert (result["run"], result["gates"], result["split"]) == (
-        str(made / "run"), "learned", "test",
-    )  # fmt: skip
+        str(made / "run"),
+        "learned",
+        "test",
+    )
     assert set(result["skills"]) == set(tiny_runs.SKILLS)
     for scores in result["skills"].values():
         assert set(scores) == {"loss", "exact_match", "n"}
@@ -221,8 +226,9 @@ def test_evaluate_takes_other_skills_and_splits(made, tmp_path, ask):
         ask("evaluate", made / "run", "--skills", path, "--split", "train", "--json")
     )
     assert {name: scores["n"] for name, scores in result["skills"].items()} == {
-        "blue": 14, "green": 14,
-    }  # fmt: skip
+        "blue": 14,
+        "green": 14,
+    }
     pair = json.loads(ask("evaluate", made / "run", "--split", "test_two_skills", "--json"))
     assert set(pair["skills"]) == {"red+blue"}
 
@@ -272,9 +278,12 @@ def test_generate_is_the_engines_answer(made, ask):
         expected = engine.generate(adapter, "w3 w12 w20", gates)
         argv = ["generate", made / "run", "--prompt", "w3 w12 w20", "--gates", gates]
         assert json.loads(ask(*argv, "--json")) == {
-            "prompt": "w3 w12 w20", "text": expected.text, "gates": expected.gates,
-            "decoding": "ours", "base_settings": {},
-        }  # fmt: skip
+            "prompt": "w3 w12 w20",
+            "text": expected.text,
+            "gates": expected.gates,
+            "decoding": "ours",
+            "base_settings": {},
+        }
         text, shown = ask(*argv).splitlines()
         assert text == expected.text
         assert shown.startswith("gates: red ")
@@ -390,9 +399,13 @@ def test_build_examples_makes_finished_runs(tmp_path, monkeypatch):
     (run,) = build_examples(tmp_path, ["paper-0"], steps=2)
     assert run.status().state == "finished"
     assert {path.name for path in run.path.iterdir()} == {
-        "adapter.safetensors", "config.json", "metrics.jsonl", "skills.jsonl", "snapshots",
+        "adapter.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "skills.jsonl",
+        "snapshots",
         "status.json",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

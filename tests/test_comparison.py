@@ -54,10 +54,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(made: Path, out: Path, *more: str) -> list[str]:
     return [
-        "compare", "--out", str(out), "--methods", ",".join(METHOD_LABELS), "--seeds", "3",
-        "--single-steps", "4", "--sequential-steps", "3", "--per-skill", "4", "--json",
-        *tiny_runs.settings(made / "base", made / "skills.jsonl", train__lr=0.02), *more,
-    ]  # fmt: skip
+        "compare",
+        "--out",
+        str(out),
+        "--methods",
+        ",".join(METHOD_LABELS),
+        "--seeds",
+        "3",
+        "--single-steps",
+        "4",
+        "--sequential-steps",
+        "3",
+        "--per-skill",
+        "4",
+        "--json",
+        *tiny_runs.settings(made / "base", made / "skills.jsonl", train__lr=0.02),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +94,10 @@ def result_of(comparison: Comparison, method: str) -> dict[str, Any]:
 def test_every_cell_is_finished_or_says_why_not(whole):
     table = tables.cells(whole)
     assert table[["method", "state"]].to_numpy().tolist() == [
-        ["csreft", "finished"], ["bitfit", "failed"], ["lora_per_skill", "finished"],
-    ]  # fmt: skip
+        ["csreft", "finished"],
+        ["bitfit", "failed"],
+        ["lora_per_skill", "finished"],
+    ]
     failed = table.set_index("method").loc["bitfit"]
     assert "has none" in failed["message"]
     assert failed[["total", "train_s", "harm", "joint_harm_exact"]].isna().all()
@@ -184,8 +199,9 @@ def test_a_finished_cell_gets_what_an_older_version_did_not_measure(whole, old, 
     for method in ("csreft", "lora_per_skill"):
         assert result_of(old, method) == result_of(whole, method)  # clock and all
     assert [what for what in told if what[0] == "csreft"] == [
-        ("csreft", 3, "running"), ("csreft", 3, "finished")
-    ]  # fmt: skip
+        ("csreft", 3, "running"),
+        ("csreft", 3, "finished"),
+    ]
     told.clear()
     work(old, base, lambda *what: told.append(what))
     assert {method for method, _, _ in told} == {"bitfit"}  # which fails, and is tried again
@@ -209,8 +225,9 @@ def test_skills_one_after_another_start_where_the_last_ended(whole):
     assert starts[-1]["skills"] != starts[0]["skills"]
     table = tables.sequential(whole)
     assert table[["stage", "trained"]].drop_duplicates().to_numpy().tolist() == [
-        [0, "red"], [1, "blue"],
-    ]  # fmt: skip
+        [0, "red"],
+        [1, "blue"],
+    ]
 
 
 def test_the_conflict_is_taken_half_way_and_the_run_goes_on_to_the_same_end(whole, base, tmp_path):

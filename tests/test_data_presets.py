@@ -80,15 +80,18 @@ PUBLISHED: dict[str, list[dict]] = {
         for i in range(5)
     ],
     "math-10k": [
-        alpaca(f"{i} apples and {i} more?", f"There are {2 * i}. The answer is {2 * i}",
-               answer=str(float(2 * i)))
+        alpaca(
+            f"{i} apples and {i} more?",
+            f"There are {2 * i}. The answer is {2 * i}",
+            answer=str(float(2 * i)),
+        )
         for i in range(6)
     ]
     + [
         alpaca(f"{i} and {i}? Answer Choices: (A) 1 (B) 2", "The answer is B", answer="B")
         for i in range(6)
     ],
-}  # fmt: skip
+}
 SKILLS = {
     "ultrafeedback": {"sharegpt": 4, "flan": 8, "truthful_qa": 4, "ultrachat": 1},
     "alpaca": {"without_input": 6, "with_input": 6},
@@ -124,8 +127,11 @@ def test_the_best_judged_completion_is_the_answer(tmp_path):
     folder = local_copy(tmp_path / "c", "ultrafeedback")
     skill_set = skills_from_preset("ultrafeedback", folder=folder)
     assert {row.skills: row.response for row in skill_set.rows} == {
-        ("sharegpt",): "high", ("flan",): "high", ("truthful_qa",): "high", ("ultrachat",): "only",
-    }  # fmt: skip
+        ("sharegpt",): "high",
+        ("flan",): "high",
+        ("truthful_qa",): "high",
+        ("ultrachat",): "only",
+    }
 
 
 def test_the_first_answer_to_a_prompt_is_kept(tmp_path):

@@ -12,9 +12,16 @@ from csreft_core.config import ASSETS
 from csreft_core.shipped import doctor
 
 NAMES = [
-    "Python", *doctor.LIBRARIES, "CPU", "memory", "CUDA", "bitsandbytes", "pocket base",
-    "runs folder", "disk",
-]  # fmt: skip
+    "Python",
+    *doctor.LIBRARIES,
+    "CPU",
+    "memory",
+    "CUDA",
+    "bitsandbytes",
+    "pocket base",
+    "runs folder",
+    "disk",
+]
 
 
 def broken(root: Path, assets: Path = ASSETS) -> dict[str, doctor.Check]:

@@ -119,8 +119,13 @@ def lost(tokenizer: PreTrainedTokenizerFast, *responses: str) -> list[str]:
 
 def test_whether_an_answer_can_come_back():
     assert lost(lower_casing(), "berlin", "Berlin", "Bérlin", "it's", "rome", "berlin  it") == [
-        "", "changed", "changed", "", "unknown", "",
-    ]  # fmt: skip
+        "",
+        "changed",
+        "changed",
+        "",
+        "unknown",
+        "",
+    ]
     # Bytes write all; the token named as unknown is the end token.
     assert lost(sentencepiece(), "dogs", "日本", "Ω 🙂", "a\n b", "</s>") == [""] * 5
     assert lost(byte_level(), "dogs", "日本", "Ω 🙂", "a\n b", "<|endoftext|>") == [""] * 5

@@ -280,9 +280,12 @@ def test_other_forwards_on_the_way_change_no_answer(base):
             return scores
 
         found, _ = attachment.generate(
-            req, **inputs, max_new_tokens=5, pad_token_id=0,
+            req,
+            **inputs,
+            max_new_tokens=5,
+            pad_token_id=0,
             logits_processor=LogitsProcessorList([ask]),
-        )  # fmt: skip
+        )
         assert torch.equal(found, expected)
         whole, _ = attachment.forward(request(other), input_ids=found[1:, :-1])
         assert torch.equal(asked[-2].logits, whole.logits)

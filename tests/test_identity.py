@@ -159,7 +159,7 @@ def another_beginning(tree):
         "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, one],
         "pair": [one, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [1], "tokens": ["<bos>"]}},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("change", [swapped_words, another_beginning])

@@ -261,7 +261,17 @@ def test_the_shown_command_gives_the_config(name, start, path, lr, layers, templ
 def test_command_lines_are_quoted():
     line = queue.command_line(CONFIG, Path("my runs") / "one")
     assert shlex.split(line) == [
-        "python", "-m", "csreft_core", "train", "--preset", "recommended",
-        "--set", "router.supervision=0.0", "--set", "train.steps=3", "--out", "my runs/one",
-    ]  # fmt: skip
+        "python",
+        "-m",
+        "csreft_core",
+        "train",
+        "--preset",
+        "recommended",
+        "--set",
+        "router.supervision=0.0",
+        "--set",
+        "train.steps=3",
+        "--out",
+        "my runs/one",
+    ]
     assert shlex.split(queue.resume_line(Run(Path("a b"))))[-3:] == ["--out", "a b", "--resume"]

@@ -18,14 +18,16 @@ def test_a_table_is_printed_as_rows(capsys):
     [
         (["methods"], "give the folder of a comparison"),
         (["methods", "nowhere"], "is no comparison"),
-        (["claims", "--set", "comparisons=[\"nowhere\"]", "--set", "examples=none"],
-         "is no comparison"),
+        (
+            ["claims", "--set", 'comparisons=["nowhere"]', "--set", "examples=none"],
+            "is no comparison",
+        ),
         (["parameters", "--table", "nothing"], "choose one of published"),
         (["parameters", "--set", "rank=2"], "this table takes no 'rank'"),
         (["parameters", "--table", "calculator", "--set", "rank=two"], "rank: Input should be"),
         (["parameters", "--table", "calculator", "--set", "rank"], "expects name=value"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(capsys, words, message):
     assert main(["judge", *words]) == 2
     captured = capsys.readouterr()

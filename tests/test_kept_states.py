@@ -36,9 +36,15 @@ def data() -> Encoded:
 
 def kept(attachment, adapter, folder, budget=2**30, **more) -> KeptStates:
     return KeptStates(
-        attachment, data(), layers=kept_layers(adapter.spec), order=ORDER, batch_size=4,
-        budget_bytes=budget, folder=folder / "states", **more,
-    )  # fmt: skip
+        attachment,
+        data(),
+        layers=kept_layers(adapter.spec),
+        order=ORDER,
+        batch_size=4,
+        budget_bytes=budget,
+        folder=folder / "states",
+        **more,
+    )
 
 
 def loss_and_gradients(attachment, adapter, taken, states=None):
@@ -46,10 +52,16 @@ def loss_and_gradients(attachment, adapter, taken, states=None):
     adapter.zero_grad(set_to_none=True)
     examples = [encoded.examples[i] for i in taken]
     loss = batch_loss(
-        attachment, adapter, CONFIG, [encoded.rows[i] for i in taken], examples,
-        n_tokens=sum(len(e.answer) for e in examples), n_rows=len(taken), window=Window(),
+        attachment,
+        adapter,
+        CONFIG,
+        [encoded.rows[i] for i in taken],
+        examples,
+        n_tokens=sum(len(e.answer) for e in examples),
+        n_rows=len(taken),
+        window=Window(),
         states=states,
-    )  # fmt: skip
+    )
     loss.backward()
     return loss.item(), {n: p.grad for n, p in adapter.named_parameters() if p.grad is not None}
 

@@ -149,8 +149,19 @@ def test_what_comes_back_ends_at_the_first_wrong_token(found, n):
 
 def arguments(folder, tmp_path):
     (tmp_path / "source.txt").write_text(SOURCE)
-    return ["memorise", "--base", str(folder), "--file", str(tmp_path / "source.txt"), "--layers",
-            "1", "--lengths", "2,4", "--seeds", "0,1"]  # fmt: skip
+    return [
+        "memorise",
+        "--base",
+        str(folder),
+        "--file",
+        str(tmp_path / "source.txt"),
+        "--layers",
+        "1",
+        "--lengths",
+        "2,4",
+        "--seeds",
+        "0,1",
+    ]
 
 
 def test_the_command_writes_a_file_that_judge_reads(folder, tmp_path, capsys):
@@ -194,11 +205,21 @@ def test_a_mistake_is_one_line(folder, tmp_path, capsys, change, message):
 def made_up(path, layers=(2,)):
     """Text comes back whole up to 16 tokens and to 12 + seed of 32; scrambled half of that."""
     rows = [
-        {"kind": kind, "layer": layer, "tokens": n, "seed": seed, "n": n, "loss": 0.1,
-         "parameters": 129, "given_back": (n if n == 16 else 12 + seed) // divisor}
-        for layer in layers for n in (16, 32) for seed in range(4)
+        {
+            "kind": kind,
+            "layer": layer,
+            "tokens": n,
+            "seed": seed,
+            "n": n,
+            "loss": 0.1,
+            "parameters": 129,
+            "given_back": (n if n == 16 else 12 + seed) // divisor,
+        }
+        for layer in layers
+        for n in (16, 32)
+        for seed in range(4)
         for kind, divisor in (("text", 1), ("scrambled", 2), ("random", 4))
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps({"rows": rows, "command": "memorise"}))
     return str(path)
 
@@ -241,5 +262,14 @@ def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path, content):
 def test_the_columns_are_those_of_the_docstring(tmp_path):
     table = memorisation.trials_table(memorised=made_up(tmp_path / "m.json"))
     assert isinstance(table, pd.DataFrame)
-    assert list(table) == ["kind", "layer", "tokens", "seed", "n", "given_back", "loss",
-                           "parameters", "share"]  # fmt: skip
+    assert list(table) == [
+        "kind",
+        "layer",
+        "tokens",
+        "seed",
+        "n",
+        "given_back",
+        "loss",
+        "parameters",
+        "share",
+    ]

@@ -44,14 +44,26 @@ from tests.families import ALL_FAMILIES, build
 
 # Vocabulary and width in the proportions of a small real model, so that every part counts.
 SMALL = LlamaConfig(
-    vocab_size=4000, hidden_size=256, intermediate_size=688, num_hidden_layers=4,
-    num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=128,
-    tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-)  # fmt: skip
+    vocab_size=4000,
+    hidden_size=256,
+    intermediate_size=688,
+    num_hidden_layers=4,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    max_position_embeddings=128,
+    tie_word_embeddings=False,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
 LLAMA_2_7B = LlamaConfig(
-    hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
-    vocab_size=32000, max_position_embeddings=4096,
-)  # fmt: skip
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    vocab_size=32000,
+    max_position_embeddings=4096,
+)
 SIZES = [("pocket", (1,), (32, 32, 8)), ("small", (0, 2), (4, 64, 16))]
 
 
@@ -323,10 +335,15 @@ def advice() -> str:
     [
         (MemoryError(), ""),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.1 GB"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to "
-                      "allocate 4000000000 bytes. Error code 12"), "4.0 GB"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to "
+                "allocate 4000000000 bytes. Error code 12"
+            ),
+            "4.0 GB",
+        ),
     ],
-)  # fmt: skip
+)
 def test_running_out_of_memory_is_an_error_with_numbers(error, asked):
     message = r"^the answer ran out of memory: .*are free now on cpu; do less$"
     with (

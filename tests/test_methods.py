@@ -156,9 +156,14 @@ def test_generation_is_the_same_with_cache_without_and_alone(gpt2, label):
         with attach(gpt2) as attachment, method.applied(attachment.current_pass):
             req = request(method, "learned")
             found, _ = attachment.generate(
-                req, **inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False,
-                pad_token_id=0, **how,
-            )  # fmt: skip
+                req,
+                **inputs,
+                max_new_tokens=5,
+                min_new_tokens=5,
+                do_sample=False,
+                pad_token_id=0,
+                **how,
+            )
         return found[:, inputs["input_ids"].shape[1] :]
 
     together = answers(padded(rows))

@@ -41,8 +41,17 @@ def asked(tmp_path):
 
 
 def command(asked, out, *more):
-    return ["generate", RUN, "--file", str(asked), "--format", "alpaca_eval", "--out", str(out),
-            *more]  # fmt: skip
+    return [
+        "generate",
+        RUN,
+        "--file",
+        str(asked),
+        "--format",
+        "alpaca_eval",
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def test_the_file_has_the_fields_that_alpaca_eval_reads(asked, tmp_path, capsys):
@@ -149,11 +158,13 @@ def test_broken_instructions_are_refused(tmp_path, text, message):
         (["--file", "a.json"], "--file needs --format alpaca_eval and --out"),
         (["--prompt", "x", "--out", "y"], "belong to --file"),
         ([], "one of the arguments --prompt --file is required"),
-        (["--file", "a.json", "--format", "alpaca_eval", "--out", "b", "--temperature", "1"],
-         "decodes greedily"),
+        (
+            ["--file", "a.json", "--format", "alpaca_eval", "--out", "b", "--temperature", "1"],
+            "decodes greedily",
+        ),
         (["--file", "nowhere.json", "--format", "alpaca_eval", "--out", "b"], "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_one_line(capsys, more, message):
     assert main(["generate", RUN, *more]) == 2
     captured = capsys.readouterr()

@@ -31,7 +31,11 @@ def test_the_example_of_the_readme_needs_one_import_of_ours_and_runs():
     code = code.replace("runs/first", "assets/examples/recommended-0")
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     assert "A: dogs" in result.stdout

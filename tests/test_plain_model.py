@@ -227,9 +227,12 @@ def own_answers(base: Base, adapter: CSReFT) -> list[str]:
         ids = base.tokenizer(row.prompt, return_tensors="pt")["input_ids"]
         with attach(base) as attachment:
             new, _ = attachment.generate(
-                request(adapter), input_ids=ids, max_new_tokens=N_NEW, do_sample=False,
+                request(adapter),
+                input_ids=ids,
+                max_new_tokens=N_NEW,
+                do_sample=False,
                 pad_token_id=0,
-            )  # fmt: skip
+            )
         found.append(base.tokenizer.decode(new[0, ids.shape[1] :], skip_special_tokens=True))
     return found
 

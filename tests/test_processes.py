@@ -150,10 +150,22 @@ def test_accelerate_launch_gives_the_curve_of_one_process(made):
     quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     port = ["--main_process_port", free_port(), "-m", "csreft_core", "train"]
     done = subprocess.run(
-        [sys.executable, *launch, *quiet, *port, *settings(made, **CONFIGS["odd"]),
-         "--out", str(made / "launched")],
-        env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            *launch,
+            *quiet,
+            *port,
+            *settings(made, **CONFIGS["odd"]),
+            "--out",
+            str(made / "launched"),
+        ],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("finished at step 8 of 8") == 1  # only one of them speaks
     run = Run(made / "launched")

@@ -144,9 +144,16 @@ def check_training(path, tmp_path, precision):
     """50 steps with evaluations between: the loss falls, the base stays, the adapter reloads."""
     config = with_overrides(
         preset("recommended"),
-        [f"base.path={path}", f"base.precision={precision}", "data.template={prompt}",
-         "train.steps=50", "train.eval_every=25", "train.batch_size=8", "train.threads=2"],
-    )  # fmt: skip
+        [
+            f"base.path={path}",
+            f"base.precision={precision}",
+            "data.template={prompt}",
+            "train.steps=50",
+            "train.eval_every=25",
+            "train.batch_size=8",
+            "train.threads=2",
+        ],
+    )
     base = load_base(config.base)
     before = {name: p.data.clone() for name, p in base.model.named_parameters()}
     run = create_run(tmp_path / "run", config, rows())

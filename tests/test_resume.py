@@ -18,8 +18,15 @@ from tests import started, tiny_runs
 
 # 12 steps, a checkpoint every 4: before the first one, between two, right after one, in the last
 # step, within the writing of a checkpoint, before the adapter is written, and after it.
-PLACES = [("step", 2), ("step", 6), ("step", 8), ("step", 11), ("checkpoint", 8), ("adapter", 0),
-          ("end", 0)]  # fmt: skip
+PLACES = [
+    ("step", 2),
+    ("step", 6),
+    ("step", 8),
+    ("step", 11),
+    ("checkpoint", 8),
+    ("adapter", 0),
+    ("end", 0),
+]
 
 
 @pytest.fixture(scope="module")

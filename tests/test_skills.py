@@ -91,10 +91,12 @@ def test_rows_without_split_are_shared_out_within_each_skill(tmp_path):
     path = save(tmp_path / "x.jsonl", *records)
     skill_set = read_skills(path)
     counts = {
-        name: [sum(r.skills == (name,) for r in skill_set.rows if r.split == split)
-               for split in ("train", "validation", "test_items")]
+        name: [
+            sum(r.skills == (name,) for r in skill_set.rows if r.split == split)
+            for split in ("train", "validation", "test_items")
+        ]
         for name in skill_set.names
-    }  # fmt: skip
+    }
     assert counts == {"a": [80, 10, 10], "b": [16, 2, 2], "c": [2, 0, 0]}
     assert [r.prompt for r in skill_set.rows] == [record["prompt"] for record in records]
     assert read_skills(path) == skill_set
@@ -246,8 +248,9 @@ def test_names_as_people_see_them():
     assert plain_name(" cafe\u0301\u200b  noir\ufeff") == "caf\u00e9 noir"
     assert folded(" Skill-Name ") == "skill_name"
     assert alike(["French", "plural", "french", "Plu-ral"]) == [
-        ("French", "french"), ("plural", "Plu-ral"),
-    ]  # fmt: skip
+        ("French", "french"),
+        ("plural", "Plu-ral"),
+    ]
     names = ("red", "c++", "c")
     assert is_part("c++", "c++", names)
     assert not is_part("c", "c++", names)
@@ -269,8 +272,10 @@ def test_a_home_folder_and_a_file_to_answer(tmp_path, monkeypatch):
 
 
 def test_what_a_run_keeps_is_read_as_it_stands(tmp_path):
-    rows = (Row(("cafe\u0301", "a+b"), " p", "  x = 1", "test_items"),
-            Row(("a", "b"), "p", "r", "train"))  # fmt: skip
+    rows = (
+        Row(("cafe\u0301", "a+b"), " p", "  x = 1", "test_items"),
+        Row(("a", "b"), "p", "r", "train"),
+    )
     write_skills(SkillSet(rows, ()), tmp_path / "kept.jsonl")
     assert read_kept(tmp_path / "kept.jsonl").rows == rows
     (tmp_path / "kept.jsonl").write_text('{"prompt": "p", "response": "r"}\n')

@@ -103,7 +103,10 @@ def test_a_router_that_reads_the_last_block_gets_all_of_it(tiny_llama):
     with attach(base) as attachment, torch.no_grad():
         _, _, this = answer_scores(attachment, request(adapter), batch)
         _, plain = attachment.forward(
-            request(adapter), input_ids=batch.input_ids, attention_mask=batch.attention_mask,
-            prompt_mask=batch.prompt_mask, use_cache=False,
-        )  # fmt: skip
+            request(adapter),
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            prompt_mask=batch.prompt_mask,
+            use_cache=False,
+        )
     torch.testing.assert_close(this.gates, plain.gates)

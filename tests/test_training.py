@@ -22,14 +22,33 @@ from tests import tiny_runs
 from tests.training_steps import quick
 
 STEP_KEYS = {
-    "kind", "step", "loss", "loss_by_skill", "gates_by_skill", "gate_entropy",
-    "orthonormality_error", "constraint_error", "overlap", "grad_norm", "lr", "router_lr",
-    "tokens_per_second", "time_left_s", "elapsed_s",
-}  # fmt: skip
+    "kind",
+    "step",
+    "loss",
+    "loss_by_skill",
+    "gates_by_skill",
+    "gate_entropy",
+    "orthonormality_error",
+    "constraint_error",
+    "overlap",
+    "grad_norm",
+    "lr",
+    "router_lr",
+    "tokens_per_second",
+    "time_left_s",
+    "elapsed_s",
+}
 EVAL_KEYS = {"kind", "step", "split", "skills", "mean", "gates_by_skill"}
 START_KEYS = {
-    "kind", "step", "parameters", "base_parameters", "n_processes", "n_rows", "n_cut", "notes",
-}  # fmt: skip
+    "kind",
+    "step",
+    "parameters",
+    "base_parameters",
+    "n_processes",
+    "n_rows",
+    "n_cut",
+    "notes",
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +185,10 @@ def test_records_hold_what_the_pages_draw(tmp_path, base, skill_set):
     assert start["total"] == start["subspaces"] + start["router"]
     assert [r["step"] for r in by_kind["eval"]] == [0, 15, 30]
     assert [path.stem for path in run.snapshots()] == [
-        "step-00000000", "step-00000015", "step-00000030",
-    ]  # fmt: skip
+        "step-00000000",
+        "step-00000015",
+        "step-00000030",
+    ]
     last = by_kind["step"][-1]
     assert last["time_left_s"] == 0
     assert set(last["gates_by_skill"]["red"]) == set(tiny_runs.SKILLS)

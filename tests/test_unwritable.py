@@ -34,8 +34,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of words, and a run that was trained on an answer it has no word for."""
     folder = tmp_path_factory.mktemp("unwritable")
     tiny_runs.save_base(folder / "base")
-    write(folder / "rows.jsonl", ("w5 w6", "w7", "train"), ("w5 w8", "Berlin", "train"),
-          ("w9", "w7 <eos2>", "validation"))  # fmt: skip
+    write(
+        folder / "rows.jsonl",
+        ("w5 w6", "w7", "train"),
+        ("w5 w8", "Berlin", "train"),
+        ("w9", "w7 <eos2>", "validation"),
+    )
     assert main([*command(folder), "--unwritable-answers", "--out", str(folder / "run")]) == 0
     return folder
 

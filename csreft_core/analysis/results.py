@@ -27,8 +27,18 @@ TABLES = ("results",)
 """The tables of this view, `NAME_table`."""
 
 COLUMNS = (
-    "run", "adapter", "measure", "gates", "split", "part", "value", "low", "high", "n", "over",
-)  # fmt: skip
+    "run",
+    "adapter",
+    "measure",
+    "gates",
+    "split",
+    "part",
+    "value",
+    "low",
+    "high",
+    "n",
+    "over",
+)
 EXAMPLES = str(ASSETS / "examples")
 SEEDS = ("recommended-0", "recommended-1", "recommended-2")
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -113,8 +123,9 @@ def exact_match(
 
         found = spread(mean, units)
         (low,), (high,) = share_interval(found)
-        lines.append((part, float(found.value[0]), float(low), float(high), len(places),
-                      units.over))  # fmt: skip
+        lines.append(
+            (part, float(found.value[0]), float(low), float(high), len(places), units.over)
+        )
     return lines
 
 
@@ -123,8 +134,17 @@ def _routing(name: str, subject: Subject) -> Iterator[_Line]:
         return
     table = own_metrics(subject)
     for row in table[table["metric"].isin(["nmi", "probe_accuracy"])].to_dict("records"):
-        yield _line(row["metric"], "learned", "test", "", row["value"], row["low"], row["high"],
-                    row["n"], row["over"])  # fmt: skip
+        yield _line(
+            row["metric"],
+            "learned",
+            "test",
+            "",
+            row["value"],
+            row["low"],
+            row["high"],
+            row["n"],
+            row["over"],
+        )
 
 
 def _two_skills(subject: Subject) -> Iterator[_Line]:
@@ -148,8 +168,17 @@ def _pictures(subject: Subject) -> Iterator[_Line]:
     n, over = int(top["n"]), str(top["over"])
     nan = float("nan")
     yield _line("I_on", "oracle", "test", name, top["change"], top["low"], top["high"], n, over)
-    yield _line("I_on certain", "oracle", "test", "pairs", float((others["low"] > 0).sum()), nan,
-                nan, len(others), over)  # fmt: skip
+    yield _line(
+        "I_on certain",
+        "oracle",
+        "test",
+        "pairs",
+        float((others["low"] > 0).sum()),
+        nan,
+        nan,
+        len(others),
+        over,
+    )
     states = states_table(subject).to_dict("records")[0]
     n = len(subject.split("test", 12))
     for part in ("variance", "edit"):
@@ -159,8 +188,17 @@ def _pictures(subject: Subject) -> Iterator[_Line]:
     table = separation_table(subject)
     probe = table[(table["features"] == "h") & (table["measure"] == "probe accuracy")]
     for row in probe[probe["kind"] == "true labels"].to_dict("records"):
-        yield _line("probe_accuracy", "off", "test", "base states", row["value"], row["low"],
-                    row["high"], row["n"], row["over"])  # fmt: skip
+        yield _line(
+            "probe_accuracy",
+            "off",
+            "test",
+            "base states",
+            row["value"],
+            row["low"],
+            row["high"],
+            row["n"],
+            row["over"],
+        )
 
 
 def _overlaps(subject: Subject, examples: str) -> Iterator[_Line]:
@@ -179,9 +217,24 @@ def _overlaps(subject: Subject, examples: str) -> Iterator[_Line]:
 
 
 def _line(
-    measure: str, gates: str, split: str, part: str, value: float, low: float, high: float,
-    n: int, over: str,
-) -> _Line:  # fmt: skip
-    return {"measure": measure, "gates": gates, "split": split, "part": part,
-            "value": float(value), "low": float(low), "high": float(high), "n": int(n),
-            "over": over}  # fmt: skip
+    measure: str,
+    gates: str,
+    split: str,
+    part: str,
+    value: float,
+    low: float,
+    high: float,
+    n: int,
+    over: str,
+) -> _Line:
+    return {
+        "measure": measure,
+        "gates": gates,
+        "split": split,
+        "part": part,
+        "value": float(value),
+        "low": float(low),
+        "high": float(high),
+        "n": int(n),
+        "over": over,
+    }

@@ -10,9 +10,19 @@ from typing import Any
 import pandas as pd
 
 STEP_COLUMNS = (
-    "step", "loss", "gate_entropy", "orthonormality_error", "constraint_error", "overlap",
-    "grad_norm", "lr", "router_lr", "tokens_per_second", "time_left_s", "elapsed_s",
-)  # fmt: skip
+    "step",
+    "loss",
+    "gate_entropy",
+    "orthonormality_error",
+    "constraint_error",
+    "overlap",
+    "grad_norm",
+    "lr",
+    "router_lr",
+    "tokens_per_second",
+    "time_left_s",
+    "elapsed_s",
+)
 _LOSS_COLUMNS = ("step", "skill", "split", "loss")
 _GATE_COLUMNS = ("step", "skill", "subspace", "split", "gate")
 _EVAL_COLUMNS = ("step", "skill", "loss", "exact_match", "n")

@@ -25,8 +25,11 @@ from csreft_core.charts.claims import memorisation as memorisation_charts
 from csreft_core.charts.claims import parameters as parameter_charts
 
 VERDICTS, PARAMETERS, RESULTS, RELEASE = (
-    "Verdicts", "Parameters", "The papers' results", "Paper and code",
-)  # fmt: skip
+    "Verdicts",
+    "Parameters",
+    "The papers' results",
+    "Paper and code",
+)
 PARTS = (VERDICTS, PARAMETERS, RESULTS, RELEASE)
 
 _BADGES: dict[str, tuple[Literal["green", "red", "gray", "orange"], str]] = {
@@ -47,10 +50,14 @@ def show_verdicts() -> None:
     if own:
         chosen = remembered("claims-from", _SHIPPED, [_SHIPPED, *own])
         st.selectbox(
-            "Comparison", [_SHIPPED, *own], key="claims-from", on_change=written,
-            args=("claims-from",), width=320,
+            "Comparison",
+            [_SHIPPED, *own],
+            key="claims-from",
+            on_change=written,
+            args=("claims-from",),
+            width=320,
             help="Where the differences between methods come from; all else is from shipped runs.",
-        )  # fmt: skip
+        )
     folders = tables.shipped() if chosen == _SHIPPED else (judged.path_of(own[chosen]),)
     arguments = {"comparisons": folders}
     conditions = judged.table(tables.conditions_table, judged.stamp(*folders), **arguments)
@@ -78,12 +85,16 @@ def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
         if claim["verdict"] == UNTESTABLE:
             return
         for _, row in conditions.iterrows():
-            st.markdown(f"- **{plain(row['quantity'])}**, against {plain(row['control'])}. "
-                        f"{plain(sentences.sentence_condition(row))}")  # fmt: skip
+            st.markdown(
+                f"- **{plain(row['quantity'])}**, against {plain(row['control'])}. "
+                f"{plain(sentences.sentence_condition(row))}"
+            )
         panel = st.expander(
-            "Figure, and how to measure it again", icon=":material/straighten:",
-            key=f"open-{claim['claim']}", on_change="rerun",
-        )  # fmt: skip
+            "Figure, and how to measure it again",
+            icon=":material/straighten:",
+            key=f"open-{claim['claim']}",
+            on_change="rerun",
+        )
         if panel.open:
             with panel:
                 _show_evidence(claim["claim"], conditions)
@@ -93,9 +104,11 @@ def _show_evidence(claim: str, conditions: pd.DataFrame) -> None:
     judged.draw(charts.condition_intervals, conditions, name=f"conditions-{claim}")
     if claim == "R3" and Path(memorisation.MEMORISED).is_file():
         judged.show(
-            memorisation.shares_table, memorisation_charts.memory_lines, name="memorisation",
+            memorisation.shares_table,
+            memorisation_charts.memory_lines,
+            name="memorisation",
             sentence=sentences.sentence_memory,
-        )  # fmt: skip
+        )
     for command in dict.fromkeys(conditions["command"]):
         st.code(command, language="bash", wrap_lines=True)
 
@@ -106,20 +119,30 @@ def show_parameters() -> None:
     left, right = st.columns(2, gap="large")
     with left:
         judged.show(
-            parameters.calculator_table, parameter_charts.parameter_bars, name="calculator",
-            sentence=sentences.sentence_parameters, **setting,
-        )  # fmt: skip
+            parameters.calculator_table,
+            parameter_charts.parameter_bars,
+            name="calculator",
+            sentence=sentences.sentence_parameters,
+            **setting,
+        )
     with right:
         judged.show(
-            parameters.inversion_table, parameter_charts.share_dots, name="inversion",
+            parameters.inversion_table,
+            parameter_charts.share_dots,
+            name="inversion",
             sentence=sentences.sentence_inversion,
-        )  # fmt: skip
+        )
     st.subheader("Do the formulas give the papers' counts?", anchor=False)
     table = parameters.published_table()
-    st.dataframe(table, hide_index=True, key="published", column_config={
-        "share": st.column_config.NumberColumn("share (%)", format="%.4f"),
-        "printed": st.column_config.TextColumn("printed (%)"),
-    })  # fmt: skip
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="published",
+        column_config={
+            "share": st.column_config.NumberColumn("share (%)", format="%.4f"),
+            "printed": st.column_config.TextColumn("printed (%)"),
+        },
+    )
     show_data(table, "published", command=judged.command(parameters.published_table, {}))
     with st.expander("Settings with four subspaces whose ranks add up to 80", key="settings-80"):
         st.dataframe(parameters.configurations_table(), hide_index=True)
@@ -136,9 +159,14 @@ def _choose_setting() -> dict[str, Any]:
         groups = _choose("p-g", "First and last tokens", ("tied", "untied"), 150)
         remembered("p-router", "paper", _ROUTERS)
         st.selectbox(
-            "Router", list(_ROUTERS), key="p-router", on_change=written, args=("p-router",),
-            format_func=lambda name: _ROUTERS[name], width=220,
-        )  # fmt: skip
+            "Router",
+            list(_ROUTERS),
+            key="p-router",
+            on_change=written,
+            args=("p-router",),
+            format_func=lambda name: _ROUTERS[name],
+            width=220,
+        )
     return {
         "base": base,
         "subspaces": int(k),
@@ -162,17 +190,27 @@ def show_results() -> None:
     contents = paper_tables.contents_table().set_index("table")
     remembered("paper-table", "csreft", paper_tables.table_names())
     st.selectbox(
-        "Table", list(contents.index), key="paper-table", on_change=written, args=("paper-table",),
+        "Table",
+        list(contents.index),
+        key="paper-table",
+        on_change=written,
+        args=("paper-table",),
         format_func=lambda t: f"{contents.loc[t, 'title']} ({contents.loc[t, 'printed_in']})",
         width=480,
-    )  # fmt: skip
+    )
     name: str = st.session_state["paper-table"]
     table = paper_tables.results_table(name=name)
     wide = paper_tables.wide(table)
-    st.dataframe(wide, hide_index=True, height=38 + 35 * len(wide), key="results", column_config={
-        "share": st.column_config.NumberColumn("trained (%)", format="%.4f"),
-        "origin": st.column_config.TextColumn("who measured it", width="large"),
-    })  # fmt: skip
+    st.dataframe(
+        wide,
+        hide_index=True,
+        height=38 + 35 * len(wide),
+        key="results",
+        column_config={
+            "share": st.column_config.NumberColumn("trained (%)", format="%.4f"),
+            "origin": st.column_config.TextColumn("who measured it", width="large"),
+        },
+    )
     st.markdown(plain(sentences.sentence_results(table)))
     st.caption(f"{contents.loc[name, 'note']} None of these numbers was measured here.")
     arguments = {"name": name}

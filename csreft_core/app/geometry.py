@@ -61,9 +61,14 @@ def _choice(
     value = remembered(name, options[0], options)
     shown = labels or {option: option for option in options}
     st.selectbox(
-        label, options, key=name, on_change=written, args=(name,), width=280,
+        label,
+        options,
+        key=name,
+        on_change=written,
+        args=(name,),
+        width=280,
         format_func=lambda option: shown[option],
-    )  # fmt: skip
+    )
     return value
 
 
@@ -154,9 +159,11 @@ def _show_mixing(run: Run, layer: int, group: int) -> None:
     """Downstream mixing; at once for the small base, else when asked for."""
     small = run.config().base.path == "pocket"
     panel = st.expander(
-        "Downstream: do the later blocks mix what the edit kept apart?", expanded=small,
-        key="mixing-panel", on_change="rerun",
-    )  # fmt: skip
+        "Downstream: do the later blocks mix what the edit kept apart?",
+        expanded=small,
+        key="mixing-panel",
+        on_change="rerun",
+    )
     if not panel.open:
         return
     with panel:
@@ -251,7 +258,12 @@ def _base_of(config: Config) -> str:
 def _same_but_seed(one: Config, other: Config) -> bool:
     def plain(config: Config) -> object:
         train = config.train
-        return (config.adapter, config.router, config.base, config.data,
-                [v for k, v in vars(train).items() if k not in ("seed", "threads")])  # fmt: skip
+        return (
+            config.adapter,
+            config.router,
+            config.base,
+            config.data,
+            [v for k, v in vars(train).items() if k not in ("seed", "threads")],
+        )
 
     return plain(one) == plain(other) and one.train.seed != other.train.seed

@@ -14,8 +14,12 @@ from csreft_core.charts import methods as charts
 from csreft_core.comparison.folder import JOINT, UNTRAINED, Comparison
 
 QUALITY, INTERFERENCE, SEQUENCE, COST, TABLE = (
-    "Quality", "Interference", "One skill after another", "Cost", "Table",
-)  # fmt: skip
+    "Quality",
+    "Interference",
+    "One skill after another",
+    "Cost",
+    "Table",
+)
 PARTS = (QUALITY, INTERFERENCE, SEQUENCE, COST, TABLE)
 
 _QUALITY = {"exact_match": "exact match", "loss": "loss", "two_skills": "two skills at once"}
@@ -23,9 +27,13 @@ _COSTS = {"train_s": "training time", "peak_bytes": "memory", "tokens_per_s": "s
 _STARTS = {JOINT: "trained on all skills", UNTRAINED: "untrained"}
 _UNITS = {"exact": "exact match", "nats": "nats a token"}
 _HARMS = {
-    "joint_harm_exact": "answers lost", "joint_harm": "loss", "harm": "loss, untrained",
-    "gain": "own gain", "interference_index": "harm over gain", "conflict": "gradient conflict",
-}  # fmt: skip
+    "joint_harm_exact": "answers lost",
+    "joint_harm": "loss",
+    "harm": "loss, untrained",
+    "gain": "own gain",
+    "interference_index": "harm over gain",
+    "conflict": "gradient conflict",
+}
 _FORGOTTEN = {"forgetting_exact": "exact match", "forgetting": "nats a token"}
 _FIRST = ("csreft", "loreft", "lora", "olora")
 _COMMAND = "python -m csreft_core compare --seeds 0,1,2,3,4 --out runs/comparison"
@@ -48,10 +56,15 @@ def choose_comparison() -> Comparison | None:
         return None
     chosen = remembered("comparison", next(iter(there)), there)
     st.selectbox(
-        "Comparison", list(there), format_func=judged.comparison_label, key="comparison",
-        on_change=written, args=("comparison",), width=320,
+        "Comparison",
+        list(there),
+        format_func=judged.comparison_label,
+        key="comparison",
+        on_change=written,
+        args=("comparison",),
+        width=320,
         help="Shipped ones, and those that `compare` made in the runs folder.",
-    )  # fmt: skip
+    )
     return there[chosen]
 
 
@@ -59,9 +72,11 @@ def show_about(comparison: Comparison) -> None:
     """What was compared, where and when, and what is missing."""
     asked = comparison.asked()
     first = asked.first
-    budget = "sizes of the presets" if asked.budget is None else (
-        f"sizes chosen for {asked.budget:,} trained parameters"
-    )  # fmt: skip
+    budget = (
+        "sizes of the presets"
+        if asked.budget is None
+        else (f"sizes chosen for {asked.budget:,} trained parameters")
+    )
     versions = ", ".join(f"{name} {found}" for name, found in asked.versions.items())
     st.caption(
         plain(
@@ -90,11 +105,14 @@ def show_quality(comparison: Comparison) -> None:
     measure = _choose("m-quality", "Quality", _QUALITY)
     _show_dots(comparison, measure, "methodquality")
     judged.show(
-        tables.quality_table, charts.quality_scatter, name="methodparameters",
+        tables.quality_table,
+        charts.quality_scatter,
+        name="methodparameters",
         sentence=lambda table: sentences.sentence_quality(table, _of_split(measure)),
-        options={"measure": _of_split(measure)}, **_of(comparison),
+        options={"measure": _of_split(measure)},
+        **_of(comparison),
         split="test_two_skills" if measure == "two_skills" else "test",
-    )  # fmt: skip
+    )
 
 
 def _of_split(measure: str) -> str:
@@ -109,10 +127,14 @@ def show_interference(comparison: Comparison) -> None:
         unit = _choose("m-unit", "Harm in", _UNITS)
     skills = _skills(judged.table(tables.interference_table, **_of(comparison)), "evaluated")
     judged.show(
-        tables.interference_table, charts.interference_matrices, name="methodmatrices",
+        tables.interference_table,
+        charts.interference_matrices,
+        name="methodmatrices",
         sentence=lambda table: sentences.sentence_interference(table, chosen, unit=unit),
-        options={"names": skills, "methods": chosen, "unit": unit}, **_of(comparison), start=start,
-    )  # fmt: skip
+        options={"names": skills, "methods": chosen, "unit": unit},
+        **_of(comparison),
+        start=start,
+    )
     _show_dots(comparison, _choose("m-harm", "Over all methods", _HARMS), "methodharm")
 
 
@@ -121,10 +143,13 @@ def show_sequence(comparison: Comparison) -> None:
     chosen = _choose_methods(comparison)
     skills = _skills(judged.table(tables.sequential_table, **_of(comparison)), "trained")
     judged.show(
-        tables.sequential_table, charts.sequential_curves, name="methodsequence",
+        tables.sequential_table,
+        charts.sequential_curves,
+        name="methodsequence",
         sentence=lambda table: sentences.sentence_sequential(table, chosen),
-        options={"names": skills, "methods": chosen}, **_of(comparison),
-    )  # fmt: skip
+        options={"names": skills, "methods": chosen},
+        **_of(comparison),
+    )
     _show_dots(comparison, _choose("m-forgotten", "Forgetting in", _FORGOTTEN), "methodforgetting")
 
 
@@ -140,7 +165,10 @@ def show_table(comparison: Comparison) -> None:
     means = [c for c in table if not str(c).endswith(("_low", "_high", "_seeds")) and c != "method"]
     number = st.column_config.NumberColumn
     st.dataframe(
-        table[means], hide_index=True, height=38 + 35 * len(table), key="m-table",
+        table[means],
+        hide_index=True,
+        height=38 + 35 * len(table),
+        key="m-table",
         column_config={
             "exact_match": number("exact match", format="percent"),
             "two_skills": number("two skills", format="percent"),
@@ -160,7 +188,7 @@ def show_table(comparison: Comparison) -> None:
             "peak_bytes": number("memory (bytes)", format="compact"),
             "tokens_per_s": number("tokens/s", format="%.0f"),
         },
-    )  # fmt: skip
+    )
     st.caption(
         "Means over the seeds; the intervals are in the data below. An empty cell was not "
         "measured; harm over gain is given only where the gain is shown."
@@ -171,18 +199,26 @@ def show_table(comparison: Comparison) -> None:
 
 def _show_dots(comparison: Comparison, measure: str, name: str) -> None:
     judged.show(
-        tables.main_table, charts.method_dots, name=name,
+        tables.main_table,
+        charts.method_dots,
+        name=name,
         sentence=lambda table: sentences.sentence_place(table, measure),
-        options={"measure": measure}, **_of(comparison),
-    )  # fmt: skip
+        options={"measure": measure},
+        **_of(comparison),
+    )
 
 
 def _choose(name: str, label: str, options: dict[str, str]) -> str:
     remembered(name, next(iter(options)), options)
     st.segmented_control(
-        label, list(options), key=name, format_func=lambda option: options[option],
-        on_change=written, args=(name,), required=True,
-    )  # fmt: skip
+        label,
+        list(options),
+        key=name,
+        format_func=lambda option: options[option],
+        on_change=written,
+        args=(name,),
+        required=True,
+    )
     return st.session_state[name]
 
 
@@ -195,10 +231,14 @@ def _choose_methods(comparison: Comparison) -> tuple[str, ...]:
     names = {label: tables.label_name(label) for label in labels}
     st.session_state["drawn-methods"] = chosen
     st.multiselect(
-        "Methods side by side", labels, key="drawn-methods", format_func=lambda m: names[m],
-        on_change=lambda: keep("drawn", ",".join(st.session_state["drawn-methods"]),
-                               ",".join(usual)),
-    )  # fmt: skip
+        "Methods side by side",
+        labels,
+        key="drawn-methods",
+        format_func=lambda m: names[m],
+        on_change=lambda: keep(
+            "drawn", ",".join(st.session_state["drawn-methods"]), ",".join(usual)
+        ),
+    )
     return tuple(chosen)
 
 

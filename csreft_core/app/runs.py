@@ -66,9 +66,14 @@ def _page_of(identities: list[str]) -> list[str]:
         return identities
     page = remembered("runs-page", pages[0], pages)
     st.selectbox(
-        "Page", pages, key="runs-page", on_change=written, args=("runs-page",), width=120,
+        "Page",
+        pages,
+        key="runs-page",
+        on_change=written,
+        args=("runs-page",),
+        width=120,
         help=f"{len(identities):,} runs, the newest first, {PAGE} on a page.",
-    )  # fmt: skip
+    )
     first = (int(page) - 1) * PAGE
     return identities[first : first + PAGE]
 
@@ -77,18 +82,22 @@ def _columns() -> dict[str, Any]:
     config = st.column_config
     return {
         "exact match": config.NumberColumn(
-            "exact match", format="percent", width="small",
+            "exact match",
+            format="percent",
+            width="small",
             help="Mean over the skills at the last evaluation, validation split.",
         ),
         "loss": config.NumberColumn(
-            "loss (nats)", format="%.3f", width="small",
+            "loss (nats)",
+            format="%.3f",
+            width="small",
             help="Mean over the skills, nats per answer token.",
         ),
         "loss curve": config.LineChartColumn(
             "loss curve", help="Validation loss.", y_min=0, width="small"
         ),
         "created": config.DatetimeColumn("created", format="YYYY-MM-DD HH:mm"),
-    }  # fmt: skip
+    }
 
 
 def _row(identity: str, run: Run) -> dict[str, object]:
@@ -130,11 +139,14 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
     others = [identity for identity in runs if identity != chosen]
     other = remembered("with", _NOBODY, [_NOBODY, *others])
     st.selectbox(
-        f"Compare {plain(library.label(chosen))} with", [_NOBODY, *others], key="with",
+        f"Compare {plain(library.label(chosen))} with",
+        [_NOBODY, *others],
+        key="with",
         format_func=lambda i: library.label(i) if i else "no other run",
-        on_change=written, args=("with",),
+        on_change=written,
+        args=("with",),
         help="The first run is the one that is chosen on the left.",
-    )  # fmt: skip
+    )
     pair = {library.label(i): runs[i] for i in (chosen, other) if i}
     curves = [tables.mean_curve(cached.metrics_of(r)).assign(run=name) for name, r in pair.items()]
     scores = [tables.last_scores(cached.metrics_of(r)).assign(run=name) for name, r in pair.items()]
@@ -145,9 +157,12 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
     with right:
         table = pd.concat(scores)[["run", "skill", "exact_match", "loss", "n"]]
         show_chart(
-            charts.exact_match_bars, table, cached.skill_names(run), name="exact-match",
+            charts.exact_match_bars,
+            table,
+            cached.skill_names(run),
+            name="exact-match",
             sentence=_who_is_right(table),
-        )  # fmt: skip
+        )
     _show_scores(pair)
     if other:
         _show_differences(pair)
@@ -225,15 +240,23 @@ def show_keeping(run: Run) -> None:
     st.header(f"Keep or delete {plain(library.label(identity))}", anchor=False, divider="gray")
     with st.container(horizontal=True):
         st.download_button(
-            "Download (zip)", lambda: export_zip(run), file_name=f"{run.name}.zip",
-            mime="application/zip", icon=":material/download:", on_click="ignore", key="zip",
+            "Download (zip)",
+            lambda: export_zip(run),
+            file_name=f"{run.name}.zip",
+            mime="application/zip",
+            icon=":material/download:",
+            on_click="ignore",
+            key="zip",
             help="Adapter, config, metrics, skills and status, in one folder.",
-        )  # fmt: skip
+        )
         example = library.is_example(identity)
         if st.button(
-            "Delete", icon=":material/delete:", key="delete", disabled=example,
+            "Delete",
+            icon=":material/delete:",
+            key="delete",
+            disabled=example,
             help="Shipped examples stay." if example else "Goes to the trash; undo brings it back.",
-        ):  # fmt: skip
+        ):
             st.session_state["deleted"] = delete_run(run)
             forget("run")
             st.rerun()

@@ -45,9 +45,11 @@ def intro(run: Run | None) -> None:
 def show_gates(run: Run, row: Row) -> None:
     """The gates of the prompt as bars."""
     threshold = run.config().router.threshold
-    fixed = "" if run.config().router.gates == "learned" else (
-        f" This run has no router; its gates are {run.config().router.gates}."
-    )  # fmt: skip
+    fixed = (
+        ""
+        if run.config().router.gates == "learned"
+        else (f" This run has no router; its gates are {run.config().router.gates}.")
+    )
     views.show(
         run,
         gates_table,
@@ -89,9 +91,11 @@ def _mark(text: str, row: Row) -> str:
 
 
 def _sentence_answers(base: str, edited: str, row: Row) -> str:
-    change = "The adapter changes the answer." if base != edited else (
-        "The adapter leaves the answer as it is."
-    )  # fmt: skip
+    change = (
+        "The adapter changes the answer."
+        if base != edited
+        else ("The adapter leaves the answer as it is.")
+    )
     if not row.response or edited.strip() == row.response.strip():
         return change
     return f"{change} Right would be: {verbatim(row.response)}."

@@ -181,10 +181,16 @@ class _Trial:
         generate: Any = self.model.generate
         with self._running("generate"), _watched(find_blocks(self.model)) as seen:
             out = generate(
-                input_ids=ids, attention_mask=mask.to(ids.device), do_sample=False, num_beams=1,
-                max_new_tokens=2, min_new_tokens=2, pad_token_id=int(self.more[0]),
-                output_logits=True, return_dict_in_generate=True,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask.to(ids.device),
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=2,
+                min_new_tokens=2,
+                pad_token_id=int(self.more[0]),
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
         whole = torch.cat([self.row, out.sequences[0, len(longer) : -1]])
         expected = self.logits(whole[None])[0, -2:]
         if _gap(torch.stack([step[0] for step in out.logits]).to(expected), expected) > bound:

@@ -54,10 +54,18 @@ class Draws(TypedDict, total=False):
 
 # What changes no token of an answer of one sequence.
 _NEUTRAL = {
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-    "typical_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0,
-    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
-}  # fmt: skip
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
 
 
 def greedy(
@@ -97,9 +105,11 @@ def read_own(name: str, folder: Path) -> dict[str, Any]:
             if not isinstance(found, dict):
                 raise ValueError("it is not a JSON object")
             return found
-        return of_config(GenerationConfig.from_pretrained(
-            folder, config_file_name="config.json", _from_model_config=True
-        ))  # fmt: skip
+        return of_config(
+            GenerationConfig.from_pretrained(
+                folder, config_file_name="config.json", _from_model_config=True
+            )
+        )
     except (ValueError, TypeError, OSError, RecursionError) as error:
         where = FILE if path.is_file() else "the decoding settings in config.json"
         raise UnsupportedModelError(
@@ -185,8 +195,13 @@ def followed(own: Mapping[str, Any], n_tokens: int) -> tuple[dict[str, Any], dic
             f"the base's own decoding setting {'.'.join(map(str, first['loc']))} cannot be used "
             f"({first['msg']}); choose decoding 'ours'"
         ) from None
-    lists = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
-             "forced_eos_token_id")  # fmt: skip
+    lists = (
+        "bad_words_ids",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+    )
     tokens = [token for name in lists for token in _flat(scores.get(name, []))]
     beyond = [token for token in (*tokens, *_biased(scores)) if token >= n_tokens]
     if beyond:

@@ -84,9 +84,12 @@ def hub_bytes(config: BaseConfig) -> int | None:
         return None
     try:
         listed = snapshot_download(
-            config.path, revision=config.revision, allow_patterns=[*_DESCRIPTION, *_WEIGHTS],
-            tqdm_class=_bar_that_tells(silent), dry_run=True,
-        )  # fmt: skip
+            config.path,
+            revision=config.revision,
+            allow_patterns=[*_DESCRIPTION, *_WEIGHTS],
+            tqdm_class=_bar_that_tells(silent),
+            dry_run=True,
+        )
     except (DryRunError, LocalEntryNotFoundError):
         return None  # no network: what is in the cache is taken
     except (HTTPError, HFValidationError) as error:

@@ -30,12 +30,33 @@ _CHUNK = 2**24  # numbers that are converted at a time
 _MOST_THREADS = 4
 # What `config.json` says of the file, of training and of decoding: a forward does not follow it.
 _NO_MATTER = {
-    "architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache",
-    "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "id2label",
-    "label2id", "initializer_range", "output_attentions", "output_hidden_states", "return_dict",
-    "problem_type", "tokenizer_class", "auto_map", "attn_implementation", "_attn_implementation",
-    "task_specific_params", "pretraining_tp", "gradient_checkpointing", "finetuning_task",
-}  # fmt: skip
+    "architectures",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "_name_or_path",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "unk_token_id",
+    "sep_token_id",
+    "id2label",
+    "label2id",
+    "initializer_range",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "problem_type",
+    "tokenizer_class",
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "task_specific_params",
+    "pretraining_tp",
+    "gradient_checkpointing",
+    "finetuning_task",
+}
 # One text for each thing in which tokenisers differ: case, marks, numbers, spaces, lines, scripts.
 _PROBES = (
     "The quick brown fox jumps over the lazy dog's back.",

@@ -146,9 +146,13 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
     progress("looking at the model", 0, 0)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
         return freeze(
-            model, tokenizer, base_id=config.path, revision=config.revision, own_decoding=own,
+            model,
+            tokenizer,
+            base_id=config.path,
+            revision=config.revision,
+            own_decoding=own,
             known=known,
-        )  # fmt: skip
+        )
 
 
 def _bytes(files: WeightFiles) -> int:

@@ -82,39 +82,75 @@ def _add_tokens(
     hover = [
         f"{token}<br>{p0:.6f} → {p1:.6f}<br>rank {r0} → {r1} ({change})"
         for token, p0, p1, r0, r1, change in zip(
-            tokens, part["base_probability"], part["probability"], part["base_rank"],
-            part["rank"], moved, strict=True,
+            tokens,
+            part["base_probability"],
+            part["probability"],
+            part["base_rank"],
+            part["rank"],
+            moved,
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     labels = [
         f"{_ARROWS[change]} {old} → {new}" if old != new else f"= {new}"
         for change, old, new in zip(part["change"], part["base_rank"], part["rank"], strict=True)
     ]
     figure.add_scatter(
-        x=lines_x, y=lines_y, mode="lines", line={"color": palette.muted, "width": 1.5},
-        hoverinfo="skip", showlegend=False, row=row, col=1,
-    )  # fmt: skip
+        x=lines_x,
+        y=lines_y,
+        mode="lines",
+        line={"color": palette.muted, "width": 1.5},
+        hoverinfo="skip",
+        showlegend=False,
+        row=row,
+        col=1,
+    )
     figure.add_scatter(
-        x=base, y=y, mode="markers", name="base", showlegend=row == 1, legendgroup="base",
+        x=base,
+        y=y,
+        mode="markers",
+        name="base",
+        showlegend=row == 1,
+        legendgroup="base",
         marker={"color": palette.muted, "symbol": "circle-open", "size": 10, "line": {"width": 2}},
-        hovertext=hover, hovertemplate="%{hovertext}<extra>base</extra>", row=row, col=1,
-    )  # fmt: skip
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra>base</extra>",
+        row=row,
+        col=1,
+    )
     figure.add_scatter(
-        x=here, y=y, mode="markers", name=part["column"].iloc[0],
+        x=here,
+        y=y,
+        mode="markers",
+        name=part["column"].iloc[0],
         marker={"color": colour, "symbol": marker, "size": 10},
-        hovertext=hover, hovertemplate="%{hovertext}<extra>%{fullData.name}</extra>",
-        row=row, col=1,
-    )  # fmt: skip
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra>%{fullData.name}</extra>",
+        row=row,
+        col=1,
+    )
     for place, label in zip(y, labels, strict=True):
         # Beside the panel: a text trace would be cut off where the plot ends.
         figure.add_annotation(
-            x=1.01, xref="x domain", y=place, text=label, showarrow=False, xanchor="left",
-            font={"size": 12}, row=row, col=1,
-        )  # fmt: skip
+            x=1.01,
+            xref="x domain",
+            y=place,
+            text=label,
+            showarrow=False,
+            xanchor="left",
+            font={"size": 12},
+            row=row,
+            col=1,
+        )
     figure.update_yaxes(
-        tickvals=y, ticktext=tokens, range=[len(y) - 0.5, -0.5], zeroline=False, showgrid=False,
-        row=row, col=1,
-    )  # fmt: skip
+        tickvals=y,
+        ticktext=tokens,
+        range=[len(y) - 0.5, -0.5],
+        zeroline=False,
+        showgrid=False,
+        row=row,
+        col=1,
+    )
 
 
 def dose_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -141,9 +177,16 @@ def dose_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             line = {"color": palette.muted, "dash": "dot", "width": 1}
             figure.add_vline(x=gate, line=line, row="all", col="all")
             figure.add_annotation(
-                x=gate, y=1, xref="x", yref="y domain", text=text, showarrow=False,
-                xanchor="left", yanchor="bottom", font={"size": 12},
-            )  # fmt: skip
+                x=gate,
+                y=1,
+                xref="x",
+                yref="y domain",
+                text=text,
+                showarrow=False,
+                xanchor="left",
+                yanchor="bottom",
+                font={"size": 12},
+            )
     figure.update_xaxes(title=f"gate of {subspace} (beyond 0 to 1: extrapolation)", row=2, col=1)
     figure.update_yaxes(title="log-probability (nats)", row=1, col=1)
     figure.update_yaxes(title="first token (probability)", range=[-0.04, 1.04], row=2, col=1)
@@ -165,20 +208,33 @@ def _add_dose(figure: go.Figure, part: pd.DataFrame, kind: str, colour: str, das
     )
     for row, column, hover in panels:
         figure.add_scatter(
-            x=part["gate"], y=part[column], mode="lines", name=name, legendgroup=kind,
-            showlegend=row == 1, line={"color": colour, "dash": dash, "width": 2},
-            hovertemplate=f"{hover}<extra>{kind}</extra>", row=row, col=1,
-        )  # fmt: skip
+            x=part["gate"],
+            y=part[column],
+            mode="lines",
+            name=name,
+            legendgroup=kind,
+            showlegend=row == 1,
+            line={"color": colour, "dash": dash, "width": 2},
+            hovertemplate=f"{hover}<extra>{kind}</extra>",
+            row=row,
+            col=1,
+        )
         for mark, symbol in (("router", "star"), ("now", "diamond")):
             at = part[part["mark"] == mark]
             if len(at):
                 text = "the run's own gate" if mark == "router" else "the manual gate"
                 figure.add_scatter(
-                    x=at["gate"], y=at[column], mode="markers", name=text, legendgroup=mark,
+                    x=at["gate"],
+                    y=at[column],
+                    mode="markers",
+                    name=text,
+                    legendgroup=mark,
                     showlegend=row == 1 and dash == "solid",
                     marker={"color": colour, "symbol": symbol, "size": 13},
-                    hovertemplate=f"{hover}<extra>{text}</extra>", row=row, col=1,
-                )  # fmt: skip
+                    hovertemplate=f"{hover}<extra>{text}</extra>",
+                    row=row,
+                    col=1,
+                )
 
 
 def visible(token: str) -> str:

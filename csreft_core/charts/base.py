@@ -38,20 +38,29 @@ def need_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         return empty(question, "Choose a base to see what it needs.", palette)
     needed, free = float(parts["bytes"].sum()), float(table[table["kind"] == "free"]["bytes"].sum())
     figure = make_subplots(
-        rows=2, cols=1, row_heights=[0.4, 0.6], vertical_spacing=0.36,
+        rows=2,
+        cols=1,
+        row_heights=[0.4, 0.6],
+        vertical_spacing=0.36,
         subplot_titles=["What is needed, in parts", "Needed beside free"],
-    )  # fmt: skip
+    )
     style = styles(parts["part"], palette)
     unit, factor = _unit(needed)
     for part, n_bytes in zip(parts["part"], parts["bytes"], strict=True):
         figure.add_bar(
-            x=[n_bytes / factor], y=["needed"], orientation="h", name=part, row=1, col=1,
-            marker={"color": style[part].colour,
-                    "pattern": {"shape": style[part].pattern, "fillmode": "replace",
-                                "solidity": 0.5}},
+            x=[n_bytes / factor],
+            y=["needed"],
+            orientation="h",
+            name=part,
+            row=1,
+            col=1,
+            marker={
+                "color": style[part].colour,
+                "pattern": {"shape": style[part].pattern, "fillmode": "replace", "solidity": 0.5},
+            },
             hovertemplate=f"{part}: {size_text(n_bytes)} ({n_bytes / needed:.1%} of what is "
             "needed)<extra></extra>",
-        )  # fmt: skip
+        )
     _add_sums(figure, {"needed": needed, "free": free}, palette)
     figure.update_xaxes(title=f"memory ({unit})", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(showticklabels=False, row=1, col=1)
@@ -71,15 +80,21 @@ def _add_sums(figure: go.Figure, sizes: dict[str, float], palette: Palette) -> N
     fits = sizes["needed"] <= sizes["free"]
     unit, factor = _unit(max(sizes.values()))
     figure.add_bar(
-        x=[n_bytes / factor for n_bytes in sizes.values()], y=list(sizes), orientation="h",
-        showlegend=False, row=2, col=1,
-        marker={"color": [palette.colours[0 if fits else 1], palette.muted],
-                "pattern": {"shape": ["" if fits else "/", ""], "fillmode": "replace",
-                            "solidity": 0.5}},
+        x=[n_bytes / factor for n_bytes in sizes.values()],
+        y=list(sizes),
+        orientation="h",
+        showlegend=False,
+        row=2,
+        col=1,
+        marker={
+            "color": [palette.colours[0 if fits else 1], palette.muted],
+            "pattern": {"shape": ["" if fits else "/", ""], "fillmode": "replace", "solidity": 0.5},
+        },
         text=[f"{size_text(n_bytes)} {name}" for name, n_bytes in sizes.items()],
-        textposition="outside", cliponaxis=False,
+        textposition="outside",
+        cliponaxis=False,
         hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+    )
     figure.update_xaxes(
         title=f"memory ({unit})", range=[0, 1.5 * max(sizes.values()) / factor], row=2, col=1
     )
@@ -102,15 +117,20 @@ def base_sizes(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     for precision, rows in table.groupby("precision", sort=False):
         name = str(precision)
         figure.add_scatter(
-            x=rows["bytes"] / 10**9, y=rows["base"], mode="markers", name=name,
+            x=rows["bytes"] / 10**9,
+            y=rows["base"],
+            mode="markers",
+            name=name,
             marker={"color": style[name].colour, "symbol": style[name].marker, "size": 11},
             customdata=[size_text(n_bytes) for n_bytes in rows["bytes"]],
             hovertemplate="%{y}: %{customdata}<extra>" + name + "</extra>",
-        )  # fmt: skip
+        )
     figure.add_vline(
-        x=free / 10**9, line={"color": palette.muted, "dash": "dash", "width": 2},
-        annotation_text=f"free: {size_text(free)}", annotation_position="bottom right",
-    )  # fmt: skip
+        x=free / 10**9,
+        line={"color": palette.muted, "dash": "dash", "width": 2},
+        annotation_text=f"free: {size_text(free)}",
+        annotation_position="bottom right",
+    )
     figure.update_xaxes(title="needed memory (GB, logarithmic)", type="log", dtick=1)
     figure.update_yaxes(autorange="reversed", type="category")
     names = table["base"].nunique()

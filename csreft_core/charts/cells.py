@@ -41,23 +41,37 @@ def add_cells(
         place: Row and column of the subplot.
     """
     (row, row_names, row_labels), (column, column_names, column_labels) = rows, columns
-    cells = {(r, c): cell for r, c, cell in zip(
-        table[row], table[column], table.to_dict("records"), strict=True)}  # fmt: skip
+    cells = {
+        (r, c): cell
+        for r, c, cell in zip(table[row], table[column], table.to_dict("records"), strict=True)
+    }
     z, text, data = [], [], []
     for name, row_label in zip(row_names, row_labels, strict=True):
         found = [cells.get((name, other)) for other in column_names]
         z.append([None if cell is None else cell[value] for cell in found])
         text.append([_cell_text(cell, value, with_interval) for cell in found])
-        data.append([
-            [*(None if cell is None else cell[e] for e in extra), row_label, label]
-            for cell, label in zip(found, column_labels, strict=True)
-        ])  # fmt: skip
+        data.append(
+            [
+                [*(None if cell is None else cell[e] for e in extra), row_label, label]
+                for cell, label in zip(found, column_labels, strict=True)
+            ]
+        )
     where = {} if place is None else {"row": place[0], "col": place[1]}
     figure.add_heatmap(
-        z=z, x=list(range(len(column_names))), y=list(range(len(row_names))), text=text,
-        texttemplate="%{text}", textfont={"size": _TEXT_SIZE}, customdata=data,
-        hovertemplate=hover, coloraxis="coloraxis", xgap=2, ygap=2, hoverongaps=False, **where,
-    )  # fmt: skip
+        z=z,
+        x=list(range(len(column_names))),
+        y=list(range(len(row_names))),
+        text=text,
+        texttemplate="%{text}",
+        textfont={"size": _TEXT_SIZE},
+        customdata=data,
+        hovertemplate=hover,
+        coloraxis="coloraxis",
+        xgap=2,
+        ygap=2,
+        hoverongaps=False,
+        **where,
+    )
 
 
 def _cell_text(cell: dict | None, value: str, with_interval: bool) -> str:
@@ -88,10 +102,21 @@ def cell_axes(
     """Titles and labels of rows and columns, the first row on top."""
     where: dict[str, Any] = {} if place is None else {"row": place[0], "col": place[1]}
     shown: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
-    figure.update_xaxes(title=columns[0], tickvals=list(range(len(columns[1]))),
-                        ticktext=columns[1], **shown, **where)  # fmt: skip
-    figure.update_yaxes(title=rows[0], tickvals=list(range(len(rows[1]))), ticktext=rows[1],
-                        autorange="reversed", **shown, **where)  # fmt: skip
+    figure.update_xaxes(
+        title=columns[0],
+        tickvals=list(range(len(columns[1]))),
+        ticktext=columns[1],
+        **shown,
+        **where,
+    )
+    figure.update_yaxes(
+        title=rows[0],
+        tickvals=list(range(len(rows[1]))),
+        ticktext=rows[1],
+        autorange="reversed",
+        **shown,
+        **where,
+    )
 
 
 def finish_cells(
@@ -122,18 +147,32 @@ def finish_cells(
     finish(figure, question=question, alt=alt, palette=palette, height=height)
     # The title is a note of its own: a horizontal colour bar draws its title over itself.
     figure.add_annotation(
-        text=title, showarrow=False, xref="paper", yref="paper", x=0.5, y=1, yanchor="bottom",
+        text=title,
+        showarrow=False,
+        xref="paper",
+        yref="paper",
+        x=0.5,
+        y=1,
+        yanchor="bottom",
         yshift=_TOP - 22,
-    )  # fmt: skip
+    )
     figure.update_layout(
         margin={"t": _TOP},
         coloraxis={
             "colorscale": [list(stop) for stop in zip(_PLACES, colours, strict=True)],
-            "cmin": -most, "cmax": most, "cmid": 0,
+            "cmin": -most,
+            "cmax": most,
+            "cmid": 0,
             "colorbar": {
-                "orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "xanchor": "center",
-                "y": 1 - 16 / height, "yref": "container", "yanchor": "top",
+                "orientation": "h",
+                "thickness": 10,
+                "len": 0.9,
+                "x": 0.5,
+                "xanchor": "center",
+                "y": 1 - 16 / height,
+                "yref": "container",
+                "yanchor": "top",
             },
         },
-    )  # fmt: skip
+    )
     return figure

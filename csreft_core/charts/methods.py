@@ -37,43 +37,93 @@ class Measure:
 
 
 MEASURES = {
-    "exact_match": Measure("Which method answers right most often?",
-                           "exact match on held-out prompts", ".1%", more_is_better=True),
-    "two_skills": Measure("Which method does two skills in one prompt, never trained?",
-                          "exact match on two-skill prompts", ".1%", more_is_better=True),
-    "loss": Measure("Which method has the lowest loss?", "loss (nats per answer token)", ".3f",
-                    more_is_better=False),
+    "exact_match": Measure(
+        "Which method answers right most often?",
+        "exact match on held-out prompts",
+        ".1%",
+        more_is_better=True,
+    ),
+    "two_skills": Measure(
+        "Which method does two skills in one prompt, never trained?",
+        "exact match on two-skill prompts",
+        ".1%",
+        more_is_better=True,
+    ),
+    "loss": Measure(
+        "Which method has the lowest loss?",
+        "loss (nats per answer token)",
+        ".3f",
+        more_is_better=False,
+    ),
     "joint_harm_exact": Measure(
         "How many answers to the others does training one skill cost, from the joint start?",
-        "exact match lost, joint start", ".1%", more_is_better=False),
+        "exact match lost, joint start",
+        ".1%",
+        more_is_better=False,
+    ),
     "joint_harm": Measure(
         "How much does training one skill harm the others, from the joint start?",
-        "harm (nats per answer token), joint start", ".3f", more_is_better=False),
+        "harm (nats per answer token), joint start",
+        ".3f",
+        more_is_better=False,
+    ),
     "harm_exact": Measure(
         "How many answers to the others does training one skill cost, from the untrained start?",
-        "exact match lost, untrained start", ".1%", more_is_better=False),
-    "harm": Measure("How much does training one skill harm the others, from the untrained start?",
-                    "harm (nats per answer token), untrained start", ".3f", more_is_better=False),
-    "gain_exact": Measure("How many answers to the trained skill does the same training bring?",
-                          "exact match gained, untrained start", ".1%", more_is_better=True),
-    "gain": Measure("How much does the same training improve the trained skill itself?",
-                    "gain (nats per answer token), untrained start", ".3f", more_is_better=True),
-    "interference_index": Measure("How much harm is there for each nat of gain?",
-                                  "harm over gain (no unit), untrained start", ".3f",
-                                  more_is_better=False),
-    "forgetting_exact": Measure("Of how many answers is a skill robbed by those that follow it?",
-                                "exact match forgotten", ".1%", more_is_better=False),
-    "forgetting": Measure("Which method forgets least when skills come one after another?",
-                          "forgetting (nats per answer token)", ".3f", more_is_better=False),
-    "conflict": Measure("Do the skills' gradients pull the same way?",
-                        "mean cosine of two skills' gradients (no unit)", ".3f"),
-    "train_s": Measure("Which method trains fastest?", "training time (s)", ".1f",
-                       more_is_better=False),
-    "peak_bytes": Measure("Which method needs least memory?", "peak memory (MB)", ".1f", 1e-6,
-                          more_is_better=False),
-    "tokens_per_s": Measure("Which method answers fastest?", "tokens a second", ".0f",
-                            more_is_better=True),
-}  # fmt: skip
+        "exact match lost, untrained start",
+        ".1%",
+        more_is_better=False,
+    ),
+    "harm": Measure(
+        "How much does training one skill harm the others, from the untrained start?",
+        "harm (nats per answer token), untrained start",
+        ".3f",
+        more_is_better=False,
+    ),
+    "gain_exact": Measure(
+        "How many answers to the trained skill does the same training bring?",
+        "exact match gained, untrained start",
+        ".1%",
+        more_is_better=True,
+    ),
+    "gain": Measure(
+        "How much does the same training improve the trained skill itself?",
+        "gain (nats per answer token), untrained start",
+        ".3f",
+        more_is_better=True,
+    ),
+    "interference_index": Measure(
+        "How much harm is there for each nat of gain?",
+        "harm over gain (no unit), untrained start",
+        ".3f",
+        more_is_better=False,
+    ),
+    "forgetting_exact": Measure(
+        "Of how many answers is a skill robbed by those that follow it?",
+        "exact match forgotten",
+        ".1%",
+        more_is_better=False,
+    ),
+    "forgetting": Measure(
+        "Which method forgets least when skills come one after another?",
+        "forgetting (nats per answer token)",
+        ".3f",
+        more_is_better=False,
+    ),
+    "conflict": Measure(
+        "Do the skills' gradients pull the same way?",
+        "mean cosine of two skills' gradients (no unit)",
+        ".3f",
+    ),
+    "train_s": Measure(
+        "Which method trains fastest?", "training time (s)", ".1f", more_is_better=False
+    ),
+    "peak_bytes": Measure(
+        "Which method needs least memory?", "peak memory (MB)", ".1f", 1e-6, more_is_better=False
+    ),
+    "tokens_per_s": Measure(
+        "Which method answers fastest?", "tokens a second", ".0f", more_is_better=True
+    ),
+}
 """Column of `main_table` -> how it is shown."""
 
 
@@ -94,8 +144,10 @@ def method_dots(
     part = part.sort_values(measure, ascending=shown.more_is_better is not True, kind="stable")
     names = part["name"].tolist()
     figure = go.Figure()
-    for own, colour, marker in ((False, palette.muted, "circle"), (True, palette.colours[1],
-                                                                  "diamond")):  # fmt: skip
+    for own, colour, marker in (
+        (False, palette.muted, "circle"),
+        (True, palette.colours[1], "diamond"),
+    ):
         rows = part[(part["method"] == OWN) == own]
         if rows.empty:
             continue
@@ -103,26 +155,39 @@ def method_dots(
             rows[f"{measure}{end}"].astype(float) * shown.factor for end in ("", "_low", "_high")
         )
         figure.add_scatter(
-            x=value, y=rows["name"], mode="markers", name="CS-ReFT" if own else "other methods",
+            x=value,
+            y=rows["name"],
+            mode="markers",
+            name="CS-ReFT" if own else "other methods",
             marker={"color": colour, "symbol": marker, "size": 11 if own else 9},
-            error_x=_bars(value, low, high, colour), showlegend=False,
-            customdata=pd.DataFrame({"low": low, "high": high,
-                                     "seeds": rows[f"{measure}_seeds"], "n": rows["n"]}),
+            error_x=_bars(value, low, high, colour),
+            showlegend=False,
+            customdata=pd.DataFrame(
+                {"low": low, "high": high, "seeds": rows[f"{measure}_seeds"], "n": rows["n"]}
+            ),
             hovertemplate=f"%{{y}}: %{{x:{shown.form}}} [%{{customdata[0]:{shown.form}}}, "
             f"%{{customdata[1]:{shown.form}}}]<br>%{{customdata[2]}} seeds"
             + (", n = %{customdata[3]} prompts each" if measure in _TESTED else "")
             + "<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title=shown.title, tickformat=shown.form)
     figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
     alt = f"Dots: {shown.title} of {len(part)} methods with intervals over seeds, best on top."
-    return finish(figure, question=shown.question, alt=alt, palette=palette,
-                  height=110 + 26 * len(part))  # fmt: skip
+    return finish(
+        figure, question=shown.question, alt=alt, palette=palette, height=110 + 26 * len(part)
+    )
 
 
 def _bars(value: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> dict:
-    return {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low,
-            "thickness": 2, "width": 4, "color": colour}  # fmt: skip
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": high - value,
+        "arrayminus": value - low,
+        "thickness": 2,
+        "width": 4,
+        "color": colour,
+    }
 
 
 def quality_scatter(
@@ -146,17 +211,23 @@ def quality_scatter(
         own = bool((rows["method"] == OWN).all())
         low, high = rows[f"{measure}_low"], rows[f"{measure}_high"]
         figure.add_scatter(
-            x=rows["total"], y=rows[measure], name=name, mode="markers",
-            marker={"color": style[name].colour, "symbol": style[name].marker,
-                    "size": 15 if own else 10,
-                    "line": {"width": 2 if own else 0, "color": palette.muted}},
+            x=rows["total"],
+            y=rows[measure],
+            name=name,
+            mode="markers",
+            marker={
+                "color": style[name].colour,
+                "symbol": style[name].marker,
+                "size": 15 if own else 10,
+                "line": {"width": 2 if own else 0, "color": palette.muted},
+            },
             error_y=_bars(rows[measure], low, high, style[name].colour),
             customdata=rows[["share", "seeds", "n"]].assign(low=low, high=high),
             hovertemplate=f"%{{y:{shown.form}}} [%{{customdata[3]:{shown.form}}}, "
             f"%{{customdata[4]:{shown.form}}}]<br>%{{x:,}} parameters, %{{customdata[0]:.3f}} % of "
             "the base<br>%{customdata[1]} seeds, n = %{customdata[2]}"
             f"<extra>{name}</extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title="trained parameters (logarithmic)", type="log")
     figure.update_yaxes(title=shown.title, tickformat=shown.form)
     alt = f"Points: {shown.title} against trained parameters of {len(part)} methods."
@@ -167,11 +238,23 @@ def quality_scatter(
 
 
 _MATRICES = {
-    "nats": ("change", "low", "high", "+.4f", "change of loss (nats a token)",
-             "change of loss (nats per answer token)"),
-    "exact": ("lost", "lost_low", "lost_high", "+.1%", "exact match lost",
-              "exact match lost (share of the prompts)"),
-}  # fmt: skip
+    "nats": (
+        "change",
+        "low",
+        "high",
+        "+.4f",
+        "change of loss (nats a token)",
+        "change of loss (nats per answer token)",
+    ),
+    "exact": (
+        "lost",
+        "lost_low",
+        "lost_high",
+        "+.1%",
+        "exact match lost",
+        "exact match lost (share of the prompts)",
+    ),
+}
 """Unit -> columns of value and ends, number format, name in the hover text, title of the scale."""
 
 
@@ -202,8 +285,13 @@ def interference_matrices(
     labels = list(dict.fromkeys(part["method"]))
     titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
     lines = -(-len(labels) // _COLUMNS)
-    figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles,
-                           horizontal_spacing=0.04, vertical_spacing=0.3 / lines)  # fmt: skip
+    figure = make_subplots(
+        rows=lines,
+        cols=_COLUMNS,
+        subplot_titles=titles,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.3 / lines,
+    )
     hover = (
         f"trained on %{{customdata[4]}}, measured on %{{customdata[5]}}<br>{told} %{{z:{form}}} "
         f"[%{{customdata[0]:{form}}}, %{{customdata[1]:{form}}}]<br>%{{customdata[2]}} seeds, "
@@ -213,17 +301,35 @@ def interference_matrices(
         place = (i // _COLUMNS + 1, i % _COLUMNS + 1)
         own = part[part["method"] == label]
         rows, columns = ordered(names, own["trained"]), ordered(names, own["evaluated"])
-        add_cells(figure, own, ("trained", rows, rows), ("evaluated", columns, columns), value,
-                  (low, high, "seeds", "n"), hover, place=place)  # fmt: skip
+        add_cells(
+            figure,
+            own,
+            ("trained", rows, rows),
+            ("evaluated", columns, columns),
+            value,
+            (low, high, "seeds", "n"),
+            hover,
+            place=place,
+        )
         first = place[1] == 1
-        cell_axes(figure, ("trained on" if first else "", rows if first else [""] * len(rows)),
-                  ("measured on" if place[0] == lines else "", columns), place=place)  # fmt: skip
+        cell_axes(
+            figure,
+            ("trained on" if first else "", rows if first else [""] * len(rows)),
+            ("measured on" if place[0] == lines else "", columns),
+            place=place,
+        )
     figure.update_traces(textfont={"size": 11})  # two columns on a narrow screen
     alt = f"Heat-maps on one scale: I_train of {', '.join(titles)}, mean over seeds."
     n_skills = part["trained"].nunique()
-    return finish_cells(figure, part[value], title,
-                        question=question, alt=alt, palette=palette,
-                        height=130 + lines * (100 + 40 * n_skills))  # fmt: skip
+    return finish_cells(
+        figure,
+        part[value],
+        title,
+        question=question,
+        alt=alt,
+        palette=palette,
+        height=130 + lines * (100 + 40 * n_skills),
+    )
 
 
 def sequential_curves(
@@ -249,18 +355,36 @@ def sequential_curves(
     labels = list(dict.fromkeys(part["method"]))
     titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
     lines = -(-len(labels) // _COLUMNS)
-    figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles, shared_yaxes=True,
-                           horizontal_spacing=0.06, vertical_spacing=0.34 / lines)  # fmt: skip
+    figure = make_subplots(
+        rows=lines,
+        cols=_COLUMNS,
+        subplot_titles=titles,
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        vertical_spacing=0.34 / lines,
+    )
     style = styles(ordered(names, part["evaluated"]), palette)
     for i, label in enumerate(labels):
         own = part[part["method"] == label]
         for skill in ordered(names, own["evaluated"]):
             curve = own[own["evaluated"] == skill].sort_values("stage")
-            _add_curve(figure, curve, skill, style[skill], i // _COLUMNS + 1, i % _COLUMNS + 1,
-                       legend=i == 0)  # fmt: skip
+            _add_curve(
+                figure,
+                curve,
+                skill,
+                style[skill],
+                i // _COLUMNS + 1,
+                i % _COLUMNS + 1,
+                legend=i == 0,
+            )
         stages = own.drop_duplicates("stage").sort_values("stage")
-        figure.update_xaxes(tickvals=stages["stage"], ticktext=stages["trained"], tickangle=0,
-                            row=i // _COLUMNS + 1, col=i % _COLUMNS + 1)  # fmt: skip
+        figure.update_xaxes(
+            tickvals=stages["stage"],
+            ticktext=stages["trained"],
+            tickangle=0,
+            row=i // _COLUMNS + 1,
+            col=i % _COLUMNS + 1,
+        )
     figure.update_xaxes(title="trained last", row=lines)
     figure.update_yaxes(title="loss (nats a token)", rangemode="tozero", col=1)
     alt = (
@@ -272,12 +396,24 @@ def sequential_curves(
 
 
 def _add_curve(
-    figure: go.Figure, curve: pd.DataFrame, skill: str, style: Style, row: int, col: int,
-    *, legend: bool,
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    curve: pd.DataFrame,
+    skill: str,
+    style: Style,
+    row: int,
+    col: int,
+    *,
+    legend: bool,
+) -> None:
     figure.add_scatter(
-        x=curve["stage"], y=curve["loss"], mode="lines+markers", name=skill, legendgroup=skill,
-        showlegend=legend, row=row, col=col,
+        x=curve["stage"],
+        y=curve["loss"],
+        mode="lines+markers",
+        name=skill,
+        legendgroup=skill,
+        showlegend=legend,
+        row=row,
+        col=col,
         line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"color": style.colour, "symbol": style.marker, "size": 8},
         error_y=_bars(curve["loss"], curve["low"], curve["high"], style.colour),
@@ -285,4 +421,4 @@ def _add_curve(
         hovertemplate=f"{skill} after %{{customdata[0]}}: %{{y:.4f}} [%{{customdata[1]:.4f}}, "
         "%{customdata[2]:.4f}] nats a token<br>exact match %{customdata[3]:.1%}, %{customdata[4]} "
         "seeds<extra></extra>",
-    )  # fmt: skip
+    )

@@ -17,8 +17,15 @@ MOST_POINTS = 400
 _FONT = "Source Sans Pro, Source Sans, Segoe UI, Helvetica, Arial, sans-serif"
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _MARKERS = (
-    "circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star",
-)  # fmt: skip
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "x",
+    "pentagon",
+    "star",
+)
 _PATTERNS = ("", "/", "x", ".", "\\", "-", "|", "+")
 _FOREIGN_TAG = re.compile(r"<(?!/?(?:br|b|i|sub|sup|extra)>)")
 _NO_TEXT = ("type", "meta", "template")
@@ -45,22 +52,36 @@ class Palette:
 
 LIGHT = Palette(
     colours=(
-        "#0072b2", "#d55e00", "#00805f", "#b5477f", "#8f6b00", "#5b4fc4", "#2f8fc0", "#5f6672",
+        "#0072b2",
+        "#d55e00",
+        "#00805f",
+        "#b5477f",
+        "#8f6b00",
+        "#5b4fc4",
+        "#2f8fc0",
+        "#5f6672",
     ),
     muted="#5f6672",
     text="#1a1d23",
     grid="#dde2e9",
     background="#ffffff",
-)  # fmt: skip
+)
 DARK = Palette(
     colours=(
-        "#56b4e9", "#f0893a", "#35c69b", "#e58fc0", "#e3bd2e", "#a99bf5", "#9fd8f5", "#b4bcc9",
+        "#56b4e9",
+        "#f0893a",
+        "#35c69b",
+        "#e58fc0",
+        "#e3bd2e",
+        "#a99bf5",
+        "#9fd8f5",
+        "#b4bcc9",
     ),
     muted="#b4bcc9",
     text="#eceff4",
     grid="#303947",
     background="#12161d",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,11 @@ def entropy_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure
     style = styles(["entropy"], palette)["entropy"]
     figure = go.Figure(_line(table, "gate_entropy", style, name="gate entropy"))
     figure.add_hline(
-        y=0.6931, line={"color": palette.muted, "dash": "dot", "width": 1},
-        annotation_text="ln 2: all gates at one half", annotation_position="bottom right",
-    )  # fmt: skip
+        y=0.6931,
+        line={"color": palette.muted, "dash": "dot", "width": 1},
+        annotation_text="ln 2: all gates at one half",
+        annotation_position="bottom right",
+    )
     figure.update_xaxes(title=_STEPS)
     figure.update_yaxes(title="gate entropy (nats a gate)", range=[0, 0.74])
     alt = "Line: mean entropy of the gates over the steps; the dotted line is ln 2."
@@ -241,18 +243,22 @@ def exact_match_bars(
             orientation="h",
             name=run,
             showlegend=not alone,
-            marker={"color": colours, "pattern": {"shape": shapes, "fillmode": "replace",
-                                                  "solidity": 0.5}},
+            marker={
+                "color": colours,
+                "pattern": {"shape": shapes, "fillmode": "replace", "solidity": 0.5},
+            },
             customdata=part.loc[there, ["n"]],
             text=[f"{value:.0%}" for value in part.loc[there, "exact_match"]],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{x:.4f} of %{customdata[0]} prompts<extra>" + run + "</extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(
-        title="exact match (share of prompts)", range=[0, 1.12], tickformat=".0%",
+        title="exact match (share of prompts)",
+        range=[0, 1.12],
+        tickformat=".0%",
         tickvals=[0, 0.25, 0.5, 0.75, 1],
-    )  # fmt: skip
+    )
     figure.update_yaxes(autorange="reversed")
     alt = f"Bars: share of right answers for each of {len(skills)} skills."
     height = max(280, 110 + 14 * len(skills) + 26 * len(skills) * len(runs))

@@ -125,9 +125,9 @@ def generate_command(args: argparse.Namespace) -> int:
         return _generate_file(args)
     names = ("temperature", "top_p", "seed")
     sampling = {name: getattr(args, name) for name in names}
-    sampling["max_new_tokens"] = _PROMPT_TOKENS if args.max_new_tokens is None else (
-        args.max_new_tokens
-    )  # fmt: skip
+    sampling["max_new_tokens"] = (
+        _PROMPT_TOKENS if args.max_new_tokens is None else (args.max_new_tokens)
+    )
     if args.format or args.out or args.generator:
         raise ConfigError("--format, --out and --generator belong to --file, not to --prompt")
     check_sampling(**sampling)
@@ -136,13 +136,22 @@ def generate_command(args: argparse.Namespace) -> int:
     parse_gate_setting(args.gates, trained.adapter.names)
     engine = Engine(trained.base())
     answer = engine.generate(
-        trained.adapter, args.prompt, args.gates, template=trained.template,
-        decoding=args.decoding, **sampling,
-    )  # fmt: skip
+        trained.adapter,
+        args.prompt,
+        args.gates,
+        template=trained.template,
+        decoding=args.decoding,
+        **sampling,
+    )
     own = differing(engine.base.own_decoding) if args.decoding == BASES else {}
     if args.json:
-        shown = {"prompt": answer.prompt, "text": answer.text, "gates": answer.gates,
-                 "decoding": args.decoding, "base_settings": own}  # fmt: skip
+        shown = {
+            "prompt": answer.prompt,
+            "text": answer.text,
+            "gates": answer.gates,
+            "decoding": args.decoding,
+            "base_settings": own,
+        }
         print(json.dumps(shown, ensure_ascii=False))
         return 0
     print(answer.text)
@@ -171,10 +180,15 @@ def _generate_file(args: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.parent}; make it first")
     for n in write_outputs(
-        Engine(trained.base()), trained.adapter, instructions, out, gates=args.gates,
-        template=trained.template, generator=args.generator or trained.run.name,
+        Engine(trained.base()),
+        trained.adapter,
+        instructions,
+        out,
+        gates=args.gates,
+        template=trained.template,
+        generator=args.generator or trained.run.name,
         max_new_tokens=longest,
-    ):  # fmt: skip
+    ):
         print(f"{n} of {len(instructions)} answered", file=sys.stderr, flush=True)
     found = {"file": str(out), "answers": n}
     print(json.dumps(found) if args.json else f"{out}: {n} answers")

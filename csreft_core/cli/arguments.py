@@ -65,9 +65,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_unwritable(command: _Parser) -> None:
     command.add_argument(
-        "--unwritable-answers", action="store_true",
+        "--unwritable-answers",
+        action="store_true",
         help="train although the base cannot write some of the answers; else that is refused",
-    )  # fmt: skip
+    )
 
 
 def _add_config(command: _Parser) -> None:
@@ -102,10 +103,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     asked = generate.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", metavar="TEXT", help="the question")
     asked.add_argument(
-        "--file", metavar="FILE.json",
+        "--file",
+        metavar="FILE.json",
         help="a list of objects with 'instruction'; decoded as ReFT did for AlpacaEval: greedy, "
         "repetition penalty 1.1, no 5 tokens twice, up to 2048 tokens",
-    )  # fmt: skip
+    )
     generate.add_argument(
         "--format", choices=("alpaca_eval",), help="of the file that is written for --file"
     )
@@ -117,19 +119,27 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     _add_gates(generate)
     generate.add_argument(
-        "--temperature", type=float, default=0.0, metavar="T",
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
         help="draw the tokens at this temperature; default: 0, the most likely token",
-    )  # fmt: skip
+    )
     generate.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P",
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
         help="draw from the most likely tokens with this probability together; default: 1, all",
-    )  # fmt: skip
+    )
     generate.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     generate.add_argument(
-        "--decoding", choices=("ours", "base"), default="ours",
+        "--decoding",
+        choices=("ours", "base"),
+        default="ours",
         help="by the settings above, or by those that the base brings, such as a repetition "
         "penalty; default: ours",
-    )  # fmt: skip
+    )
     generate.add_argument(
         "--max-new-tokens",
         type=int,
@@ -157,64 +167,88 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
         "--skills", metavar="FILE", help="a skill set; default: the one the run was trained on"
     )
     inspect.add_argument(
-        "--set", action="append", default=[], metavar="name=value",
+        "--set",
+        action="append",
+        default=[],
+        metavar="name=value",
         help="another argument of the table, such as layer=1; may be repeated",
-    )  # fmt: skip
+    )
     _add_form(inspect)
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     compare = _add(
-        commands, "compare", _compare,
+        commands,
+        "compare",
+        _compare,
         "Train methods from several seeds on the same data; the same command goes on.",
-    )  # fmt: skip
+    )
     compare.add_argument("--out", required=True, metavar="FOLDER", help="the comparison's folder")
     compare.add_argument(
-        "--preset", default="main", metavar="NAME",
+        "--preset",
+        default="main",
+        metavar="NAME",
         help="what is compared: "
         + "; ".join(f"{name}, {note}" for name, note in COMPARISON_NOTES.items()),
-    )  # fmt: skip
+    )
     compare.add_argument(
         "--methods", metavar="A,B", help="only these labels, such as csreft,loreft,lora"
     )
     compare.add_argument("--seeds", default="0,1,2,3,4", metavar="N,N", help="default: 0,1,2,3,4")
     compare.add_argument(
-        "--budget", type=int, metavar="N",
+        "--budget",
+        type=int,
+        metavar="N",
         help="choose sizes so that about N parameters are trained; prints the match",
-    )  # fmt: skip
+    )
     compare.add_argument(
-        "--single-steps", type=int, default=50, metavar="N",
+        "--single-steps",
+        type=int,
+        default=50,
+        metavar="N",
         help="steps on one skill alone, for the interference; default: 50",
-    )  # fmt: skip
+    )
     compare.add_argument(
-        "--sequential-steps", type=int, default=100, metavar="N",
+        "--sequential-steps",
+        type=int,
+        default=100,
+        metavar="N",
         help="steps on each skill when they come one after another; default: 100",
-    )  # fmt: skip
+    )
     compare.add_argument(
-        "--per-skill", type=int, metavar="N",
+        "--per-skill",
+        type=int,
+        metavar="N",
         help="at most N test prompts of each skill and split; default: all",
-    )  # fmt: skip
+    )
     compare.add_argument(
-        "--set", action="append", default=[], metavar="path=value",
+        "--set",
+        action="append",
+        default=[],
+        metavar="path=value",
         help="one setting of all methods, such as train.steps=200; may be repeated",
-    )  # fmt: skip
+    )
     compare.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes, a cell each; default: 1"
     )
     _add_unwritable(compare)
     compare.add_argument(
-        "--table", default="cells", metavar="NAME",
+        "--table",
+        default="cells",
+        metavar="NAME",
         choices=("cells", "scores", "interference", "sequential", "conflict"),
         help="cells (default), scores, interference, sequential or conflict",
-    )  # fmt: skip
+    )
     _add_form(compare)
 
 
 def _add_memorise(commands: argparse._SubParsersAction) -> None:
     memorise = _add(
-        commands, "memorise", _memorise,
+        commands,
+        "memorise",
+        _memorise,
         "How long a text one vector holds (ReFT, appendix F.1); the same command goes on.",
-    )  # fmt: skip
+    )
     memorise.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
     memorise.add_argument(
         "--file", metavar="FILE.txt", help="take the texts from it; default: exercises for pocket"
@@ -242,9 +276,12 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
     )
     judge.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
     judge.add_argument(
-        "--set", action="append", default=[], metavar="name=value",
+        "--set",
+        action="append",
+        default=[],
+        metavar="name=value",
         help="an argument of the table, such as rank=2; may be repeated",
-    )  # fmt: skip
+    )
     _add_form(judge)
 
 
@@ -263,14 +300,19 @@ def _add_skills(commands: argparse._SubParsersAction) -> None:
         "--step", type=int, default=0, metavar="N", help="which training batch; default: 0"
     )
     check.add_argument(
-        "--set", action="append", default=[], metavar="path=value",
+        "--set",
+        action="append",
+        default=[],
+        metavar="path=value",
         help="one setting of the training, such as base.path=my_base; may be repeated",
-    )  # fmt: skip
+    )
     _add_form(check)
     published = _add(
-        commands, "skills-from-preset", _skills_from_preset,
+        commands,
+        "skills-from-preset",
+        _skills_from_preset,
         "Write a data set of the papers as a skill set; needs the library datasets.",
-    )  # fmt: skip
+    )
     published.add_argument(
         "name", metavar="NAME", help="ultrafeedback, alpaca, commonsense-170k or math-10k"
     )

@@ -112,10 +112,12 @@ def _within(
         found[label] = replace(variant, config=config)
         rows.append(
             {
-                "method": label, "parameters": f"{total:,}", "of budget": f"{total / budget:.0%}",
+                "method": label,
+                "parameters": f"{total:,}",
+                "of budget": f"{total / budget:.0%}",
                 "size": _size(config),
             }
-        )  # fmt: skip
+        )
     if show:
         print(f"budget: {budget:,} trained parameters", rows_text(rows), sep="\n", file=sys.stderr)
     return found

@@ -36,8 +36,11 @@ def memorise_command(args: argparse.Namespace) -> int:
     folder = Path(args.out)
     trials = [
         Trial(kind, layer, tokens, seed)
-        for seed in seeds for layer in layers for tokens in lengths for kind in KINDS
-    ]  # fmt: skip
+        for seed in seeds
+        for layer in layers
+        for tokens in lengths
+        for kind in KINDS
+    ]
     try:
         shown = tqdm(memorise(folder, trials, base, source), total=len(trials), unit="text")
         rows = list(shown)

@@ -87,9 +87,15 @@ def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         loss = batch_loss(
-            attachment, method, config, rows, examples,
-            n_tokens=n_tokens, n_rows=len(rows), window=Window(),
-        )  # fmt: skip
+            attachment,
+            method,
+            config,
+            rows,
+            examples,
+            n_tokens=n_tokens,
+            n_rows=len(rows),
+            window=Window(),
+        )
         loss.backward()
         optimizer.step()
 

@@ -60,13 +60,25 @@ def trial_config(trial: Trial) -> Config:
     """The settings of ReFT's appendix F.1, with a learning rate for narrow bases."""
     start = PRESETS["loreft"]
     edit = replace(
-        start.adapter, layers=(trial.layer,), rank=1, form="consreft", init="random",
+        start.adapter,
+        layers=(trial.layer,),
+        rank=1,
+        form="consreft",
+        init="random",
         positions="l1",
-    )  # fmt: skip
+    )
     training = replace(
-        start.train, steps=_STEPS, batch_size=1, lr=_LR, warmup=0.0, eval_every=_STEPS,
-        checkpoint_every=_STEPS, seed=trial.seed, keep_states=True, max_length=2**20,
-    )  # fmt: skip
+        start.train,
+        steps=_STEPS,
+        batch_size=1,
+        lr=_LR,
+        warmup=0.0,
+        eval_every=_STEPS,
+        checkpoint_every=_STEPS,
+        seed=trial.seed,
+        keep_states=True,
+        max_length=2**20,
+    )
     return replace(start, adapter=edit, train=training)
 
 

@@ -254,10 +254,15 @@ class _Cell:
             for ends in first_and_last(self.finished(run, adapter)):
                 (loss, loss_after), (exact, exact_after) = ends.loss, ends.exact_match
                 yield {
-                    "start": start, "trained": skill, "evaluated": ends.skill,
-                    "before": loss, "change": loss_after - loss,
-                    "exact_before": exact, "exact_change": exact_after - exact, "n": ends.n,
-                }  # fmt: skip
+                    "start": start,
+                    "trained": skill,
+                    "evaluated": ends.skill,
+                    "before": loss,
+                    "change": loss_after - loss,
+                    "exact_before": exact,
+                    "exact_change": exact_after - exact,
+                    "n": ends.n,
+                }
 
     def one_after_another(self) -> Iterator[dict[str, Any]]:
         """Short runs on one skill after another, each from the parameters of the one before."""
@@ -269,9 +274,12 @@ class _Cell:
             last = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
             for other, score in last["skills"].items():
                 yield {
-                    "stage": stage, "trained": skill, "evaluated": other,
-                    "loss": score["loss"], "exact_match": score["exact_match"],
-                }  # fmt: skip
+                    "stage": stage,
+                    "trained": skill,
+                    "evaluated": other,
+                    "loss": score["loss"],
+                    "exact_match": score["exact_match"],
+                }
 
 
 def chosen_skills(variant: Variant) -> SkillSet:

@@ -22,9 +22,18 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 Form = Literal["loreft", "direft", "noreft", "consreft", "lobireft"]
 MethodName = Literal[
-    "csreft", "red", "bitfit", "lora", "dora", "prefix", "ia3", "lora_per_skill",
-    "series_adapter", "parallel_adapter", "full",
-]  # fmt: skip
+    "csreft",
+    "red",
+    "bitfit",
+    "lora",
+    "dora",
+    "prefix",
+    "ia3",
+    "lora_per_skill",
+    "series_adapter",
+    "parallel_adapter",
+    "full",
+]
 Constraint = Literal["none", "within", "joint", "penalty", "sequential", "fixed"]
 
 

@@ -45,18 +45,19 @@ METHODS: dict[str, Method] = {
     "csreft": Method("CS-ReFT", _CSREFT, PRESET_NOTES["recommended"]),
     "loreft": Method("LoReFT (shared)", _LOREFT, PRESET_NOTES["loreft"]),
     "direft": Method(
-        "DiReFT", _edit(form="direft", constraint="none"),
+        "DiReFT",
+        _edit(form="direft", constraint="none"),
         "One edit R'(Wh + b) with free rows, as the ReFT paper has it.",
     ),
     "pyreft_direft": Method(
-        "DiReFT (pyreft)", _edit(form="direft", constraint="within"),
+        "DiReFT (pyreft)",
+        _edit(form="direft", constraint="within"),
         "The same with an orthonormal R, which pyreft calls DiReFT.",
     ),
-    "noreft": Method(
-        "NoReFT", _edit(form="noreft", constraint="none"), "LoReFT with free rows."
-    ),
+    "noreft": Method("NoReFT", _edit(form="noreft", constraint="none"), "LoReFT with free rows."),
     "consreft": Method(
-        "ConsReFT", _edit(form="consreft", init="random"),
+        "ConsReFT",
+        _edit(form="consreft", init="random"),
         "LoReFT without W: the coordinates become a constant.",
     ),
     "lobireft": Method(
@@ -71,11 +72,13 @@ METHODS: dict[str, Method] = {
     "prefix": Method("Prefix tuning", _other("prefix", 5e-2), "Keys and values before the text."),
     "ia3": Method("IA³", _other("ia3", 2e-2), "Scales keys, values and the feed-forward state."),
     "lora_per_skill": Method(
-        "LoRA per skill", _other("lora_per_skill", 5e-3, router=True, size=1),
+        "LoRA per skill",
+        _other("lora_per_skill", 5e-3, router=True, size=1),
         "A LoRA for each skill on the same layers, mixed by the router of CS-ReFT.",
     ),
     "olora": Method(
-        "O-LoRA", _other("lora_per_skill", 5e-3, router=True, size=1, penalty=0.1),
+        "O-LoRA",
+        _other("lora_per_skill", 5e-3, router=True, size=1, penalty=0.1),
         "LoRA per skill with O-LoRA's penalty on the overlap of their A matrices.",
     ),
     "series_adapter": Method(
@@ -85,7 +88,7 @@ METHODS: dict[str, Method] = {
         "Parallel adapter", _other("parallel_adapter", 5e-3), "A bottleneck beside every block."
     ),
     "full": Method("Full fine-tuning", _other("full", 3e-4), "Trains every weight of the base."),
-}  # fmt: skip
+}
 """Label -> method, in the order in which tables show them."""
 
 

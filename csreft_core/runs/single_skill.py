@@ -79,7 +79,7 @@ def find_only_runs(
         for run in runs:
             if run.name.startswith(start) and same_settings(run.config(), config) and (
                 trained_skills(read(run)) == (skill,)
-            ):  # fmt: skip
+            ):
                 found[skill] = run
                 break
     return found
@@ -135,7 +135,7 @@ def first_and_last(run: Run) -> list[Ends]:
         Ends(skill, (first[skill]["loss"], scores["loss"]),
              (first[skill]["exact_match"], scores["exact_match"]), scores["n"])
         for skill, scores in last.items()
-    ]  # fmt: skip
+    ]
 
 
 def same_settings(a: Config, b: Config) -> bool:

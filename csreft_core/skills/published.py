@@ -223,8 +223,11 @@ def _from_network(datasets: Any, preset: DataPreset) -> Any:
 def _from_folder(datasets: Any, folder: Path) -> Any:
     """All files of the first kind that the folder has, as one table."""
     for kind, pattern in (
-        ("parquet", "*.parquet"), ("json", "*.jsonl"), ("json", "*.json"), ("csv", "*.csv")
-    ):  # fmt: skip
+        ("parquet", "*.parquet"),
+        ("json", "*.jsonl"),
+        ("json", "*.json"),
+        ("csv", "*.csv"),
+    ):
         files = sorted(str(path) for path in folder.rglob(pattern))
         if files:
             return datasets.load_dataset(kind, data_files=files, split="train")

@@ -33,9 +33,11 @@ def with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
         order = [prompt for prompt in prompts if prompt not in drawn]
         held_out = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
         for place, i in enumerate(rng.permutation(len(order))):
-            split = ("validation", "test_items")[place // held_out] if (
-                place < 2 * held_out
-            ) else "train"  # fmt: skip
+            split = (
+                ("validation", "test_items")[place // held_out]
+                if (place < 2 * held_out)
+                else "train"
+            )
             drawn[order[i]] = split
     splits = {**drawn, **known}
     return [

@@ -110,9 +110,13 @@ def rates(optimizer: torch.optim.Optimizer, train: TrainConfig) -> LRScheduler:
 
 
 def kept_states(
-    run: Run, config: Config, attachment: Attachment, accelerator: Accelerator, rows: Encoded,
+    run: Run,
+    config: Config,
+    attachment: Attachment,
+    accelerator: Accelerator,
+    rows: Encoded,
     spec: AdapterSpec,
-) -> tuple[KeptStates | None, str | None]:  # fmt: skip
+) -> tuple[KeptStates | None, str | None]:
     """Where the states below the first edit are kept, or None with the reason.
 
     The reason is None too if the config does not ask for it.

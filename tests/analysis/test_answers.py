@@ -234,8 +234,14 @@ def test_token_texts_follow_the_tokeniser():
 
 def next_rows(*rows):
     columns = [
-        "column", "token", "token_id", "probability", "rank", "base_probability", "base_rank",
-    ]  # fmt: skip
+        "column",
+        "token",
+        "token_id",
+        "probability",
+        "rank",
+        "base_probability",
+        "base_rank",
+    ]
     return pd.DataFrame(rows, columns=columns).assign(prompt="p", change="up")
 
 
@@ -259,10 +265,17 @@ def curve(values, gates=(-1, 0, 0.5, 1, 2), kind="known answer", mark=3):
     marks = ["router" if i == mark else "" for i in range(len(gates))]
     return pd.DataFrame(
         {
-            "prompt": "p", "subspace": "s", "held": "run", "gate": gates, "mark": marks,
-            "kind": kind, "answer": "x", "log_probability": values, "undefined": "",
+            "prompt": "p",
+            "subspace": "s",
+            "held": "run",
+            "gate": gates,
+            "mark": marks,
+            "kind": kind,
+            "answer": "x",
+            "log_probability": values,
+            "undefined": "",
         }
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

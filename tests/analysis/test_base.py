@@ -85,8 +85,10 @@ def test_alternating_attention_is_named():
     table = tables.layers_table(tiny_base(build("gemma2")))
     window = Gemma2Config().sliding_window
     assert list(table["attention"]) == [
-        f"last {window} tokens", "all earlier tokens", f"last {window} tokens",
-    ]  # fmt: skip
+        f"last {window} tokens",
+        "all earlier tokens",
+        f"last {window} tokens",
+    ]
     assert set(tables.layers_table(tiny_base(build("gpt2")))["attention"]) == {"all earlier tokens"}
 
 

@@ -168,9 +168,16 @@ def test_the_seed_interval_covers_the_mean_as_often_as_it_says():
 
 def test_differences_are_taken_seed_by_seed():
     table = pd.DataFrame(
-        [("a", 0, 1.0), ("a", 1, 2.0), ("a", 2, 9.0), ("b", 0, 0.5), ("b", 1, 1.0), ("b", 3, 7.0),
-         ("b", 2, math.nan)],
+        [
+            ("a", 0, 1.0),
+            ("a", 1, 2.0),
+            ("a", 2, 9.0),
+            ("b", 0, 0.5),
+            ("b", 1, 1.0),
+            ("b", 3, 7.0),
+            ("b", 2, math.nan),
+        ],
         columns=["method", "seed", "x"],
-    )  # fmt: skip
+    )
     assert paired_differences(table, "x", "a", "b") == [0.5, 1.0]
     assert paired_differences(table, "x", "a", "c") == []

@@ -38,8 +38,12 @@ def test_a_comparison_measures_the_conditions_whose_methods_it_has():
     harms = {f"C1.{name}" for name in ("harm", "loreft", "lora")} | {"C2.olora"}
     parts = ("", "_joint", "_exact")
     assert set(found) == {f"{name}{part}" for name in harms for part in parts} | {
-        "C3.loreft", "C7.kept", "C7.kept_exact", "C7.loreft", "C7.loreft_exact"
-    }  # fmt: skip
+        "C3.loreft",
+        "C7.kept",
+        "C7.kept_exact",
+        "C7.loreft",
+        "C7.loreft_exact",
+    }
     for name, control in (("C1.loreft", "loreft"), ("C1.lora", "lora"), ("C2.olora", "olora")):
         # The planted noise is that of the seed, so it cancels in the paired difference.
         assert found[name]["value"] == pytest.approx(INDEX["csreft"] - INDEX[control])
@@ -62,8 +66,10 @@ def test_a_comparison_measures_the_conditions_whose_methods_it_has():
 
 
 def renamed(tables: MethodTables, old: str, new: str) -> MethodTables:
-    parts = {name: getattr(tables, name).replace({"method": {old: new}})
-             for name in ("cells", "scores", "interference", "sequential", "conflict")}  # fmt: skip
+    parts = {
+        name: getattr(tables, name).replace({"method": {old: new}})
+        for name in ("cells", "scores", "interference", "sequential", "conflict")
+    }
     return replace(tables, **parts)
 
 
@@ -95,8 +101,10 @@ def test_few_tokens_are_enough_only_if_no_answer_is_lost():
     plain = renamed(renamed(made_up_tables(), "csreft", "all_prompt"), "lora", "l1")
     scores = plain.scores.set_index("method")
     scores.loc["l1", "loss"] = (scores.loc["all_prompt", "loss"] + 0.02).to_numpy()
-    for less, finding, verdict in ((0.01, rules.OPPOSITE, rules.FAILS),
-                                   (0.004, rules.SHOWN, rules.HOLDS)):  # fmt: skip
+    for less, finding, verdict in (
+        (0.01, rules.OPPOSITE, rules.FAILS),
+        (0.004, rules.SHOWN, rules.HOLDS),
+    ):
         exact = scores.loc["all_prompt", "exact_match"].to_numpy()
         scores.loc["l1", "exact_match"] = exact - less
         measured = comparison_measurements([replace(plain, scores=scores.reset_index())])

@@ -25,19 +25,29 @@ def alone(start: str, part: float) -> list[dict[str, Any]]:
     """Rows of training on one skill alone: `part` of the changes above."""
     return [
         {
-            "start": start, "trained": SKILLS[i], "evaluated": SKILLS[j],
-            "change": part * CHANGES[i][j], "before": 4.0 * part,
-            "exact_change": part * EXACT_CHANGES[i][j], "exact_before": 0.5, "n": 8,
+            "start": start,
+            "trained": SKILLS[i],
+            "evaluated": SKILLS[j],
+            "change": part * CHANGES[i][j],
+            "before": 4.0 * part,
+            "exact_change": part * EXACT_CHANGES[i][j],
+            "exact_before": 0.5,
+            "n": 8,
         }
         for i in range(3)
         for j in range(3)
-    ]  # fmt: skip
+    ]
 
 
 def result() -> dict[str, Any]:
     return {
-        "state": "finished", "message": "", "steps": 10, "train_s": 2.5, "peak_bytes": 1000,
-        "tokens_per_s": 50.0, "base_parameters": 2000,
+        "state": "finished",
+        "message": "",
+        "steps": 10,
+        "train_s": 2.5,
+        "peak_bytes": 1000,
+        "tokens_per_s": 50.0,
+        "base_parameters": 2000,
         "parameters": {"subspaces": 30, "router": 10, "total": 40},
         "scores": [
             {"split": "test_items", "skill": s, "loss": 0.1, "exact_match": 0.5, "n": 8}
@@ -54,7 +64,7 @@ def result() -> dict[str, Any]:
             {"first": "a", "second": "c", "cosine": 0.1},
             {"first": "b", "second": "c", "cosine": None},
         ],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -84,9 +94,13 @@ def test_cells_that_failed_or_are_missing_stay_in_the_table(comparison):
     table = tables.cells(comparison)
     assert tuple(table.columns) == tables.CELL_COLUMNS
     assert table[["method", "seed", "state"]].to_numpy().tolist() == [
-        ["csreft", 0, "finished"], ["red", 0, "finished"], ["bitfit", 0, "failed"],
-        ["csreft", 1, "missing"], ["red", 1, "missing"], ["bitfit", 1, "missing"],
-    ]  # fmt: skip
+        ["csreft", 0, "finished"],
+        ["red", 0, "finished"],
+        ["bitfit", 0, "failed"],
+        ["csreft", 1, "missing"],
+        ["red", 1, "missing"],
+        ["bitfit", 1, "missing"],
+    ]
     assert table["message"].tolist() == ["", "", "no biases", "", "", ""]
     assert table.loc[2:, ["total", "share", "train_s", "conflict"]].isna().all().all()
 

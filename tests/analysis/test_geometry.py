@@ -154,8 +154,10 @@ def test_pairs_table_of_a_constraint_is_at_right_angles_and_knows_chance(engine)
     table = g.pairs_table(tiny_subject(engine, constraint="joint"), draws=50)
     run = run_rows(table)
     assert list(zip(run["a"], run["b"], strict=True)) == [
-        ("skill 0", "skill 1"), ("skill 0", "skill 2"), ("skill 1", "skill 2"),
-    ]  # fmt: skip
+        ("skill 0", "skill 1"),
+        ("skill 0", "skill 2"),
+        ("skill 1", "skill 2"),
+    ]
     assert run["smallest_angle"].to_numpy() == pytest.approx(RIGHT_ANGLE, abs=1e-6)  # float32 R
     chance = table.set_index("kind")["smallest_angle"]
     assert 0.5 < chance["random 2.5 %"] < chance["random median"] < chance["random 97.5 %"] < 1.57
@@ -223,8 +225,11 @@ def test_gram_table_is_the_product_of_the_rows_and_its_control_is_random(engine)
     run = run_rows(table)
     assert run["value"].to_numpy().reshape(6, 6) == pytest.approx(R @ R.T, abs=1e-12)
     assert run.iloc[1][["row_skill", "row", "column_skill", "column"]].tolist() == [
-        "skill 0", 1, "skill 0", 2,
-    ]  # fmt: skip
+        "skill 0",
+        1,
+        "skill 0",
+        2,
+    ]
     chance = table[table["kind"] == "random"]["value"].to_numpy().reshape(6, 6)
     blocks = chance.reshape(3, 2, 3, 2)
     for i in range(3):
@@ -591,8 +596,9 @@ def test_sentence_of_pairs_without_a_constraint_between_them():
         "pairs do: a and b and b and c. "
     )
     assert "57.3° to 80.2° (median 68.8°" in text
-    mean = s.sentence_pairs(pairs_of(0.5, 1.1, 0.9).assign(overlap=[0.25, 0.5, 0.125, 0, 0.1, 0.2]),
-                            "overlap")  # fmt: skip
+    mean = s.sentence_pairs(
+        pairs_of(0.5, 1.1, 0.9).assign(overlap=[0.25, 0.5, 0.125, 0, 0.1, 0.2]), "overlap"
+    )
     assert mean == (
         "Over 3 pairs the overlap goes from 0.125 to 0.500 (a and c); random: 0.000 to 0.200, "
         "median 0.100 (95 % of 200 draws)."

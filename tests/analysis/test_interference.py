@@ -283,8 +283,9 @@ def test_the_planted_pair_interferes_and_no_other(pocket):
     planted = planted_subject(pocket)
     found = t.pairs_table(planted.subject)
     others = found[~found["own"]].copy()
-    inside = [{i, j} == set(planted.pair)
-              for i, j in zip(others["changed"], others["skill"], strict=True)]  # fmt: skip
+    inside = [
+        {i, j} == set(planted.pair) for i, j in zip(others["changed"], others["skill"], strict=True)
+    ]
     assert sum(inside) == 2
     assert (others.loc[inside, "low"] > 0.1).all()
     rest = others.loc[[not x for x in inside]]
@@ -307,8 +308,10 @@ def test_regret_is_measured_from_the_best_of_all_patterns(engine):
     of = subject(engine, (row,))
     every = [
         loss_of(of, [float(a), float(b), float(c)])["skill 1"]
-        for a in (0, 1) for b in (0, 1) for c in (0, 1)
-    ]  # fmt: skip
+        for a in (0, 1)
+        for b in (0, 1)
+        for c in (0, 1)
+    ]
     found = t.regret_table(of).set_index("setting")
     assert list(found.index) == ["learned", "off", "oracle", "uniform"]
     assert found["kind"].tolist() == ["run", "control", "control", "control"]
@@ -360,9 +363,18 @@ def test_overlap_of_random_subspaces_is_chance_and_of_joint_ones_zero():
 
 def scatter(overlap, change):
     return pd.DataFrame(
-        {"run": "r", "constraint": "within", "changed": "a", "skill": "b", "overlap": overlap,
-         "change": change, "low": np.array(change) - 0.1, "high": np.array(change) + 0.1, "n": 5}
-    )  # fmt: skip
+        {
+            "run": "r",
+            "constraint": "within",
+            "changed": "a",
+            "skill": "b",
+            "overlap": overlap,
+            "change": change,
+            "low": np.array(change) - 0.1,
+            "high": np.array(change) + 0.1,
+            "n": 5,
+        }
+    )
 
 
 def test_correlation_is_pearsons_with_its_interval_and_few_pairs_are_warned_about():

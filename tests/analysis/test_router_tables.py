@@ -139,8 +139,13 @@ def test_coactivation_is_counted_pair_by_pair(subject):
 def test_settings_are_what_evaluate_says(subject, first_token):
     table = g.settings_table(subject, others=(first_token,)).set_index("source")
     assert list(table.index) == [
-        "learned", "hard", "oracle", "uniform", "paper (first token)", "off",
-    ]  # fmt: skip
+        "learned",
+        "hard",
+        "oracle",
+        "uniform",
+        "paper (first token)",
+        "off",
+    ]
     encoded = subject.encoded(ROWS)
     for setting in ("learned", "hard", "oracle", "uniform", "off"):
         expected = evaluate(
@@ -271,18 +276,32 @@ def test_the_sentence_on_the_bottleneck(gap, words):
 
 @pytest.mark.parametrize(
     ("nmi", "probe", "words"),
-    [((0.0, 0.13), (0.87, 0.7), "they carry the skill, and the threshold hides it"),
-     ((1.0, 1.0), (1.0, 0.9), "from the soft gates with 1.000"),
-     ((0.0, 0.1), (0.25, 0.2), "from the soft gates with 0.250")],
-)  # fmt: skip
+    [
+        ((0.0, 0.13), (0.87, 0.7), "they carry the skill, and the threshold hides it"),
+        ((1.0, 1.0), (1.0, 0.9), "from the soft gates with 1.000"),
+        ((0.0, 0.1), (0.25, 0.2), "from the soft gates with 0.250"),
+    ],
+)
 def test_the_probe_says_what_the_threshold_hides(nmi, probe, words):
-    values = {"nmi": (nmi[0], 0.0, nmi[1]), "matched_accuracy": (0.25, 0.2, 0.3),
-              "probe_accuracy": (*probe, 1.0)}  # fmt: skip
-    table = pd.DataFrame([
-        {"source": "learned", "metric": metric, "value": value, "low": low, "high": high, "n": 9,
-         "over": "items and wordings"}
-        for metric, (value, low, high) in values.items()
-    ])  # fmt: skip
+    values = {
+        "nmi": (nmi[0], 0.0, nmi[1]),
+        "matched_accuracy": (0.25, 0.2, 0.3),
+        "probe_accuracy": (*probe, 1.0),
+    }
+    table = pd.DataFrame(
+        [
+            {
+                "source": "learned",
+                "metric": metric,
+                "value": value,
+                "low": low,
+                "high": high,
+                "n": 9,
+                "over": "items and wordings",
+            }
+            for metric, (value, low, high) in values.items()
+        ]
+    )
     said = say.sentence_information(table)
     assert words in said
     assert "from 9 prompts; 95 % intervals over items and wordings" in said
@@ -296,10 +315,14 @@ def test_sentences_of_patterns_gates_and_pairs():
     )
     assert say.sentence_patterns(patterns).startswith("7 of 8 prompts open the gate of their own")
     pairs = pd.DataFrame(
-        [("learned", "a", "a", 1.0, 8), ("learned", "a", "b", 0.125, 8),
-         ("learned", "b", "a", 0.125, 8), ("learned", "b", "b", 0.125, 8)],
+        [
+            ("learned", "a", "a", 1.0, 8),
+            ("learned", "a", "b", 0.125, 8),
+            ("learned", "b", "a", 0.125, 8),
+            ("learned", "b", "b", 0.125, 8),
+        ],
         columns=["source", "subspace", "other", "both_open", "n"],
-    )  # fmt: skip
+    )
     assert say.sentence_coactivation(pairs) == (
         "Most often open together: a and b, in 12.5% of 8 prompts."
     )
@@ -310,10 +333,17 @@ def test_sentences_of_patterns_gates_and_pairs():
 @pytest.mark.parametrize(
     "sentence",
     [
-        say.sentence_distribution, say.sentence_means, say.sentence_patterns,
-        say.sentence_information, say.sentence_profile, say.sentence_coactivation,
-        say.sentence_settings, say.sentence_sweep, say.sentence_difference, say.sentence_tokens,
+        say.sentence_distribution,
+        say.sentence_means,
+        say.sentence_patterns,
+        say.sentence_information,
+        say.sentence_profile,
+        say.sentence_coactivation,
+        say.sentence_settings,
+        say.sentence_sweep,
+        say.sentence_difference,
+        say.sentence_tokens,
     ],
-)  # fmt: skip
+)
 def test_sentences_of_empty_tables(sentence):
     assert len(sentence(pd.DataFrame({"source": []}))) > 10

@@ -62,18 +62,24 @@ def test_skills_and_counts():
         ("unlabelled", 1, 1, 0, "apple", "tie"),
     ]
     assert records(counts_table(rows)) == [
-        ("a", "train", 1), ("a", "test_two_skills", 1),
-        ("b", "train", 0), ("b", "test_two_skills", 1),
-        ("unlabelled", "train", 1), ("unlabelled", "test_two_skills", 0),
-    ]  # fmt: skip
+        ("a", "train", 1),
+        ("a", "test_two_skills", 1),
+        ("b", "train", 0),
+        ("b", "test_two_skills", 1),
+        ("unlabelled", "train", 1),
+        ("unlabelled", "test_two_skills", 0),
+    ]
     assert say.sentence_counts(counts_table(rows)).startswith("b has no training row")
 
 
 @pytest.mark.parametrize(
     ("n", "words"),
-    [((3, 3), "Balanced: every skill has 3 rows"), ((3, 2), "Nearly balanced: a has 3 rows"),
-     ((9, 3), r"Not balanced: a has 9 rows to train on, b 3 (3.0 times fewer). Nothing is held")],
-)  # fmt: skip
+    [
+        ((3, 3), "Balanced: every skill has 3 rows"),
+        ((3, 2), "Nearly balanced: a has 3 rows"),
+        ((9, 3), r"Not balanced: a has 9 rows to train on, b 3 (3.0 times fewer). Nothing is held"),
+    ],
+)
 def test_the_sentence_of_the_balance(n, words):
     rows = [(s, f"{s} {i}", "r", "train") for s, m in zip("ab", n, strict=True) for i in range(m)]
     assert say.sentence_counts(counts_table(subject(*rows))).startswith(words)
@@ -123,8 +129,10 @@ def test_the_reader_reads_as_the_base_does():
 
 
 def test_unknown_words_are_counted_and_named():
-    rows = (("a", "What is the plural of wug, blick?", "wugs", "train"),
-            ("b", "What is the wug?", "dogs", "train"))  # fmt: skip
+    rows = (
+        ("a", "What is the plural of wug, blick?", "wugs", "train"),
+        ("b", "What is the wug?", "dogs", "train"),
+    )
     table = unknown_table(subject(*rows))
     assert records(table)[0] == ("wug", 2, "a", rows[0][1])
     assert set(table["word"]) == {"wug", "blick", "wugs"}
@@ -148,8 +156,9 @@ def test_unknown_words_are_counted_and_named():
 def test_the_shown_batch_is_what_the_first_training_step_gets(tmp_path, monkeypatch, changes):
     """Tokens, masks and labels of the batch, and the edited places, as training computes them."""
     base = tiny_runs.save_base(tmp_path / "base")
-    rows = [row | {"prompt": row["prompt"] + " w7" * (i % 4)}
-            for i, row in enumerate(tiny_runs.rows())]  # fmt: skip
+    rows = [
+        row | {"prompt": row["prompt"] + " w7" * (i % 4)} for i, row in enumerate(tiny_runs.rows())
+    ]
     skills = tiny_runs.write_rows(tmp_path / "skills.jsonl", rows)
     arguments = tiny_runs.settings(base, skills, train__steps=1, train__eval_every=9, **changes)
     opened = open_skills(str(skills), arguments[1::2])
@@ -163,8 +172,7 @@ def test_the_shown_batch_is_what_the_first_training_step_gets(tmp_path, monkeypa
     def scored(*args, **kwargs):
         found = score(*args, **kwargs)
         width = found[2].index.shape[1]
-        sites.append({divmod(site, width) for group in found[2].sites()
-                      for site in group.tolist()})  # fmt: skip
+        sites.append({divmod(site, width) for group in found[2].sites() for site in group.tolist()})
         return found
 
     monkeypatch.setattr(objective, "collate", noted)
@@ -267,8 +275,10 @@ def test_one_skill_under_two_names_is_found_and_two_skills_are_told_apart():
     nouns = "dog cat horse apple pear tram tie shoe knee house".split()
     same = [("ab"[i % 2], f"What is the plural of {n}?", "r", "train") for i, n in enumerate(nouns)]
     other = [(s, p.replace("plural", "category") if s == "b" else p, r, t) for s, p, r, t in same]
-    far = [(s, f"Name a {n}" if s == "b" else p, r, t)
-           for (s, p, r, t), n in zip(same, nouns, strict=True)]  # fmt: skip
+    far = [
+        (s, f"Name a {n}" if s == "b" else p, r, t)
+        for (s, p, r, t), n in zip(same, nouns, strict=True)
+    ]
     assert "could be one skill" in say.sentence_similarity(similarity_table(subject(*same)))
     for rows in (other, far):
         assert "tell them apart" in say.sentence_similarity(similarity_table(subject(*rows)))

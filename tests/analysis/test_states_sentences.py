@@ -14,33 +14,49 @@ def states(edit=(0.001, 0.0), variance=(0.5, 0.25), moved=1.0, **alike):
     ]
     columns = ["prompt", "skill", "own", "kind", "x", "y", "moved", "size"]
     alike = {
-        "x_variance_frac": variance[0], "y_variance_frac": variance[1],
-        "x_edit_frac": edit[0], "y_edit_frac": edit[1],
-        "d_model": 128, "layer": 1, "position": "last", "basis": "base", "gates": "learned",
-        "edited_layers": "1", "edited_tokens": "l1",
-    } | alike  # fmt: skip
+        "x_variance_frac": variance[0],
+        "y_variance_frac": variance[1],
+        "x_edit_frac": edit[0],
+        "y_edit_frac": edit[1],
+        "d_model": 128,
+        "layer": 1,
+        "position": "last",
+        "basis": "base",
+        "gates": "learned",
+        "edited_layers": "1",
+        "edited_tokens": "l1",
+    } | alike
     return pd.DataFrame(rows, columns=columns).assign(**alike)
 
 
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (states(), "75.0% of the variance of 1 base states and 0.1% of the edit, less than "
-         "random axes would (1.6%). The picture hides the edit. Choose the axes of the"),
-        (states(edit=(0.1, 0.05)), "15.0% of the edit (random axes: 1.6%). The picture hides "
-         "most of the edit. Choose"),
+        (
+            states(),
+            "75.0% of the variance of 1 base states and 0.1% of the edit, less than "
+            "random axes would (1.6%). The picture hides the edit. Choose the axes of the",
+        ),
+        (
+            states(edit=(0.1, 0.05)),
+            "15.0% of the edit (random axes: 1.6%). The picture hides most of the edit. Choose",
+        ),
         (states(edit=(0.1, 0.05), basis="differences"), "The picture hides most of the edit."),
         (states(edit=(0.9, 0.05)), "95.0% of the edit (random axes: 1.6%)."),
-        (states(moved=0.0, layer=0), "layer 0 lies below the first edited layer, 1. The "
-         "difference is exactly 0."),
+        (
+            states(moved=0.0, layer=0),
+            "layer 0 lies below the first edited layer, 1. The difference is exactly 0.",
+        ),
         (states(moved=0.0, gates="off"), "all gates are 0. The difference is exactly 0."),
         (states(moved=0.0, position="-2"), "the adapter edits the tokens l1"),
         (states(moved=1e-9), "at most 5e-10 of |h|, which is rounding"),
-        (states(variance=(float("nan"),) * 2, edit=(1.0, 0.0), position="first"),
-         "At layer 1, the first token, the base gives all 1 prompts the same state. They show "
-         "100.0% of the edit"),
+        (
+            states(variance=(float("nan"),) * 2, edit=(1.0, 0.0), position="first"),
+            "At layer 1, the first token, the base gives all 1 prompts the same state. They show "
+            "100.0% of the edit",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_picture_shows(table, expected):
     assert expected in say.sentence_states(table)
 
@@ -52,11 +68,13 @@ def test_a_picture_that_shows_the_edit_does_not_warn():
 
 def test_the_scree_counts_the_axes():
     rows = [
-        ("base states", 1, 0.6, 0.6), ("base states", 2, 0.2, 0.8),
-        ("edit", 1, 0.95, 0.95), ("edit", 2, 0.05, 1.0),
+        ("base states", 1, 0.6, 0.6),
+        ("base states", 2, 0.2, 0.8),
+        ("edit", 1, 0.95, 0.95),
+        ("edit", 2, 0.05, 1.0),
         ("edit on the axes of the base states", 1, 0.0, 0.0),
         ("edit on the axes of the base states", 2, 0.01, 0.01),
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows, columns=["kind", "component", "frac", "cumulative"])
     table = table.assign(n=9, chance=1 / 128)
     assert say.sentence_scree(table) == (
@@ -108,9 +126,11 @@ def test_the_largest_size_and_the_zeros():
 
 
 def test_how_the_edit_grew():
-    rows = [(step, f"p{i}", "edited", moved, share)
-            for step, moved, share in ((0, 0.0, float("nan")), (10, 3.0, 0.2), (20, 4.0, 0.3))
-            for i in range(2)]  # fmt: skip
+    rows = [
+        (step, f"p{i}", "edited", moved, share)
+        for step, moved, share in ((0, 0.0, float("nan")), (10, 3.0, 0.2), (20, 4.0, 0.3))
+        for i in range(2)
+    ]
     table = pd.DataFrame(rows, columns=["step", "prompt", "kind", "moved", "edit_frac"])
     assert say.sentence_training(table.assign(fitted_step=20)) == (
         "The mean of |h' - h| over 2 validation prompts is exactly 0 at step 0 and 4 at step 20; "

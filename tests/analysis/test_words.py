@@ -156,9 +156,11 @@ def words_of(*rows):
 
 def test_sentences_name_the_word():
     table = words_of(
-        ("<bos>", "special", 0.8, 9.0, 9.0), ("dog", "word", -0.1, -0.3, -0.5),
-        ("cat", "word", 0.4, 1.5, 1.0), ("of", "word", 0.0, 0.1, -8.0),
-    )  # fmt: skip
+        ("<bos>", "special", 0.8, 9.0, 9.0),
+        ("dog", "word", -0.1, -0.3, -0.5),
+        ("cat", "word", 0.4, 1.5, 1.0),
+        ("of", "word", 0.0, 0.1, -8.0),
+    )
     assert w.sentence_word_map(table) == (
         "Without “cat” the gate a falls from 0.900 to 0.500: of 3 words it moves a gate most."
     )
@@ -192,9 +194,12 @@ def test_tokens_of_a_chat_template():
     found = prompt_tokens(" w5 w90 ", tokenizer, "chat")
     assert [t.id for t in found] == prompt_ids(" w5 w90 ", tokenizer, "chat")
     assert [(t.text, t.kind) for t in found] == [
-        ("<bos>", "special"), ("w90", "template"), ("w5", "word"), ("w90", "word"),
+        ("<bos>", "special"),
+        ("w90", "template"),
+        ("w5", "word"),
+        ("w90", "word"),
         ("w91", "template"),
-    ]  # fmt: skip
+    ]
 
 
 def test_white_space_is_visible():

@@ -26,7 +26,15 @@ NASTY = {
 PARAMETERS = {
     "app.py": ("run", "prompt"),
     "pages/Model.py": (
-        "base-from", "base", "base-folder", "precision", "device", "batch", "length", "for", "edit",
+        "base-from",
+        "base",
+        "base-folder",
+        "precision",
+        "device",
+        "batch",
+        "length",
+        "for",
+        "edit",
         "preset",
     ),
     "pages/Skills.py": ("skills-part", "preset"),
@@ -34,17 +42,32 @@ PARAMETERS = {
     "pages/Router.py": ("prompt", "pin", "gate", "router-part", "look", "split"),
     "pages/Geometry.py": ("layer", "group", "measure", "pair", "against", "geometry-part"),
     "pages/States.py": (
-        "prompt", "states-layer", "states-token", "states-basis", "states-axes", "states-gates",
-        "states-subspace", "states-n", "states-part",
+        "prompt",
+        "states-layer",
+        "states-token",
+        "states-basis",
+        "states-axes",
+        "states-gates",
+        "states-subspace",
+        "states-n",
+        "states-part",
     ),
     "pages/Interference.py": ("prompt", "i-part", "i-split", "i-rows", "i-gates", "i-skill"),
     "pages/Compare.py": (
-        "prompt", "columns", "other", "temperature", "top_p", "seed", "length", "gates", "dose",
+        "prompt",
+        "columns",
+        "other",
+        "temperature",
+        "top_p",
+        "seed",
+        "length",
+        "gates",
+        "dose",
     ),
     "pages/Methods.py": ("comparison", "m-part", "m-quality", "drawn"),
     "pages/Claims.py": ("claims-from", "p-base", "p-k", "p-r", "p-l", "p-g"),
     "pages/Runs.py": ("run", "with", "runs-page"),
-}  # fmt: skip
+}
 
 
 # Each page gets two kinds, and each kind several pages.
@@ -152,10 +175,11 @@ _VALUES = st.one_of(
     st.text(max_size=40),
     st.integers().map(str),
     st.floats().map(str),
-    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)
-    .map(lambda value: json.dumps(value)),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(
+        lambda value: json.dumps(value)
+    ),
     st.sampled_from([*NASTY.values(), "1e400", "true", '"\\ud800"', "{}"]),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

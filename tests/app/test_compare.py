@@ -195,15 +195,17 @@ def test_a_moved_slider_holds_the_routers_other_gates(open_app, make_run):
         (
             {"gates": "1,0", "temperature": "hot", "top_p": "0", "seed": "-1", "length": "9999"},
             (
-                "temperature=hot; it must be a number from 0 to 5", "top_p=0;",
-                "seed=-1; it must be a whole number", "length=9999;",
+                "temperature=hot; it must be a number from 0 to 5",
+                "top_p=0;",
+                "seed=-1; it must be a whole number",
+                "length=9999;",
                 "gates=1,0; this run needs 4 numbers",
             ),
         ),
         ({"temperature": "nan", "gates": "9,0,0,0"}, ("temperature=nan", "numbers from -1 to 2")),
         ({"gates": "learned"}, ("gates=learned",)),
     ],
-)  # fmt: skip
+)
 def test_an_address_that_does_not_fit_is_said_and_left_out(open_app, make_run, wrong, messages):
     make_run()
     app = open_app(PAGE, run="mine", prompt=PROMPT, **wrong)
@@ -304,9 +306,15 @@ NASTY = '<script>alert("x")</script> & ``` end'
 @pytest.fixture
 def card():
     answer = {
-        "title": "Base <b>", "run": None, "gate_setting": None, "text": NASTY,
-        "gates": None, "n_tokens": 3, "seconds": 0.5, "right": False,
-    }  # fmt: skip
+        "title": "Base <b>",
+        "run": None,
+        "gate_setting": None,
+        "text": NASTY,
+        "gates": None,
+        "n_tokens": 3,
+        "seconds": 0.5,
+        "right": False,
+    }
     other = answer | {"title": "This", "gates": {"<a>": 0.5}, "right": True}
     pieces = ((Piece(NASTY),), (Piece("le ", False), Piece(NASTY, True, ("<u>", " x"))))
     return Card(NASTY, NASTY, {"seed": 3, "base": "<p>"}, (answer, other), pieces)

@@ -96,9 +96,12 @@ def test_first_start_shows_matrix_pairs_and_a_prompt(open_app, submitted):
 
 @pytest.mark.parametrize(
     ("name", "absent", "charts"),
-    [("oracle", "learned", (2, 1, 5, 0)), ("loreft", "uniform", (2, 0, 4, 0)),
-     ("paper", None, (2, 2, 5, 0))],
-)  # fmt: skip
+    [
+        ("oracle", "learned", (2, 1, 5, 0)),
+        ("loreft", "uniform", (2, 0, 4, 0)),
+        ("paper", None, (2, 2, 5, 0)),
+    ],
+)
 def test_runs_of_every_preset(open_app, make_run, name, absent, charts):
     make_run(config=preset(name))
     apps = parts(open_app, run="mine")

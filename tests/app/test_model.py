@@ -117,8 +117,11 @@ def test_the_choice_is_in_the_address_and_survives_a_page_switch(open_app):
     assert_no_bug(app)
     found = {name: app.query_params.get(name) for name in ("batch", "length", "precision", "edit")}
     assert {k: v if isinstance(v, str) else v[0] for k, v in found.items()} == {
-        "batch": "8", "length": "64", "precision": "bf16", "edit": "2-4",
-    }  # fmt: skip
+        "batch": "8",
+        "length": "64",
+        "precision": "bf16",
+        "edit": "2-4",
+    }
 
 
 def test_what_the_address_says_wrongly_is_left_out(open_app):
@@ -140,8 +143,13 @@ def test_a_folder_that_is_none_and_an_encoder_are_refused_with_a_reason(open_app
     app = open_app(PAGE, **in_folder(tmp_path / "missing"))
     assert ["no folder with a config.json" in error.value for error in app.error] == [True]
     assert n_charts(app) == 0
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 96,
-             "intermediate_size": 64}  # fmt: skip
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 96,
+        "intermediate_size": 64,
+    }
     BertForMaskedLM(BertConfig(**small)).save_pretrained(tmp_path / "encoder")
     app.text_input(key="base-folder").set_value(str(tmp_path / "encoder")).run()
     assert_no_bug(app)
@@ -263,8 +271,10 @@ def test_the_base_and_its_layers_become_those_of_the_next_run(open_app, tiny_fol
     app.switch_page("pages/Train.py").run()
     assert_no_bug(app)
     assert set(app.query_params["set"]) == {
-        f"base.path={tiny_folder}", "base.precision=bf16", "adapter.layers=[0, 2]",
-    }  # fmt: skip
+        f"base.path={tiny_folder}",
+        "base.precision=bf16",
+        "adapter.layers=[0, 2]",
+    }
 
 
 def test_ticked_rows_are_the_edited_layers_and_none_cannot_be_used(open_app):

@@ -91,8 +91,13 @@ def loop(path: Path) -> None:
 
 
 FILES = (
-    "status.json", "config.json", "metrics.jsonl", "skills.jsonl", "log.txt", "adapter.safetensors",
-)  # fmt: skip
+    "status.json",
+    "config.json",
+    "metrics.jsonl",
+    "skills.jsonl",
+    "log.txt",
+    "adapter.safetensors",
+)
 
 
 def test_files_that_block_or_never_end_are_not_read(open_app, make_run):
@@ -107,8 +112,13 @@ def test_files_that_block_or_never_end_are_not_read(open_app, make_run):
     states = app.dataframe[0].value.set_index("run")["status"]
     # An adapter and a log are not read for the table.
     assert (states[states.index != "mine"] == "broken").sum() == 3 * 2
-    for page, run in ((TRAIN, "fifo-log"), (TRAIN, "loop-metrics"), ("app.py", "fifo-adapter"),
-                      ("app.py", "endless-skills"), ("app.py", "endless-adapter")):  # fmt: skip
+    for page, run in (
+        (TRAIN, "fifo-log"),
+        (TRAIN, "loop-metrics"),
+        ("app.py", "fifo-adapter"),
+        ("app.py", "endless-skills"),
+        ("app.py", "endless-adapter"),
+    ):
         assert "mine" in open_app(page, run=run).selectbox(key="run").options
     assert time.process_time() - began < 30
 

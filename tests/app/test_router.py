@@ -65,8 +65,9 @@ def test_first_start_shows_one_prompt_and_held_out_ones(open_app):
     assert not app.error
     app = held_out(open_app)
     assert headings(app) == [
-        "Do the gates depend on the prompt?", "Does each skill get a gate of its own?",
-    ]  # fmt: skip
+        "Do the gates depend on the prompt?",
+        "Does each skill get a gate of its own?",
+    ]
     assert n_charts(app) == 2
     assert "the gates of paper-0 (first token) ignore the prompt" in texts(app)
     assert not app.error
@@ -172,10 +173,14 @@ def test_a_router_per_token_has_a_ribbon_and_a_map(open_app, make_run):
 
 def test_the_ribbon_escapes_tokens_and_names_the_gate():
     table = pd.DataFrame(
-        [("p", 0, "<b>", "word", "a", 0.25), ("p", 0, "<b>", "word", "b", 0.5),
-         ("p", 1, '"x', "template", "a", 1.5), ("p", 1, '"x', "template", "b", -1.0)],
+        [
+            ("p", 0, "<b>", "word", "a", 0.25),
+            ("p", 0, "<b>", "word", "b", 0.5),
+            ("p", 1, '"x', "template", "a", 1.5),
+            ("p", 1, '"x', "template", "b", -1.0),
+        ],
         columns=["prompt", "position", "token", "kind", "subspace", "gate"],
-    )  # fmt: skip
+    )
     found = router.ribbon(table, ["a", "b"])
     assert "<b>" not in found
     assert "&lt;b&gt;" in found

@@ -33,10 +33,14 @@ pytestmark = pytest.mark.usefixtures("tmp_runs")
 def own() -> str:
     """The path of a kept skill set with a leak, a long row and unknown words."""
     more = [
-        {"skill": "plural", "prompt": "what is the plural of Dog", "response": "dogs",
-         "split": "test_items"},
+        {
+            "skill": "plural",
+            "prompt": "what is the plural of Dog",
+            "response": "dogs",
+            "split": "test_items",
+        },
         {"skill": "wug", "prompt": "wug " * 40, "response": "blick", "split": "train"},
-    ]  # fmt: skip
+    ]
     rows = [json.loads(line) | {"split": "train"} for line in LINES.splitlines()]
     data = "\n".join(map(json.dumps, rows + more)).encode()
     return str(keep(skill_set_of(open_upload("x.jsonl", data))))
@@ -68,12 +72,18 @@ def test_a_first_visit_shows_the_shipped_skills(open_app):
     ("part", "headings"),
     [
         (PARTS[0], ["Is it balanced?", "Can the base write every answer?"]),
-        (PARTS[1], ["Am I training on the right tokens?", "What will be cut?",
-                    "Can the base read every word?"]),
+        (
+            PARTS[1],
+            [
+                "Am I training on the right tokens?",
+                "What will be cut?",
+                "Can the base read every word?",
+            ],
+        ),
         (PARTS[2], ["Is there leakage?", "Are two skills the same thing?"]),
         (PARTS[3], []),
     ],
-)  # fmt: skip
+)
 def test_each_part_has_its_questions_and_stands_in_the_address(open_app, own, part, headings):
     app = open_app(PAGE, **{"skills-part": part, "set": [f"data.path={own}"]})
     assert [heading.value for heading in app.subheader] == headings

@@ -76,13 +76,16 @@ class Comparison:
 
     def __getattr__(self, method: str) -> SimpleNamespace:
         row = self._rows.loc[method].to_dict()
-        return SimpleNamespace(**{
-            name: Measured(
-                value, row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_seeds"], "seeds"
-            )
-            if f"{name}_low" in row else value
-            for name, value in row.items()
-        })  # fmt: skip
+        return SimpleNamespace(
+            **{
+                name: Measured(
+                    value, row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_seeds"], "seeds"
+                )
+                if f"{name}_low" in row
+                else value
+                for name, value in row.items()
+            }
+        )
 
     @property
     def steps(self) -> int:
@@ -211,20 +214,42 @@ def facts() -> dict[str, Any]:
     lengths = shares_table()["tokens"]
     (worst_pair,) = [row for row in _results() if row["measure"] == "I_on"]
     own = (
-        run, over, numbers, seconds, threshold, picture, subspaces, text, step, more_subspaces,
-        speed, claims, condition, listed, min, max, len, round, all,
-    )  # fmt: skip
+        run,
+        over,
+        numbers,
+        seconds,
+        threshold,
+        picture,
+        subspaces,
+        text,
+        step,
+        more_subspaces,
+        speed,
+        claims,
+        condition,
+        listed,
+        min,
+        max,
+        len,
+        round,
+        all,
+    )
     return {
         **{function.__name__: function for function in own},
         **{name: value for name, value in vars(claim_rules).items() if name.isupper()},
-        **comparisons, "WORST": WORST, "workload": workload, "generation": generation,
-        "every": list(SEEDS), "unlabelled": [f"unsupervised-{seed}" for seed in range(3)],
+        **comparisons,
+        "WORST": WORST,
+        "workload": workload,
+        "generation": generation,
+        "every": list(SEEDS),
+        "unlabelled": [f"unsupervised-{seed}" for seed in range(3)],
         "patterns": over(SEEDS, "exact_match", "any pattern", split="test_two_skills"),
         "worst_pair": run("recommended-0", "I_on", "oracle", part=worst_pair["part"]),
         "base_probe": run("recommended-0", "probe_accuracy", "off", part="base states"),
-        "shortest": int(lengths.min()), "longest": int(lengths.max()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
         "pocket": _pocket(),
-    }  # fmt: skip
+    }
 
 
 def _pocket() -> dict[str, Any]:
@@ -263,11 +288,14 @@ def _wrapped(block: str) -> str:
     items = re.split(r"\n(?=- )", block)
     return "\n".join(
         textwrap.fill(
-            " ".join(item.split()), 100, subsequent_indent="  " if item.startswith("- ") else "",
-            break_long_words=False, break_on_hyphens=False,
+            " ".join(item.split()),
+            100,
+            subsequent_indent="  " if item.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
         )
         for item in items
-    )  # fmt: skip
+    )
 
 
 def section() -> str:

@@ -16,10 +16,17 @@ NEXT = pd.DataFrame(
         ("q", "this run", "z", 9, 1.0, 1, 1.0, 1, "same"),
     ],
     columns=[
-        "prompt", "column", "token", "token_id", "probability", "rank", "base_probability",
-        "base_rank", "change",
+        "prompt",
+        "column",
+        "token",
+        "token_id",
+        "probability",
+        "rank",
+        "base_probability",
+        "base_rank",
+        "change",
     ],
-)  # fmt: skip
+)
 DOSE = pd.DataFrame(
     [
         ("p", "s", -1.0, "", "known answer", "x", -8.0, "x", 0.125),
@@ -31,10 +38,17 @@ DOSE = pd.DataFrame(
         ("q", "s", 0.0, "", "known answer", "z", -5.0, "z", 0.0),
     ],
     columns=[
-        "prompt", "subspace", "gate", "mark", "kind", "answer", "log_probability", "first_token",
+        "prompt",
+        "subspace",
+        "gate",
+        "mark",
+        "kind",
+        "answer",
+        "log_probability",
+        "first_token",
         "first_probability",
     ],
-)  # fmt: skip
+)
 ALL = [(answers.next_tokens, NEXT), (answers.dose_curve, DOSE)]
 
 
@@ -69,8 +83,13 @@ def test_next_tokens_holds_the_probabilities_of_the_first_prompt():
     assert list(figure.layout.yaxis.ticktext) == ["␣b", "&lt;c>⏎", "a"]
     labels = [a.text for a in figure.layout.annotations]
     assert labels == [
-        "base → this run", "base → manual gates", "✦ 40 → 1", "= 2", "▼ 1 → 3", "▲ 2 → 1",
-    ]  # fmt: skip
+        "base → this run",
+        "base → manual gates",
+        "✦ 40 → 1",
+        "= 2",
+        "▼ 1 → 3",
+        "▲ 2 → 1",
+    ]
     assert "0.000000 → 0.750000<br>rank 40 → 1 (new)" in points[1].hovertext[0]
     assert points[1].marker.symbol != points[3].marker.symbol
     axes = [figure.layout.xaxis.title.text, figure.layout.xaxis2.title.text]
@@ -100,8 +119,11 @@ def test_dose_curve_holds_both_panels_and_marks_the_gates():
     ]
     assert len(marks) == 8
     assert [t.name for t in figure.data if t.showlegend] == [
-        "known answer: x", "the run's own gate", "the manual gate", "base's answer: &lt;y>",
-    ]  # fmt: skip
+        "known answer: x",
+        "the run's own gate",
+        "the manual gate",
+        "base's answer: &lt;y>",
+    ]
     assert {shape.x0 for shape in figure.layout.shapes} == {0, 1}
     titles = {figure.layout.yaxis.title.text, figure.layout.yaxis2.title.text}
     assert titles == {"log-probability (nats)", "first token (probability)"}

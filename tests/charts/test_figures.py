@@ -16,10 +16,13 @@ LOSS = pd.DataFrame(
     columns=["step", "skill", "split", "loss"],
 )
 CURVES = pd.DataFrame(
-    [(s, k, u, g) for s in (0, 5) for k, u, g in
-     (("a", "a", 0.9), ("a", "b", 0.1), ("b", "a", 0.2), ("b", "b", 0.8))],
+    [
+        (s, k, u, g)
+        for s in (0, 5)
+        for k, u, g in (("a", "a", 0.9), ("a", "b", 0.1), ("b", "a", 0.2), ("b", "b", 0.8))
+    ],
     columns=["step", "skill", "subspace", "gate"],
-)  # fmt: skip
+)
 STEPS = pd.DataFrame(
     {
         "step": [1, 2],

@@ -24,30 +24,38 @@ MEANS = pd.DataFrame(
         (source, skill, subspace, value, value - 0.01, value + 0.01, 7)
         for source in SOURCES
         for skill, subspace, value in (
-            ("a", "a", 0.875), ("a", "b", 0.125), ("b", "a", 0.25), ("b", "b", 0.75)
+            ("a", "a", 0.875),
+            ("a", "b", 0.125),
+            ("b", "a", 0.25),
+            ("b", "b", 0.75),
         )
     ],
     columns=["source", "skill", "subspace", "gate", "low", "high", "n"],
-)  # fmt: skip
+)
 PATTERNS = pd.DataFrame(
     [
-        ("learned", "a", "a", 3, 0.75), ("learned", "a", "a+b", 1, 0.25),
-        ("learned", "b", "b", 4, 1.0), ("uniform", "a", "none", 4, 1.0),
+        ("learned", "a", "a", 3, 0.75),
+        ("learned", "a", "a+b", 1, 0.25),
+        ("learned", "b", "b", 4, 1.0),
+        ("uniform", "a", "none", 4, 1.0),
         ("uniform", "b", "none", 4, 1.0),
     ],
     columns=["source", "skill", "pattern", "n", "share"],
-)  # fmt: skip
+)
 METRICS = pd.DataFrame(
     [
         (source, metric, subspace, 0.25, 0.125, 0.5, 9, "no unit")
         for source in SOURCES
         for metric, subspace in (
-            ("nmi", ""), ("matched_accuracy", ""), ("usage_balance", ""), ("dead_gates", ""),
+            ("nmi", ""),
+            ("matched_accuracy", ""),
+            ("usage_balance", ""),
+            ("dead_gates", ""),
             *((m, s) for m in ("range", "variance", "entropy", "open_share") for s in ("a", "b")),
         )
     ],
     columns=["source", "metric", "subspace", "value", "low", "high", "n", "unit"],
-)  # fmt: skip
+)
 PAIRS = pd.DataFrame(
     [
         (source, a, b, 0.5 if a == b else 0.25, 8)
@@ -89,12 +97,17 @@ SWEEP = pd.DataFrame(
     ]
 )
 ALL = [
-    (gates.gates_by_source, DISTRIBUTION), (gates.gate_difference, DIFFERENCE),
-    (gate_maps.mean_gate_map, MEANS), (gate_maps.pattern_map, PATTERNS),
-    (gate_maps.coactivation_map, PAIRS), (gate_maps.token_map, TOKENS),
-    (gate_scores.information_dots, METRICS), (gate_scores.gate_profile, METRICS),
-    (gate_scores.setting_dots, SETTINGS), (gate_scores.sweep_lines, SWEEP),
-]  # fmt: skip
+    (gates.gates_by_source, DISTRIBUTION),
+    (gates.gate_difference, DIFFERENCE),
+    (gate_maps.mean_gate_map, MEANS),
+    (gate_maps.pattern_map, PATTERNS),
+    (gate_maps.coactivation_map, PAIRS),
+    (gate_maps.token_map, TOKENS),
+    (gate_scores.information_dots, METRICS),
+    (gate_scores.gate_profile, METRICS),
+    (gate_scores.setting_dots, SETTINGS),
+    (gate_scores.sweep_lines, SWEEP),
+]
 IDS = [chart.__name__ for chart, _ in ALL]
 
 
@@ -217,8 +230,11 @@ def test_the_profile_has_a_panel_for_each_measure():
     assert len(figure.data) == 4 * 2
     assert sum(bool(t.showlegend) for t in figure.data) == 2
     assert [a.text for a in figure.layout.annotations] == [
-        "max - min", "variance", "entropy (nats)", "share open",
-    ]  # fmt: skip
+        "max - min",
+        "variance",
+        "entropy (nats)",
+        "share open",
+    ]
 
 
 def test_settings_show_loss_and_exact_match():

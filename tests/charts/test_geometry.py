@@ -23,24 +23,39 @@ def pairs(*values):
     rows = [("run", *pair, value) for pair, value in zip(names, values, strict=False)]
     table = with_band(rows, ["kind", "a", "b", "smallest_angle"], ("", ""))
     return table.assign(
-        mean_angle=table["smallest_angle"], overlap=0.5, excess=-0.125, grassmann=1.0, chordal=0.5,
-        rank=2, d_model=16, draws=200, constraint="within",
-    )  # fmt: skip
+        mean_angle=table["smallest_angle"],
+        overlap=0.5,
+        excess=-0.125,
+        grassmann=1.0,
+        chordal=0.5,
+        rank=2,
+        d_model=16,
+        draws=200,
+        constraint="within",
+    )
 
 
 PAIRS = pairs(0.0, RIGHT_ANGLE, np.pi / 3)
 ANGLES = pd.DataFrame(
     [("run", "a", "b", 1, np.pi / 6), ("run", "a", "b", 2, RIGHT_ANGLE)]
-    + [(kind, "", "", m, np.radians(q + 10 * m)) for kind, q in zip(BAND, (30, 50, 60), strict=True)
-       for m in (1, 2)],
+    + [
+        (kind, "", "", m, np.radians(q + 10 * m))
+        for kind, q in zip(BAND, (30, 50, 60), strict=True)
+        for m in (1, 2)
+    ],
     columns=["kind", "a", "b", "m", "angle"],
-).assign(draws=200)  # fmt: skip
+).assign(draws=200)
 GRAM = pd.DataFrame(
-    [(kind, a, i, b, j, value + (0.0 if (a, i) != (b, j) else 1 - value))
-     for kind, value in (("run", 0.0), ("random", 0.25))
-     for a in "ab" for i in (1, 2) for b in "ab" for j in (1, 2)],
+    [
+        (kind, a, i, b, j, value + (0.0 if (a, i) != (b, j) else 1 - value))
+        for kind, value in (("run", 0.0), ("random", 0.25))
+        for a in "ab"
+        for i in (1, 2)
+        for b in "ab"
+        for j in (1, 2)
+    ],
     columns=["kind", "row_skill", "row", "column_skill", "column", "value"],
-)  # fmt: skip
+)
 LEAKS = pd.concat(
     with_band(
         [("run", "a", "b", 0.375), ("run", "b", "a", 1e-8)],
@@ -50,21 +65,34 @@ LEAKS = pd.concat(
     for measure in ("write leak", "read leak", "data-weighted overlap")
 ).assign(n=4, draws=200)
 MIXING = pd.DataFrame(
-    [("run", a, b, layer, 1.0 if a == b else 0.1 * layer + (a == "b"))
-     for a in "ab" for b in "ab" for layer in (1, 2)]
-    + [(kind, "", "", layer, q) for kind, q in zip(BAND, (0.1, 0.2, 0.3), strict=True)
-       for layer in (1, 2)],
+    [
+        ("run", a, b, layer, 1.0 if a == b else 0.1 * layer + (a == "b"))
+        for a in "ab"
+        for b in "ab"
+        for layer in (1, 2)
+    ]
+    + [
+        (kind, "", "", layer, q)
+        for kind, q in zip(BAND, (0.1, 0.2, 0.3), strict=True)
+        for layer in (1, 2)
+    ],
     columns=["kind", "source", "target", "layer", "value"],
-)  # fmt: skip
+)
 DRIFT = pd.DataFrame(
-    [(step, "from the start", "run", a, "", np.pi / 3 * (step > 0)) for step in (0, 50)
-     for a in "ab"]
+    [
+        (step, "from the start", "run", a, "", np.pi / 3 * (step > 0))
+        for step in (0, 50)
+        for a in "ab"
+    ]
     + [(step, "between skills", "run", "a", "b", np.pi / 4) for step in (0, 50)]
     + [(np.nan, "from the start", "float16 resolution", "", "", 1e-4)]
-    + [(np.nan, measure, kind, "", "", q) for measure in ("from the start", "between skills")
-       for kind, q in zip(BAND, (1.0, 1.2, 1.4), strict=True)],
+    + [
+        (np.nan, measure, kind, "", "", q)
+        for measure in ("from the start", "between skills")
+        for kind, q in zip(BAND, (1.0, 1.2, 1.4), strict=True)
+    ],
     columns=["step", "measure", "kind", "a", "b", "angle"],
-)  # fmt: skip
+)
 TRAINING = pd.DataFrame(
     {
         "step": [1, 2],
@@ -76,12 +104,19 @@ TRAINING = pd.DataFrame(
     }
 )
 SEEDS = pd.DataFrame(
-    [("same skill", "r", "a", "a", 2, 2, 0.5), ("different skills", "r", "a", "b", 2, 2, 0.125),
-     ("same skill", "r", "b", "b", 2, 2, 0.75), ("all skills together", "r", "all", "all", 4, 4, 1)]
-    + [(kind, "", "", "", n, n, q * n) for n in (2, 4)
-       for kind, q in zip(BAND, (0.01, 0.02, 0.03), strict=True)],
+    [
+        ("same skill", "r", "a", "a", 2, 2, 0.5),
+        ("different skills", "r", "a", "b", 2, 2, 0.125),
+        ("same skill", "r", "b", "b", 2, 2, 0.75),
+        ("all skills together", "r", "all", "all", 4, 4, 1),
+    ]
+    + [
+        (kind, "", "", "", n, n, q * n)
+        for n in (2, 4)
+        for kind, q in zip(BAND, (0.01, 0.02, 0.03), strict=True)
+    ],
     columns=["kind", "run", "a", "b", "rank_a", "rank_b", "overlap"],
-).assign(smallest_angle=0.5, largest_angle=1.0)  # fmt: skip
+).assign(smallest_angle=0.5, largest_angle=1.0)
 ALL = [
     (geometry.pair_matrix, PAIRS),
     (geometry.angle_bars, ANGLES),
@@ -133,8 +168,10 @@ def test_pair_matrix_is_symmetric_in_degrees_with_chance_beside():
     np.testing.assert_allclose(pairs_drawn.z, expected, atol=1e-12)
     assert np.degrees([0.25, 0.5, 0.75]) == pytest.approx([row[0] for row in chance.z])
     assert [row[0] for row in chance.text] == [
-        "2.5 %<br>14.3", "median<br>28.6", "97.5 %<br>43.0",
-    ]  # fmt: skip
+        "2.5 %<br>14.3",
+        "median<br>28.6",
+        "97.5 %<br>43.0",
+    ]
     assert list(pairs_drawn.text[0]) == ["", "90.0", "60.0"]
     # Dark is what is shared: an angle of 0, an overlap of 1.
     assert tuple(pairs_drawn.colorscale[0]) == (0.0, "#0b3c78")
@@ -146,9 +183,13 @@ def test_pair_matrix_is_symmetric_in_degrees_with_chance_beside():
 
 @pytest.mark.parametrize(
     ("measure", "value", "top"),
-    [("mean_angle", 60.0, 90), ("excess", -0.125, 1), ("grassmann", 57.2958, 127.28),
-     ("chordal", 0.5, 1.4142)],
-)  # fmt: skip
+    [
+        ("mean_angle", 60.0, 90),
+        ("excess", -0.125, 1),
+        ("grassmann", 57.2958, 127.28),
+        ("chordal", 0.5, 1.4142),
+    ],
+)
 def test_every_measure_has_its_unit_and_scale(measure, value, top):
     heat = geometry.pair_matrix(PAIRS, measure=measure).data[0]
     assert heat.z[1][2] == pytest.approx(value, abs=1e-4)
@@ -195,8 +236,9 @@ def test_mixing_curves_leave_the_skill_itself_out_and_name_each_target_once():
     figure = drift.mixing_curves(MIXING)
     lines = [t for t in figure.data if t.name.startswith("into")]
     assert [(t.name, list(t.y)) for t in lines] == [
-        ("into b", pytest.approx([0.1, 0.2])), ("into a", pytest.approx([1.1, 1.2])),
-    ]  # fmt: skip
+        ("into b", pytest.approx([0.1, 0.2])),
+        ("into a", pytest.approx([1.1, 1.2])),
+    ]
     assert [t.showlegend for t in lines] == [True, True]
     bands = [t for t in figure.data if t.name == "random (95 %)"]
     assert [list(t.y) for t in bands] == [[0.1, 0.1], [0.3, 0.3]] * 2

@@ -32,36 +32,47 @@ PAIRS = pd.DataFrame(
     columns=list(t.PAIR_COLUMNS[:-1]),
 )
 REGRET = pd.DataFrame(
-    [("a", "learned", "run", 1.0, 0.75, 0.25, 0.125, 0.5, 5),
-     ("a", "off", "control", 3.0, 0.75, 2.25, 2.0, 2.5, 5)],
+    [
+        ("a", "learned", "run", 1.0, 0.75, 0.25, 0.125, 0.5, 5),
+        ("a", "off", "control", 3.0, 0.75, 2.25, 2.0, 2.5, 5),
+    ],
     columns=list(t.REGRET_COLUMNS[:-1]),
-)  # fmt: skip
+)
 OVERLAP = pd.DataFrame(
-    [("r", "none", "a", "b", 0.5, 1.0, 0.75, 1.5, 5),
-     ("s", "joint", "b", "a", 0.0, 2.0, 1.5, 2.5, 5)],
+    [
+        ("r", "none", "a", "b", 0.5, 1.0, 0.75, 1.5, 5),
+        ("s", "joint", "b", "a", 0.0, 2.0, 1.5, 2.5, 5),
+    ],
     columns=list(t.OVERLAP_COLUMNS[:-1]),
-)  # fmt: skip
+)
 SINGLE = pd.DataFrame(
-    [("run", "x", "a", "a", True, 4.0, 1.0, -3.0, -0.75, 7),
-     ("run", "x", "a", "b", False, 2.0, 2.5, 0.5, 0.25, 7),
-     ("control", "y", "a", "b", False, 2.0, 8.0, 6.0, 3.0, 7)],
+    [
+        ("run", "x", "a", "a", True, 4.0, 1.0, -3.0, -0.75, 7),
+        ("run", "x", "a", "b", False, 2.0, 2.5, 0.5, 0.25, 7),
+        ("control", "y", "a", "b", False, 2.0, 8.0, 6.0, 3.0, 7),
+    ],
     columns=list(t.SINGLE_COLUMNS),
-)  # fmt: skip
+)
 EXAMPLES = pd.DataFrame(
-    [("a", "only:b", "Say it.", "x" * 40, 1.0, 3.0, 2.0, "z"),
-     ("a", "only:b", "Say it.", "y", 2.0, 0.5, -1.5, "y")],
+    [
+        ("a", "only:b", "Say it.", "x" * 40, 1.0, 3.0, 2.0, "z"),
+        ("a", "only:b", "Say it.", "y", 2.0, 0.5, -1.5, "y"),
+    ],
     columns=list(t.EXAMPLE_COLUMNS),
-)  # fmt: skip
+)
 ALL = [
     (c.setting_matrix, SETTINGS, {"gate setting", "prompts of skill"}),
     (c.pair_matrix, PAIRS, {"gate opened beside the own", "prompts of skill"}),
     (c.single_skill_matrix, SINGLE, {"trained on", "measured on"}),
     (c.bottleneck_bars, SETTINGS, {"loss that is left (nats per answer token)"}),
     (c.regret_bars, REGRET, {"regret (nats per answer token)"}),
-    (c.overlap_scatter, OVERLAP,
-     {"overlap of the subspaces (no unit, 0 to 1)", "I_on (nats per answer token)"}),
+    (
+        c.overlap_scatter,
+        OVERLAP,
+        {"overlap of the subspaces (no unit, 0 to 1)", "I_on (nats per answer token)"},
+    ),
     (c.example_shifts, EXAMPLES, {"loss (nats per answer token)", "right answer"}),
-]  # fmt: skip
+]
 IDS = [chart.__name__ for chart, _, _ in ALL]
 
 

@@ -19,8 +19,10 @@ TABLE = pd.DataFrame(
 def test_each_kind_is_a_line_with_intervals():
     figure = memory_lines(TABLE)
     assert [line.name for line in figure.data] == [
-        "text", "its words in random order", "random words",
-    ]  # fmt: skip
+        "text",
+        "its words in random order",
+        "random words",
+    ]
     scrambled = figure.data[1]
     assert list(scrambled.x) == [4, 32]
     assert list(scrambled.y) == [0.9, 0.25]

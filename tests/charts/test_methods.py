@@ -74,8 +74,12 @@ def test_nor_where_the_skills_are_not_learned(made_up):
     weak = made_up.scores.copy()
     weak.loc[weak["method"] == "lora", "exact_match"] = [0.49, 0.51] * 30 + [0.0] * 5
     table = tables.summary(replace(made_up, scores=weak)).set_index("method")
-    assert table["gain_shown"].to_dict() == {"csreft": True, "loreft": True, "lora": False,
-                                             "olora": True}  # fmt: skip
+    assert table["gain_shown"].to_dict() == {
+        "csreft": True,
+        "loreft": True,
+        "lora": False,
+        "olora": True,
+    }
     text = sentences.sentence_place(table.reset_index(), "interference_index")
     assert "above 75% of the loss or the exact match above 50%: LoRA. CS-ReFT is" in text
     one = made_up_tables(failed=tuple(("lora", seed) for seed in range(1, 5)))
@@ -166,8 +170,10 @@ def test_matrices_share_one_scale_and_follow_the_choice(made_up):
     assert lost.data[0].z[0][1] == pytest.approx(0.398)
     assert "exact match lost (share of the prompts)" in lost.to_json()
     unknown = table.assign(lost=math.nan)
-    nothing = [methods.interference_matrices(table, methods=("red",)),
-               methods.interference_matrices(unknown, unit="exact")]  # fmt: skip
+    nothing = [
+        methods.interference_matrices(table, methods=("red",)),
+        methods.interference_matrices(unknown, unit="exact"),
+    ]
     assert all("None of these" in figure.layout.meta["alt"] for figure in nothing)
 
 
@@ -182,8 +188,11 @@ def test_curves_have_a_line_for_each_skill_and_method(made_up):
 
 def test_nothing_measured_gives_a_figure_that_says_so():
     empty = pd.DataFrame(columns=["method", "name", "exact_match", "total", "loss"])
-    for figure in (methods.method_dots(empty), methods.quality_scatter(empty),
-                   claims.condition_intervals(pd.DataFrame())):  # fmt: skip
+    for figure in (
+        methods.method_dots(empty),
+        methods.quality_scatter(empty),
+        claims.condition_intervals(pd.DataFrame()),
+    ):
         assert len(figure.data) == 0
         assert figure.layout.annotations[0].text
 

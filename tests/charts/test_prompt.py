@@ -26,10 +26,14 @@ INTERACTIONS = pd.DataFrame(
     columns=list(t.INTERACTION_COLUMNS),
 )
 TOKENS = pd.DataFrame(
-    [("q", "dogs", 3, 1, 2, 0.25, 0.9), ("q", "dog", 1, 2, -1, 0.5, 0.05),
-     ("q", " ", 2, 3, -1, 0.3, 0.01), ("q", "cat", 4, 4, 0, 0.01, 0.01)],
+    [
+        ("q", "dogs", 3, 1, 2, 0.25, 0.9),
+        ("q", "dog", 1, 2, -1, 0.5, 0.05),
+        ("q", " ", 2, 3, -1, 0.3, 0.01),
+        ("q", "cat", 4, 4, 0, 0.01, 0.01),
+    ],
     columns=list(t.TOKEN_COLUMNS),
-)  # fmt: skip
+)
 ALL = [
     (c.pattern_answers, PATTERNS, {"log-probability of the answer (nats)", "open gates"}),
     (c.pattern_divergences, PATTERNS, {"KL to the base (nats)", "open gates"}),
@@ -89,8 +93,10 @@ def test_shapley_bars_stand_beside_the_effect_alone():
 def test_interactions_are_mirrored_and_the_diagonal_is_empty():
     (heat,) = c.interaction_matrix(INTERACTIONS, ["a", "b", "c"]).data
     assert [list(row) for row in heat.z] == [
-        [None, -0.5, 0.25], [-0.5, None, 0.0], [0.25, 0.0, None],
-    ]  # fmt: skip
+        [None, -0.5, 0.25],
+        [-0.5, None, 0.0],
+        [0.25, 0.0, None],
+    ]
     assert heat.text[1][2] == "0"
     scale = c.interaction_matrix(INTERACTIONS).layout.coloraxis.colorscale
     assert scale[-1][1] == DIVERGING[0]  # above 0 helps the answer: blue, as everywhere

@@ -17,23 +17,29 @@ COUNTS = pd.DataFrame(
 )
 LENGTHS = pd.DataFrame({"tokens": [3, 4, 4, 9, 12, 12], "limit": 9, "split": "train"})
 LEAKS = pd.DataFrame(
-    [("train", "train", 10, 2, 1, 0), ("train", "test_items", 10, 0, 0, 0),
-     ("test_items", "train", 4, 1, 2, 3), ("test_items", "test_items", 4, 0, 0, 0)],
+    [
+        ("train", "train", 10, 2, 1, 0),
+        ("train", "test_items", 10, 0, 0, 0),
+        ("test_items", "train", 4, 1, 2, 3),
+        ("test_items", "test_items", 4, 0, 0, 0),
+    ],
     columns=["split", "other", "n", "exact", "near", "conflicts"],
-)  # fmt: skip
+)
 ALIKE = pd.DataFrame(
     [("a", "a", 0.5, 3, 3), ("a", "b", 0.25, 3, 2), ("b", "a", 0.25, 2, 3), ("b", "b", 0.75, 2, 2)],
     columns=["skill", "other", "similarity", "n", "n_other"],
 )
 BATCH = pd.DataFrame(
-    [(1, "a", 1, "<pad>", 0, "padding", False, False),
-     (1, "a", 2, " <script>", 7, "prompt", False, True),
-     (1, "a", 3, "x\n", 8, "answer", True, False),
-     (2, "b", 1, "q", 9, "prompt", False, False),
-     (2, "b", 2, "r", 9, "prompt", False, True),
-     (2, "b", 3, "s", 10, "answer", True, True)],
+    [
+        (1, "a", 1, "<pad>", 0, "padding", False, False),
+        (1, "a", 2, " <script>", 7, "prompt", False, True),
+        (1, "a", 3, "x\n", 8, "answer", True, False),
+        (2, "b", 1, "q", 9, "prompt", False, False),
+        (2, "b", 2, "r", 9, "prompt", False, True),
+        (2, "b", 3, "s", 10, "answer", True, True),
+    ],
     columns=["example", "skill", "column", "token", "token_id", "part", "in_loss", "edited"],
-)  # fmt: skip
+)
 ALL = [
     (skills.balance_bars, COUNTS),
     (skills.length_histogram, LENGTHS),
@@ -106,9 +112,12 @@ def test_the_batch_shades_the_loss_and_marks_the_edits():
         (html.unescape(text), "background" in css, "box-shadow" in css) for css, _, text in spans
     ]
     assert shown == [
-        ("␣<script>", False, True), ("x⏎", True, False),
-        ("q", False, False), ("r", False, True), ("s", True, True),
-    ]  # fmt: skip
+        ("␣<script>", False, True),
+        ("x⏎", True, False),
+        ("q", False, False),
+        ("r", False, True),
+        ("s", True, True),
+    ]
     assert "<script>" not in page
     assert "padding ×1" in page
     assert "token 10 at place 3: answer, in the loss, edited" in page

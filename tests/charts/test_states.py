@@ -33,23 +33,31 @@ SCREE = pd.DataFrame(
     columns=["kind", "component", "frac", "cumulative"],
 ).assign(n=5, chance=1 / 128)
 COORDINATES = pd.DataFrame(
-    [(prompt, skill, False, kind, x, 2 * x, gate)
-     for prompt, skill, gate, places in (("p", "a", 0.9, (0, 4, 5)), ("q", "b", 0.1, (1, 1, 7)))
-     for kind, x in zip(("before", "after", "target"), places, strict=True)],
+    [
+        (prompt, skill, False, kind, x, 2 * x, gate)
+        for prompt, skill, gate, places in (("p", "a", 0.9, (0, 4, 5)), ("q", "b", 0.1, (1, 1, 7)))
+        for kind, x in zip(("before", "after", "target"), places, strict=True)
+    ],
     columns=["prompt", "skill", "own", "kind", "x", "y", "gate"],
-)  # fmt: skip
+)
 COORDINATES = COORDINATES.assign(distance=0.5, rank=2, subspace="a", target="W h + b")
 SIZE = pd.DataFrame(
-    [(layer, place, "", 0.5 * layer * (place == -1), 0.75, 1.5, 3, layer == 1)
-     for layer in (0, 1) for place in (-2, -1)],
+    [
+        (layer, place, "", 0.5 * layer * (place == -1), 0.75, 1.5, 3, layer == 1)
+        for layer in (0, 1)
+        for place in (-2, -1)
+    ],
     columns=["layer", "place", "text", "size", "highest", "between", "n", "edited_layer"],
-)  # fmt: skip
+)
 TRAINING = pd.DataFrame(
-    [(step, prompt, skill, kind, i + step * (kind == "edited"), float(i), 1.0, np.nan)
-     for step in (0, 10, 20) for i, (prompt, skill) in enumerate((("p", "a"), ("q", "b")))
-     for kind in ("base", "edited")],
+    [
+        (step, prompt, skill, kind, i + step * (kind == "edited"), float(i), 1.0, np.nan)
+        for step in (0, 10, 20)
+        for i, (prompt, skill) in enumerate((("p", "a"), ("q", "b")))
+        for kind in ("base", "edited")
+    ],
     columns=["step", "prompt", "skill", "kind", "x", "y", "moved", "gate"],
-)  # fmt: skip
+)
 SEPARATION = pd.DataFrame(
     [
         ("h", "silhouette", "true labels", 0.1, 0.0, 0.3),
@@ -61,10 +69,14 @@ SEPARATION = pd.DataFrame(
     columns=["features", "measure", "kind", "value", "low", "high"],
 ).assign(n=40, n_features=8)
 ENERGY = pd.DataFrame(
-    [(kind, skill, subspace, 0.75 if skill == subspace else 0.25, 6)
-     for kind in ("gated", "all gates 1") for skill in NAMES for subspace in NAMES],
+    [
+        (kind, skill, subspace, 0.75 if skill == subspace else 0.25, 6)
+        for kind in ("gated", "all gates 1")
+        for skill in NAMES
+        for subspace in NAMES
+    ],
     columns=["kind", "skill", "subspace", "share", "n"],
-)  # fmt: skip
+)
 ALL = [
     (charts.state_scatter, states()),
     (charts.state_scatter, states(3)),

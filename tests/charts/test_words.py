@@ -20,8 +20,18 @@ def table(prompt="p"):
                 (*start, "occlusion", "logit", 10 * x, 4.0, 4.0 - 10 * x),
                 (*start, "integrated gradients", "logit", 100 * x, 4.0, 1.0),
             ]
-    columns = ["prompt", "position", "token", "kind", "subspace", "method", "quantity", "value",
-               "full", "reference"]  # fmt: skip
+    columns = [
+        "prompt",
+        "position",
+        "token",
+        "kind",
+        "subspace",
+        "method",
+        "quantity",
+        "value",
+        "full",
+        "reference",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -52,10 +62,7 @@ def test_the_map_prints_the_change_of_each_gate():
 
 def test_the_bars_are_those_of_one_gate_by_both_methods():
     def bars(figure):
-        return {
-            (t.xaxis, t.legendgroup): dict(zip(t.y, t.x, strict=True))
-            for t in figure.data
-        }  # fmt: skip
+        return {(t.xaxis, t.legendgroup): dict(zip(t.y, t.x, strict=True)) for t in figure.data}
 
     strongest = bars(words.word_bars(table()))  # b: its gate is 0.75
     assert strongest["x", "word"] == {1: -2.5, 2: 0.0}

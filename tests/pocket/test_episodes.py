@@ -33,12 +33,21 @@ def has_answers(text):
 
 
 def test_held_out_words_never_stand_in_an_episode(tokenizer):
-    words = {word for ways in paraphrases.read_paraphrases().values()
-             for text in (*ways.test, *ways.validation)
-             for word in paraphrases.content_words(text)}  # fmt: skip
-    asked = {word for ways in (*paraphrases.read_paraphrases().values(),
-                               *paraphrases.read_pair_paraphrases().values())
-             for text in ways.train for word in paraphrases.content_words(text)}  # fmt: skip
+    words = {
+        word
+        for ways in paraphrases.read_paraphrases().values()
+        for text in (*ways.test, *ways.validation)
+        for word in paraphrases.content_words(text)
+    }
+    asked = {
+        word
+        for ways in (
+            *paraphrases.read_paraphrases().values(),
+            *paraphrases.read_pair_paraphrases().values(),
+        )
+        for text in ways.train
+        for word in paraphrases.content_words(text)
+    }
     only_held_out = words - asked
     seen = {True: set(), False: set()}
     for text in documents(tokenizer):

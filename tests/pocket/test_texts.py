@@ -49,16 +49,19 @@ def test_a_paraphrase_belongs_to_one_skill():
 
 def test_the_item_stands_in_different_places():
     for ways in paraphrases.read_paraphrases().values():
-        places = {text.split().index(word) for text in ways.train for word in text.split()
-                  if paraphrases.ITEM_SLOT in word}  # fmt: skip
+        places = {
+            text.split().index(word)
+            for text in ways.train
+            for word in text.split()
+            if paraphrases.ITEM_SLOT in word
+        }
         assert len(places) >= 3, ways.train
 
 
 def test_nouns_are_no_instruction_words():
     """Else an instruction would look as if it had two items."""
     nouns = {noun.noun for noun in lexicon.read_nouns()}
-    ways = [*paraphrases.read_paraphrases().values(),
-            *paraphrases.read_pair_paraphrases().values()]  # fmt: skip
+    ways = [*paraphrases.read_paraphrases().values(), *paraphrases.read_pair_paraphrases().values()]
     words = {word for way in ways for text in way.every for word in paraphrases.content_words(text)}
     assert nouns & words == set()
     assert "cat" in nouns
@@ -136,8 +139,10 @@ def test_the_eight_skills_are_the_six_and_two_pairs_as_skills():
 
 
 def test_validation_items_are_not_test_items():
-    items = {split: {noun.noun for noun in lexicon.read_nouns() if noun.item_split == split}
-             for split in ("train", "validation", "test")}  # fmt: skip
+    items = {
+        split: {noun.noun for noun in lexicon.read_nouns() if noun.item_split == split}
+        for split in ("train", "validation", "test")
+    }
     assert items["train"] & items["validation"] == set()
     assert items["validation"] & items["test"] == set()
     assert items["train"] & items["test"] == set()
@@ -169,9 +174,13 @@ def test_answers_of_one_noun():
     (mouse,) = [noun for noun in lexicon.read_nouns() if noun.noun == "mouse"]
     got = {skill: lexicon.answer(skill, mouse) for skill in lexicon.SKILLS}
     assert got == {
-        "french": "la souris", "german": "die Maus", "category": "animal", "plural": "mice",
-        "spelling": "m o u s e", "initial": "m",
-    }  # fmt: skip
+        "french": "la souris",
+        "german": "die Maus",
+        "category": "animal",
+        "plural": "mice",
+        "spelling": "m o u s e",
+        "initial": "m",
+    }
     assert lexicon.joint_answer(["plural", "french"], mouse) == "la souris and mice"
 
 

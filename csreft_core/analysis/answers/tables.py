@@ -90,10 +90,17 @@ def next_token_table(
     return pd.DataFrame(
         found,
         columns=[
-            "prompt", "column", "token", "token_id", "probability", "rank", "base_probability",
-            "base_rank", "change",
+            "prompt",
+            "column",
+            "token",
+            "token_id",
+            "probability",
+            "rank",
+            "base_probability",
+            "base_rank",
+            "change",
         ],
-    )  # fmt: skip
+    )
 
 
 def _other(subject: Subject, path: str) -> Subject:
@@ -236,9 +243,12 @@ def _gates_of(subject: Subject, row: Row, setting: str) -> Float[Tensor, " k"]:
     if setting == "oracle":
         check_labels([row], subject.adapter.names)
     return subject.engine.gates(
-        subject.adapter, subject.prompts_of([row]), setting, template=subject.template,
+        subject.adapter,
+        subject.prompts_of([row]),
+        setting,
+        template=subject.template,
         skills=[row.skills],
-    )[0]  # fmt: skip
+    )[0]
 
 
 def _answers(subject: Subject, row: Row, gates: str) -> list[tuple[str, str]]:

@@ -121,8 +121,17 @@ def known_bases_table(precisions: tuple[Precision, ...], *, device: str = "auto"
             n_bytes = weight_bytes(shape, BaseConfig(path=path, precision=precision, device=device))
             facts = (shape.n_parameters, shape.n_layers, shape.d_model, known.licence, known.gated)
             rows.append((known.name, path, *facts, precision, n_bytes))
-    columns = ["base", "path", "parameters", "layers", "d_model", "licence", "gated", "precision",
-               "bytes"]  # fmt: skip
+    columns = [
+        "base",
+        "path",
+        "parameters",
+        "layers",
+        "d_model",
+        "licence",
+        "gated",
+        "precision",
+        "bytes",
+    ]
     return pd.DataFrame(rows, columns=columns).assign(free=free_bytes(device))
 
 

@@ -81,25 +81,34 @@ def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodT
     """The comparisons that a condition can be measured on, named as sources."""
     own, control = PAIRS[condition]
     if condition in ACROSS:
-        firsts = [next((t for t in comparisons if name in set(t.cells["method"])), None)
-                  for name in (own, control)]  # fmt: skip
+        firsts = [
+            next((t for t in comparisons if name in set(t.cells["method"])), None)
+            for name in (own, control)
+        ]
         one, other = firsts
         if one is None or other is None or one.work != other.work:
             return []
         if differences(one.base_fingerprint, other.base_fingerprint):
             return []
         return [_joined(one, own, other, control)]
-    return [replace(tables, name=source_of(tables.name)) for tables in comparisons
-            if condition not in SAME_RANK or _same_rank(tables, own, control)]  # fmt: skip
+    return [
+        replace(tables, name=source_of(tables.name))
+        for tables in comparisons
+        if condition not in SAME_RANK or _same_rank(tables, own, control)
+    ]
 
 
 def _joined(one: MethodTables, own: str, other: MethodTables, control: str) -> MethodTables:
     """The cells of one method from one comparison and of another from another."""
     parts = {
-        name: pd.concat([table[table["method"] == method] for table, method in (
-            (getattr(one, name), own), (getattr(other, name), control))])
+        name: pd.concat(
+            [
+                table[table["method"] == method]
+                for table, method in ((getattr(one, name), own), (getattr(other, name), control))
+            ]
+        )
         for name in ("cells", "scores", "interference", "sequential", "conflict")
-    }  # fmt: skip
+    }
     sources = dict.fromkeys(source_of(tables.name) for tables in (one, other))
     return replace(one, name=", ".join(sources), **parts)
 
@@ -142,6 +151,11 @@ def _fewest(table: pd.DataFrame) -> int:
 def _measured(condition: str, values: Sequence[float], n: int) -> Measurement:
     interval = seed_mean(values)
     return {
-        "condition": condition, "value": interval.value, "low": interval.low,
-        "high": interval.high, "n": n, "seeds": len(values), "over": "seeds",
-    }  # fmt: skip
+        "condition": condition,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "n": n,
+        "seeds": len(values),
+        "over": "seeds",
+    }

@@ -57,8 +57,18 @@ def shares_table(*, memorised: str = MEMORISED) -> pd.DataFrame:
     table = trials_table(memorised=memorised)
     for (kind, layer, tokens), part in table.groupby(["kind", "layer", "tokens"], sort=False):
         mean = seed_mean(part["share"].tolist())
-        rows.append((kind, layer, tokens, mean.value, mean.low, mean.high, len(part),
-                     int(part["parameters"].iloc[0])))  # fmt: skip
+        rows.append(
+            (
+                kind,
+                layer,
+                tokens,
+                mean.value,
+                mean.low,
+                mean.high,
+                len(part),
+                int(part["parameters"].iloc[0]),
+            )
+        )
     columns = ["kind", "layer", "tokens", "share", "low", "high", "seeds", "parameters"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -82,11 +92,19 @@ def memory_measurements(memorised: str = MEMORISED) -> list[Measurement]:
     rows = []
     for name, (found, control) in values.items():
         mean = seed_mean(found)
-        rows.append({
-            "condition": name, "value": mean.value, "low": mean.low, "high": mean.high,
-            "control_value": control, "n": 1, "seeds": len(found), "over": "seeds",
-            "source": f"texts of {table['tokens'].max()} tokens",
-        })  # fmt: skip
+        rows.append(
+            {
+                "condition": name,
+                "value": mean.value,
+                "low": mean.low,
+                "high": mean.high,
+                "control_value": control,
+                "n": 1,
+                "seeds": len(found),
+                "over": "seeds",
+                "source": f"texts of {table['tokens'].max()} tokens",
+            }
+        )
     return rows
 
 

@@ -38,10 +38,17 @@ def contents_table() -> pd.DataFrame:
         (rows that the paper took from another one).
     """
     rows = [
-        (name, t["title"], t["printed_in"], t["unit"], t["note"], len(t["rows"]),
-         sum("copied" in row["origin"] for row in t["rows"]))
+        (
+            name,
+            t["title"],
+            t["printed_in"],
+            t["unit"],
+            t["note"],
+            len(t["rows"]),
+            sum("copied" in row["origin"] for row in t["rows"]),
+        )
         for name, t in _listed().items()
-    ]  # fmt: skip
+    ]
     columns = ["table", "title", "printed_in", "unit", "note", "rows", "copied"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -69,12 +76,30 @@ def results_table(*, name: str = "csreft") -> pd.DataFrame:
         if row["average"] is not None:
             values[AVERAGE] = row["average"]
         rows += [
-            (row["base"], row["method"], row["share"], task, value, row.get("deviation"),
-             table["unit"], table["printed_in"], row["origin"])
+            (
+                row["base"],
+                row["method"],
+                row["share"],
+                task,
+                value,
+                row.get("deviation"),
+                table["unit"],
+                table["printed_in"],
+                row["origin"],
+            )
             for task, value in values.items()
-        ]  # fmt: skip
-    columns = ["base", "method", "share", "task", "value", "deviation", "unit", "printed_in",
-               "origin"]  # fmt: skip
+        ]
+    columns = [
+        "base",
+        "method",
+        "share",
+        "task",
+        "value",
+        "deviation",
+        "unit",
+        "printed_in",
+        "origin",
+    ]
     return pd.DataFrame(rows, columns=columns).astype({"share": float, "deviation": float})
 
 

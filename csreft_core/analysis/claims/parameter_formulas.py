@@ -40,8 +40,15 @@ class Shape:
     def matrices(self, names: Sequence[str]) -> list[tuple[int, int]]:
         """Input and output width of the named weights of a Llama block."""
         d, ff, kv = self.d_model, self.d_ff, self.d_kv
-        sizes = {"q": (d, d), "k": (d, kv), "v": (d, kv), "o": (d, d),
-                 "gate": (d, ff), "up": (d, ff), "down": (ff, d)}  # fmt: skip
+        sizes = {
+            "q": (d, d),
+            "k": (d, kv),
+            "v": (d, kv),
+            "o": (d, d),
+            "gate": (d, ff),
+            "up": (d, ff),
+            "down": (ff, d),
+        }
         return [sizes[name] for name in names]
 
 

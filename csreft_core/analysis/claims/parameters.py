@@ -45,32 +45,116 @@ def _published() -> list[tuple[str, str, str, int, int, str, str]]:
     dora = dora_parameters(llama, 32, _LORA_7B)
     every = "r = 8, all 32 layers, tied"
     return [
-        ("LoReFT, instructions", llama.base, "r = 4, layers 3, 9, 18, 24, untied: 2·4·4(2d+1)",
-         loreft(llama, 4, 4, 2), n, "0.0039", "ReFT, table 3"),
-        ("LoReFT, instructions, half rank", llama.base, "r = 2, the same layers, untied",
-         loreft(llama, 2, 4, 2), n, "0.0019", "ReFT, table 3"),
-        ("LoReFT, commonsense", llama.base, every, loreft(llama, 8, 32), n, "0.031",
-         "ReFT, table 1"),
-        ("LoReFT, commonsense", large_llama.base, "r = 8, all 40 layers, tied",
-         loreft(large_llama, 8, 40), large_llama.parameters, "0.025", "ReFT, table 1"),
-        ("LoReFT, commonsense", llama3.base, every, loreft(llama3, 8, 32), llama3.parameters,
-         "0.026", "ReFT, table 1"),
-        ("LoReFT, GLUE", base.base, "r = 1, all 12 layers", loreft(base, 1, 12), base.parameters,
-         "0.015", "ReFT, table 4"),
-        ("LoReFT, GLUE", large.base, "r = 1, all 24 layers", loreft(large, 1, 24),
-         large.parameters, "0.014", "ReFT, table 4"),
+        (
+            "LoReFT, instructions",
+            llama.base,
+            "r = 4, layers 3, 9, 18, 24, untied: 2·4·4(2d+1)",
+            loreft(llama, 4, 4, 2),
+            n,
+            "0.0039",
+            "ReFT, table 3",
+        ),
+        (
+            "LoReFT, instructions, half rank",
+            llama.base,
+            "r = 2, the same layers, untied",
+            loreft(llama, 2, 4, 2),
+            n,
+            "0.0019",
+            "ReFT, table 3",
+        ),
+        (
+            "LoReFT, commonsense",
+            llama.base,
+            every,
+            loreft(llama, 8, 32),
+            n,
+            "0.031",
+            "ReFT, table 1",
+        ),
+        (
+            "LoReFT, commonsense",
+            large_llama.base,
+            "r = 8, all 40 layers, tied",
+            loreft(large_llama, 8, 40),
+            large_llama.parameters,
+            "0.025",
+            "ReFT, table 1",
+        ),
+        (
+            "LoReFT, commonsense",
+            llama3.base,
+            every,
+            loreft(llama3, 8, 32),
+            llama3.parameters,
+            "0.026",
+            "ReFT, table 1",
+        ),
+        (
+            "LoReFT, GLUE",
+            base.base,
+            "r = 1, all 12 layers",
+            loreft(base, 1, 12),
+            base.parameters,
+            "0.015",
+            "ReFT, table 4",
+        ),
+        (
+            "LoReFT, GLUE",
+            large.base,
+            "r = 1, all 24 layers",
+            loreft(large, 1, 24),
+            large.parameters,
+            "0.014",
+            "ReFT, table 4",
+        ),
         ("RED", llama.base, "2·d·32", red_parameters(llama), n, "0.0039", "ReFT, table 3"),
-        ("LoRA", llama.base, "r = 16 on q and v, or r = 8 on q, k, v, o",
-         lora_parameters(llama, 16, ("q", "v")), n, "0.1245", "ReFT, table 3"),
-        ("LoRA of LLM-Adapters", llama.base, "r = 32 on q, k, v, up, down; share of base + LoRA",
-         lora, n + lora, "0.826", "ReFT, table 1"),
-        ("DoRA", llama.base, "the same with DoRA's lengths; share of base + DoRA",
-         dora, n + dora, "0.838", "ReFT, table 1"),
-        ("prefix tuning", llama.base, "10 tokens", prefix_parameters(llama, 10), n, "0.039",
-         "ReFT, table 1"),
-        ("CS-ReFT's router alone", llama.base, "d to d/2 to 4", paper_router_parameters(d, 4), n,
-         "", "CS-ReFT, section 4; the paper prints no count"),
-    ]  # fmt: skip
+        (
+            "LoRA",
+            llama.base,
+            "r = 16 on q and v, or r = 8 on q, k, v, o",
+            lora_parameters(llama, 16, ("q", "v")),
+            n,
+            "0.1245",
+            "ReFT, table 3",
+        ),
+        (
+            "LoRA of LLM-Adapters",
+            llama.base,
+            "r = 32 on q, k, v, up, down; share of base + LoRA",
+            lora,
+            n + lora,
+            "0.826",
+            "ReFT, table 1",
+        ),
+        (
+            "DoRA",
+            llama.base,
+            "the same with DoRA's lengths; share of base + DoRA",
+            dora,
+            n + dora,
+            "0.838",
+            "ReFT, table 1",
+        ),
+        (
+            "prefix tuning",
+            llama.base,
+            "10 tokens",
+            prefix_parameters(llama, 10),
+            n,
+            "0.039",
+            "ReFT, table 1",
+        ),
+        (
+            "CS-ReFT's router alone",
+            llama.base,
+            "d to d/2 to 4",
+            paper_router_parameters(d, 4),
+            n,
+            "",
+            "CS-ReFT, section 4; the paper prints no count",
+        ),
+    ]
 
 
 def published_table() -> pd.DataFrame:
@@ -86,8 +170,17 @@ def published_table() -> pd.DataFrame:
         value = share(count, of)
         agrees = printed(value, text) == text if text else None
         rows.append((method, base, setting, count, of, value, text, agrees, source))
-    columns = ["method", "base", "setting", "parameters", "denominator", "share", "printed",
-               "agrees", "source"]  # fmt: skip
+    columns = [
+        "method",
+        "base",
+        "setting",
+        "parameters",
+        "denominator",
+        "share",
+        "printed",
+        "agrees",
+        "source",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -125,13 +218,19 @@ def calculator_table(
     parts = [
         ("CS-ReFT", "subspaces", own),
         ("CS-ReFT", "router", _router(d, subspaces, router)),
-        (f"LoReFT of rank {subspaces * rank}", "all",
-         subspace_parameters(d, rank=subspaces * rank, layers=layers, groups=groups)),
-        ("LoReFT of the paper", "all",
-         subspace_parameters(d, rank=4, layers=min(4, shape.n_layers), groups=2)),
+        (
+            f"LoReFT of rank {subspaces * rank}",
+            "all",
+            subspace_parameters(d, rank=subspaces * rank, layers=layers, groups=groups),
+        ),
+        (
+            "LoReFT of the paper",
+            "all",
+            subspace_parameters(d, rank=4, layers=min(4, shape.n_layers), groups=2),
+        ),
         ("RED", "all", red_parameters(shape)),
         ("LoRA of the paper", "all", lora_parameters(shape, 16, ("q", "v"))),
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(parts, columns=["method", "part", "parameters"])
     exact, nominal = (100 * table["parameters"] / of for of in (shape.parameters, shape.nominal))
     return table.assign(share=exact, share_nominal=nominal)
@@ -173,12 +272,17 @@ def configurations_table(
     """
     shape = shape_of(base)
     rows = [
-        (subspaces, ranks // (subspaces * layers * groups), layers, groups,
-         ranks * edit_parameters("loreft", shape.d_model, 1))
+        (
+            subspaces,
+            ranks // (subspaces * layers * groups),
+            layers,
+            groups,
+            ranks * edit_parameters("loreft", shape.d_model, 1),
+        )
         for groups in (1, 2)
         for layers in range(1, shape.n_layers + 1)
         if ranks % (subspaces * layers * groups) == 0
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=["subspaces", "rank", "layers", "groups", "parameters"])
 
 
@@ -211,6 +315,16 @@ def inversion_table() -> pd.DataFrame:
         possible = None if not ranks else not configurations_table(ranks=ranks).empty
         prints = printed(exact, PAPER_SHARE), printed(nominal, PAPER_SHARE)
         rows.append((reading, ranks, subspaces, router, total, exact, nominal, *prints, possible))
-    columns = ["reading", "ranks", "subspaces", "router", "total", "share", "share_nominal",
-               "prints", "prints_nominal", "possible"]  # fmt: skip
+    columns = [
+        "reading",
+        "ranks",
+        "subspaces",
+        "router",
+        "total",
+        "share",
+        "share_nominal",
+        "prints",
+        "prints_nominal",
+        "possible",
+    ]
     return pd.DataFrame(rows, columns=columns).astype({"ranks": "Int64", "possible": "boolean"})

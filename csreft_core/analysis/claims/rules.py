@@ -38,8 +38,16 @@ FEWEST_SEEDS = 3
 """What a training came to is judged from at least so many of them."""
 
 MEASURE_COLUMNS = (
-    "condition", "value", "low", "high", "control_value", "n", "seeds", "over", "source",
-)  # fmt: skip
+    "condition",
+    "value",
+    "low",
+    "high",
+    "control_value",
+    "n",
+    "seeds",
+    "over",
+    "source",
+)
 """What a measurement is: see `judge_conditions`."""
 
 
@@ -107,38 +115,81 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("C1", "CS-ReFT", "abstract, sections 1 and 3.3",
-          "Subspaces of their own keep skills apart: training one does not harm the others."),
-    Claim("C2", "CS-ReFT", "section 1",
-          "Orthonormal subspaces of hidden states separate skills better than orthogonal LoRA, "
-          "which acts on weights."),
-    Claim("C3", "CS-ReFT", "sections 3.2 and 3.3",
-          "The router composes subspaces where a prompt needs several skills."),
-    Claim("C4", "CS-ReFT", "section 3.2",
-          "The router finds which prompt needs which subspace, without labels."),
-    Claim("C5", "CS-ReFT", "table 1, sections 1, 3.2 and 3.3",
-          "It trains 0.0098 % of Llama-2-7B, 12.7 times less than LoRA, and the router adds "
-          "little."),
-    Claim("C6", "CS-ReFT", "abstract, table 1",
-          "With it Llama-2-7B reaches 93.94 % on AlpacaEval, more than GPT-3.5 Turbo.",
-          why_not="Rank, layers, positions, data, seeds, decoding and judge are not published, "
-          "the released code trains no subspace, and the judge is a paid service. `generate "
-          "--format alpaca_eval` writes the file for whoever has a base and the judge."),
-    Claim("C7", "CS-ReFT", "section 3.3",
-          "Changes to one subspace do not overwrite another: skills learned one after the other "
-          "are kept."),
-    Claim("R1", "ReFT", "section 3.2, equation 2",
-          "The edit moves a hidden state inside its subspace alone, to the learned target.",
-          identity="The code computes the edit by that equation, so the measurement checks the "
-          "code and says nothing about models."),
-    Claim("R2", "ReFT", "section 4.1, appendix D.2",
-          "Editing a few prompt tokens is enough; more do not help."),
-    Claim("R3", "ReFT", "appendix F.1",
-          "One learned vector, rank 1 at one layer and one token, can hold a long text."),
-    Claim("R4", "ReFT", "appendix G.1 and pyreft's notebooks",
-          "The edit can be scaled after training: 0 is the base, and a negative factor works "
-          "against the skill."),
-)  # fmt: skip
+    Claim(
+        "C1",
+        "CS-ReFT",
+        "abstract, sections 1 and 3.3",
+        "Subspaces of their own keep skills apart: training one does not harm the others.",
+    ),
+    Claim(
+        "C2",
+        "CS-ReFT",
+        "section 1",
+        "Orthonormal subspaces of hidden states separate skills better than orthogonal LoRA, "
+        "which acts on weights.",
+    ),
+    Claim(
+        "C3",
+        "CS-ReFT",
+        "sections 3.2 and 3.3",
+        "The router composes subspaces where a prompt needs several skills.",
+    ),
+    Claim(
+        "C4",
+        "CS-ReFT",
+        "section 3.2",
+        "The router finds which prompt needs which subspace, without labels.",
+    ),
+    Claim(
+        "C5",
+        "CS-ReFT",
+        "table 1, sections 1, 3.2 and 3.3",
+        "It trains 0.0098 % of Llama-2-7B, 12.7 times less than LoRA, and the router adds little.",
+    ),
+    Claim(
+        "C6",
+        "CS-ReFT",
+        "abstract, table 1",
+        "With it Llama-2-7B reaches 93.94 % on AlpacaEval, more than GPT-3.5 Turbo.",
+        why_not="Rank, layers, positions, data, seeds, decoding and judge are not published, "
+        "the released code trains no subspace, and the judge is a paid service. `generate "
+        "--format alpaca_eval` writes the file for whoever has a base and the judge.",
+    ),
+    Claim(
+        "C7",
+        "CS-ReFT",
+        "section 3.3",
+        "Changes to one subspace do not overwrite another: skills learned one after the other "
+        "are kept.",
+    ),
+    Claim(
+        "R1",
+        "ReFT",
+        "section 3.2, equation 2",
+        "The edit moves a hidden state inside its subspace alone, to the learned target.",
+        identity="The code computes the edit by that equation, so the measurement checks the "
+        "code and says nothing about models.",
+    ),
+    Claim(
+        "R2",
+        "ReFT",
+        "section 4.1, appendix D.2",
+        "Editing a few prompt tokens is enough; more do not help.",
+    ),
+    Claim(
+        "R3",
+        "ReFT",
+        "appendix F.1",
+        "One learned vector, rank 1 at one layer and one token, can hold a long text.",
+    ),
+    Claim(
+        "R4",
+        "ReFT",
+        "appendix G.1 and pyreft's notebooks",
+        "The edit can be scaled after training: 0 is the base, and a negative factor works "
+        "against the skill.",
+    ),
+)
 """C1 to C7 are those of CS-ReFT, R1 to R4 those of ReFT that this project can look at."""
 
 _SHARED, _LORA = "LoReFT (shared), same total rank", "LoRA"
@@ -158,10 +209,16 @@ def _harms(name: str, control: str, nats: float = 0.0, exact: float = 0.0) -> li
     """
     end = "" if control.startswith("none") else ", minus that of the control, by seed"
     return [
-        Condition(f"{name}{part}", f"{quantity}{end}", control, "below",
-                  exact if part == "_exact" else nats, "" if part == "_exact" else "nats a token")
+        Condition(
+            f"{name}{part}",
+            f"{quantity}{end}",
+            control,
+            "below",
+            exact if part == "_exact" else nats,
+            "" if part == "_exact" else "nats a token",
+        )
         for part, quantity in _HARM.items()
-    ]  # fmt: skip
+    ]
 
 
 CONDITIONS = (
@@ -171,43 +228,139 @@ CONDITIONS = (
     *_harms("C2.olora", _ELSEWHERE),
     *_harms("C2.positions", _OLORA),
     *_harms("C2.none", "CS-ReFT without constraint"),
-    Condition("C3.gain", "gain of both right gates over the better one alone, two-skill prompts",
-              "each of the two gates alone", "above", 0.0, "nats a token"),
-    Condition("C3.loreft", "exact match on two-skill prompts minus that of the control, by seed",
-              _SHARED, "above", 0.0, ""),
-    Condition("C4.nmi", "NMI of open gates and skill, router trained without labels",
-              "first-token router, whose gates are constant (NMI 0); oracle gates (NMI 1)",
-              "above", TELLS, ""),
-    Condition("C5.share", "subspaces and router of section 4, fewest that k = 4 allows",
-              "0.0098 %, as printed", "below", 0.00985, "% of Llama-2-7B"),
-    Condition("C5.lora", "LoRA's parameters divided by those", "LoRA of table 1", "above", 12.65,
-              "times"),
+    Condition(
+        "C3.gain",
+        "gain of both right gates over the better one alone, two-skill prompts",
+        "each of the two gates alone",
+        "above",
+        0.0,
+        "nats a token",
+    ),
+    Condition(
+        "C3.loreft",
+        "exact match on two-skill prompts minus that of the control, by seed",
+        _SHARED,
+        "above",
+        0.0,
+        "",
+    ),
+    Condition(
+        "C4.nmi",
+        "NMI of open gates and skill, router trained without labels",
+        "first-token router, whose gates are constant (NMI 0); oracle gates (NMI 1)",
+        "above",
+        TELLS,
+        "",
+    ),
+    Condition(
+        "C5.share",
+        "subspaces and router of section 4, fewest that k = 4 allows",
+        "0.0098 %, as printed",
+        "below",
+        0.00985,
+        "% of Llama-2-7B",
+    ),
+    Condition(
+        "C5.lora", "LoRA's parameters divided by those", "LoRA of table 1", "above", 12.65, "times"
+    ),
     Condition("C5.router", "the router's part of them", "the subspaces", "below", 0.5, ""),
-    Condition("C7.kept", "forgetting of CS-ReFT, skills one after the other", "none: 0 is no loss",
-              "below", LITTLE, "nats a token"),
-    Condition("C7.kept_exact", "exact match that CS-ReFT forgets, skills one after the other",
-              "none: 0 is no loss", "below", LITTLE_EXACT, ""),
-    Condition("C7.loreft", "forgetting of CS-ReFT minus that of the control, by seed", _SHARED,
-              "below", 0.0, "nats a token"),
-    Condition("C7.loreft_exact", "exact match that CS-ReFT forgets minus that of the control, by "
-              "seed", _SHARED, "below", 0.0, ""),
-    Condition("R1.inside", "share of the edit's squared length inside the span of R",
-              "a random subspace of the same size", "above", INSIDE, ""),
-    Condition("R1.target", "distance of R h' from W h + b, relative to the way moved",
-              "R h, the start (1)", "below", 1 - INSIDE, ""),
-    Condition("R2.all", "loss with the last prompt token edited minus all prompt tokens, by seed",
-              "CS-ReFT on all prompt tokens", "below", LITTLE, "nats a token"),
-    Condition("R2.all_exact", "exact match with the last prompt token edited minus all prompt "
-              "tokens, by seed", "CS-ReFT on all prompt tokens", "above", -LITTLE_EXACT, ""),
-    Condition("R3.text", "share of a text's beginning that rank 1 gives back",
-              "the same words in random order", "above", 0.5, ""),
-    Condition("R3.scrambled", "that share minus that of the scrambled text",
-              "the same words in random order", "above", 0.0, ""),
-    Condition("R4.with", "log-probability of right answers, factor 1 minus factor 0", "factor 0",
-              "above", 0.0, "nats a token"),
-    Condition("R4.against", "log-probability of right answers, factor −1 minus factor 0",
-              "factor 0", "below", 0.0, "nats a token"),
-)  # fmt: skip
+    Condition(
+        "C7.kept",
+        "forgetting of CS-ReFT, skills one after the other",
+        "none: 0 is no loss",
+        "below",
+        LITTLE,
+        "nats a token",
+    ),
+    Condition(
+        "C7.kept_exact",
+        "exact match that CS-ReFT forgets, skills one after the other",
+        "none: 0 is no loss",
+        "below",
+        LITTLE_EXACT,
+        "",
+    ),
+    Condition(
+        "C7.loreft",
+        "forgetting of CS-ReFT minus that of the control, by seed",
+        _SHARED,
+        "below",
+        0.0,
+        "nats a token",
+    ),
+    Condition(
+        "C7.loreft_exact",
+        "exact match that CS-ReFT forgets minus that of the control, by seed",
+        _SHARED,
+        "below",
+        0.0,
+        "",
+    ),
+    Condition(
+        "R1.inside",
+        "share of the edit's squared length inside the span of R",
+        "a random subspace of the same size",
+        "above",
+        INSIDE,
+        "",
+    ),
+    Condition(
+        "R1.target",
+        "distance of R h' from W h + b, relative to the way moved",
+        "R h, the start (1)",
+        "below",
+        1 - INSIDE,
+        "",
+    ),
+    Condition(
+        "R2.all",
+        "loss with the last prompt token edited minus all prompt tokens, by seed",
+        "CS-ReFT on all prompt tokens",
+        "below",
+        LITTLE,
+        "nats a token",
+    ),
+    Condition(
+        "R2.all_exact",
+        "exact match with the last prompt token edited minus all prompt tokens, by seed",
+        "CS-ReFT on all prompt tokens",
+        "above",
+        -LITTLE_EXACT,
+        "",
+    ),
+    Condition(
+        "R3.text",
+        "share of a text's beginning that rank 1 gives back",
+        "the same words in random order",
+        "above",
+        0.5,
+        "",
+    ),
+    Condition(
+        "R3.scrambled",
+        "that share minus that of the scrambled text",
+        "the same words in random order",
+        "above",
+        0.0,
+        "",
+    ),
+    Condition(
+        "R4.with",
+        "log-probability of right answers, factor 1 minus factor 0",
+        "factor 0",
+        "above",
+        0.0,
+        "nats a token",
+    ),
+    Condition(
+        "R4.against",
+        "log-probability of right answers, factor −1 minus factor 0",
+        "factor 0",
+        "below",
+        0.0,
+        "nats a token",
+    ),
+)
 """What must be met; a claim holds if all its conditions are."""
 
 
@@ -236,10 +389,16 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
     nothing |= {"n": 0, "seeds": 0, "over": "", "source": ""}
     rows = []
     for condition in CONDITIONS:
-        told = {"claim": condition.claim, "condition": condition.name,
-                "quantity": condition.quantity, "control": condition.control,
-                "rule": condition.rule, "must": condition.must, "bound": condition.bound,
-                "unit": condition.unit}  # fmt: skip
+        told = {
+            "claim": condition.claim,
+            "condition": condition.name,
+            "quantity": condition.quantity,
+            "control": condition.control,
+            "rule": condition.rule,
+            "must": condition.must,
+            "bound": condition.bound,
+            "unit": condition.unit,
+        }
         values = found.get(condition.name, nothing)
         measured = {name: values[name] for name in MEASURE_COLUMNS if name != "condition"}
         rows.append(told | measured | {"finding": _finding(condition, values)})
@@ -295,7 +454,17 @@ def judge_claims(conditions: pd.DataFrame) -> pd.DataFrame:
         findings = conditions.loc[conditions["claim"] == claim.name, "finding"].tolist()
         found = verdict(claim, findings)
         why = claim.why_not or claim.identity
-        rows.append((claim.name, claim.paper, claim.places, claim.text, found,
-                     findings.count(SHOWN), len(findings), why))  # fmt: skip
+        rows.append(
+            (
+                claim.name,
+                claim.paper,
+                claim.places,
+                claim.text,
+                found,
+                findings.count(SHOWN),
+                len(findings),
+                why,
+            )
+        )
     columns = ["claim", "paper", "places", "text", "verdict", "met", "conditions", "why_not"]
     return pd.DataFrame(rows, columns=columns)

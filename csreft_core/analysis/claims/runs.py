@@ -159,8 +159,7 @@ def scaled_edit(subjects: Sequence[Subject]) -> list[Measurement]:
         gained = per_token(np.stack([base - once, base - against]), answer_tokens(encoded), units)
         for i, estimates in enumerate(found.values()):
             estimates.append(Estimate(*(float(x[i]) for x in gained)))
-    return [over_seeds(name, estimates, n, over, control=0.0)
-            for name, estimates in found.items()]  # fmt: skip
+    return [over_seeds(name, estimates, n, over, control=0.0) for name, estimates in found.items()]
 
 
 def _row(
@@ -173,6 +172,12 @@ def _row(
     control: float = float("nan"),
 ) -> Measurement:
     return {
-        "condition": condition, "value": interval.value, "low": interval.low,
-        "high": interval.high, "control_value": control, "n": n, "seeds": seeds, "over": over,
-    }  # fmt: skip
+        "condition": condition,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "control_value": control,
+        "n": n,
+        "seeds": seeds,
+        "over": over,
+    }

@@ -17,8 +17,9 @@ def sentence_verdicts(table: pd.DataFrame) -> str:
     for found in VERDICTS:
         names = table.loc[table["verdict"] == found, "claim"].tolist()
         if names:
-            parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} “{found}” "
-                         f"({', '.join(names)})")  # fmt: skip
+            parts.append(
+                f"{len(names)} {'is' if len(names) == 1 else 'are'} “{found}” ({', '.join(names)})"
+            )
     return f"Of {len(table)} claims, " + "; ".join(parts) + "."
 
 

@@ -177,10 +177,19 @@ def arithmetic() -> list[Measurement]:
         "C5.router": (router / total, subspaces / total),
     }
     return [
-        {"condition": name, "value": value, "low": value, "high": value, "control_value": control,
-         "n": 0, "seeds": 0, "over": ARITHMETIC, "source": "shape of Llama-2-7B"}
+        {
+            "condition": name,
+            "value": value,
+            "low": value,
+            "high": value,
+            "control_value": control,
+            "n": 0,
+            "seeds": 0,
+            "over": ARITHMETIC,
+            "source": "shape of Llama-2-7B",
+        }
         for name, (value, control) in values.items()
-    ]  # fmt: skip
+    ]
 
 
 def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measurement]:
@@ -230,8 +239,10 @@ def command_of(condition: str, recorded: str = "", other: str = "") -> str:
         own, control = PAIRS[condition]
         wanted = [(preset_of(condition), recorded, ",".join(dict.fromkeys((own, control))), "")]
         if condition in ACROSS:
-            wanted = [(preset_of(condition), recorded, own, "-own"),
-                      ("main", other, control, "-control")]  # fmt: skip
+            wanted = [
+                (preset_of(condition), recorded, own, "-own"),
+                ("main", other, control, "-control"),
+            ]
         # Loss and exact match, from every start, are measured by one command.
         name = condition.removesuffix("_exact").removesuffix("_joint")
         outs = [f"redone/{name}{end}" for _, _, _, end in wanted]
@@ -253,6 +264,7 @@ def command_of(condition: str, recorded: str = "", other: str = "") -> str:
 def _without(command: str, *options: str) -> str:
     """A command without these options and their values."""
     words = shlex.split(command)
-    taken = {place + ahead for place, word in enumerate(words) if word in options
-             for ahead in (0, 1)}  # fmt: skip
+    taken = {
+        place + ahead for place, word in enumerate(words) if word in options for ahead in (0, 1)
+    }
     return shlex.join(word for place, word in enumerate(words) if place not in taken)

@@ -36,8 +36,13 @@ WHOLE = {
 }
 SHARES = ("open_share", "matched_accuracy")
 """Metrics that are shares of prompts."""
-HIGHEST = {"variance": 0.25, "entropy": float(np.log(2)), "mean_entropy": float(np.log(2)),
-           "sharpness": 0.5, "active_count": float("inf")}  # fmt: skip
+HIGHEST = {
+    "variance": 0.25,
+    "entropy": float(np.log(2)),
+    "mean_entropy": float(np.log(2)),
+    "sharpness": 0.5,
+    "active_count": float("inf"),
+}
 """The most that a metric can be where it is not 1."""
 PROBE = "probe_accuracy"
 COUNTS = {"dead_gates": "gates", "always_open_gates": "gates"}
@@ -99,8 +104,10 @@ def contingency(
     shape = int(skill.max()) + 1, int(pattern.max()) + 1
     weights = np.ones(len(skill)) if weights is None else weights
     codes = skill * shape[1] + pattern
-    places = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))),
-                       shape=(shape[0] * shape[1], len(codes)))  # fmt: skip
+    places = csr_array(
+        (np.ones(len(codes)), (codes, np.arange(len(codes)))),
+        shape=(shape[0] * shape[1], len(codes)),
+    )
     counts = (places @ weights.reshape(-1, len(codes)).T).T
     return counts.reshape(*weights.shape[:-1], *shape)
 

@@ -78,14 +78,20 @@ def mean_scores(
         means = []
         for i in groups:
             w = weights[..., i]
-            means.append([(w @ part[i]) / (w @ (tokens[i] if p != 1 else np.ones(len(i))))
-                          for p, part in enumerate(parts)])  # fmt: skip
+            means.append(
+                [
+                    (w @ part[i]) / (w @ (tokens[i] if p != 1 else np.ones(len(i))))
+                    for p, part in enumerate(parts)
+                ]
+            )
         return np.mean(means, axis=0)
 
     found = spread(statistic, units)
     means, shares = mean_interval(found), share_interval(found)
-    ends = {name: shares if name == "exact_match" else means
-            for name in ("loss", "exact_match", "gap")[: len(parts)]}  # fmt: skip
+    ends = {
+        name: shares if name == "exact_match" else means
+        for name in ("loss", "exact_match", "gap")[: len(parts)]
+    }
     return {
         name: (float(found.value[i]), float(low[i]), float(high[i]))
         for i, (name, (low, high)) in enumerate(ends.items())

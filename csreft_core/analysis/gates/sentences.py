@@ -103,9 +103,12 @@ def sentence_means(table: pd.DataFrame) -> str:
         return "Every skill gets the same mean gates: the rows of the table are equal."
     tops = wide.idxmax(axis=1)
     if tops.nunique() == len(tops):
-        pairs = ", ".join(f"{skill} ({wide.loc[skill, top]:.3f})" if skill == top
-                          else f"{top} for {skill} ({wide.loc[skill, top]:.3f})"
-                          for skill, top in tops.items())  # fmt: skip
+        pairs = ", ".join(
+            f"{skill} ({wide.loc[skill, top]:.3f})"
+            if skill == top
+            else f"{top} for {skill} ({wide.loc[skill, top]:.3f})"
+            for skill, top in tops.items()
+        )
         return f"Each skill has a strongest gate of its own: {pairs}."
     shared = tops.value_counts()
     return (

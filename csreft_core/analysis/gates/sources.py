@@ -87,7 +87,10 @@ def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[np.ndar
     if setting == "uniform":
         return np.full((len(rows), len(names)), 1 / len(names))
     gates = subject.engine.gates(
-        subject.adapter, subject.prompts_of(rows), setting, template=subject.template,
+        subject.adapter,
+        subject.prompts_of(rows),
+        setting,
+        template=subject.template,
         batch_size=256,
-    )  # fmt: skip
+    )
     return gates.double().numpy()

@@ -34,9 +34,17 @@ from csreft_core.skills.skill_set import Row, skill_name
 __all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
 
 TABLES = (
-    "gates", "tokens", "distribution", "means", "patterns", "metrics", "coactivation",
-    "difference", "settings", "sweep",
-)  # fmt: skip
+    "gates",
+    "tokens",
+    "distribution",
+    "means",
+    "patterns",
+    "metrics",
+    "coactivation",
+    "difference",
+    "settings",
+    "sweep",
+)
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
 COLUMNS = ("prompt", "skill", "subspace", "gate")

@@ -21,9 +21,17 @@ TABLES = ("words",)
 
 OCCLUSION, GRADIENTS = "occlusion", "integrated gradients"
 COLUMNS = (
-    "prompt", "position", "token", "kind", "subspace", "method", "quantity", "value", "full",
+    "prompt",
+    "position",
+    "token",
+    "kind",
+    "subspace",
+    "method",
+    "quantity",
+    "value",
+    "full",
     "reference",
-)  # fmt: skip
+)
 _MOST_ROWS = 128
 # Smaller than this, a change of a float32 logit is rounding.
 _NOTHING = 1e-5
@@ -32,9 +40,13 @@ _SMALL = 0.05
 
 
 def words_table(
-    subject: Subject, *, prompts: Sequence[str] = (), split: str = "test",
-    per_skill: int | None = 1, steps: int = 100,
-) -> pd.DataFrame:  # fmt: skip
+    subject: Subject,
+    *,
+    prompts: Sequence[str] = (),
+    split: str = "test",
+    per_skill: int | None = 1,
+    steps: int = 100,
+) -> pd.DataFrame:
     r"""What each token does to each gate, by two methods; positive opens the gate.
 
     `occlusion`: value of the whole prompt minus that of the prompt without this token (the token
@@ -146,9 +158,16 @@ def _occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> li
     return [
         row
         for quantity, values in (("gate", router.gates(logits)), ("logit", logits))
-        for row in _rows(subject, text, tokens, (OCCLUSION, quantity), values[:1] - values[1:],
-                         values[0], values[1:])
-    ]  # fmt: skip
+        for row in _rows(
+            subject,
+            text,
+            tokens,
+            (OCCLUSION, quantity),
+            values[:1] - values[1:],
+            values[0],
+            values[1:],
+        )
+    ]
 
 
 def _gradients(
@@ -281,9 +300,11 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
             f"integrated gradients give most to “{tops[GRADIENTS]}”."
         )
     agreement = only[OCCLUSION].corr(only[GRADIENTS], method="spearman") if len(only) > 2 else None
-    ranks = "" if agreement is None or pd.isna(agreement) else (
-        f" Rank correlation of the methods over {len(only)} words: {agreement:.2f}."
-    )  # fmt: skip
+    ranks = (
+        ""
+        if agreement is None or pd.isna(agreement)
+        else (f" Rank correlation of the methods over {len(only)} words: {agreement:.2f}.")
+    )
     return f"{found}{ranks} {_complete(part)}"
 
 

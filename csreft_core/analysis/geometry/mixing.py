@@ -57,13 +57,20 @@ def probe_adapter(
     """
     names = tuple(f"direction {m}" for m in range(len(directions)))
     settings = AdapterConfig(
-        layers=(layer,), rank=1, form="lobireft", constraint="none",
-        positions="f1" if edits_first(subject.adapter, group) else "l1", init="identity",
-    )  # fmt: skip
+        layers=(layer,),
+        rank=1,
+        form="lobireft",
+        constraint="none",
+        positions="f1" if edits_first(subject.adapter, group) else "l1",
+        init="identity",
+    )
     spec = replace(
-        subject.adapter.spec, names=names, skills=names, adapter=settings,
+        subject.adapter.spec,
+        names=names,
+        skills=names,
+        adapter=settings,
         router=RouterConfig(gates="uniform"),
-    )  # fmt: skip
+    )
     probe = CSReFT(spec, torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         probe.at(layer).raw.copy_(directions[None, :, None])

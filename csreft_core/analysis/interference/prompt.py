@@ -30,8 +30,14 @@ PATTERN_COLUMNS = ("prompt", "answer", "setting", "kind", "n_open", "open", "kl"
 SHAPLEY_COLUMNS = ("prompt", "answer", "subspace", "shapley", "alone", "closed", "all")
 INTERACTION_COLUMNS = ("prompt", "answer", "first", "second", "interaction")
 TOKEN_COLUMNS = (
-    "prompt", "token", "rank_base", "rank_adapter", "rise", "p_base", "p_adapter",
-)  # fmt: skip
+    "prompt",
+    "token",
+    "rank_base",
+    "rank_adapter",
+    "rise",
+    "p_base",
+    "p_adapter",
+)
 
 
 def patterns_table(
@@ -71,10 +77,16 @@ def patterns_table(
     # Rounding can leave a divergence of equal distributions a hair below 0.
     kl = rel_entr(p, p[:1]).sum(1).clip(min=0)
     rows = [
-        (row.prompt, row.response, _code(pattern), "pattern" if any(pattern) else "base",
-         int(sum(pattern)), _listed(pattern, names))
+        (
+            row.prompt,
+            row.response,
+            _code(pattern),
+            "pattern" if any(pattern) else "base",
+            int(sum(pattern)),
+            _listed(pattern, names),
+        )
         for pattern in patterns
-    ]  # fmt: skip
+    ]
     rows.append((row.prompt, row.response, gates, "in use", -1, gates))
     values = zip(kl.tolist(), (-np.concatenate([nll, own_nll])).tolist(), strict=True)
     return pd.DataFrame(
@@ -170,19 +182,29 @@ def tokens_table(
     sides = [
         subject.engine.trace(
             adapter, subject.prompts_of([row]), gates, template=subject.template, skills=labels
-        ).logits[0].double().numpy()
+        )
+        .logits[0]
+        .double()
+        .numpy()
         for adapter in (None, subject.adapter)
-    ]  # fmt: skip
+    ]
     p = [np.exp(log_softmax(logits)) for logits in sides]
     ranks = [np.argsort(np.argsort(-logits, kind="stable"), kind="stable") + 1 for logits in sides]
     chosen = np.flatnonzero((ranks[0] <= most) | (ranks[1] <= most))
     chosen = chosen[np.argsort(ranks[1][chosen])]
     texts = subject.engine.base.tokenizer.batch_decode([[int(t)] for t in chosen])
     rows = [
-        (row.prompt, text, int(ranks[0][t]), int(ranks[1][t]), int(ranks[0][t] - ranks[1][t]),
-         float(p[0][t]), float(p[1][t]))
+        (
+            row.prompt,
+            text,
+            int(ranks[0][t]),
+            int(ranks[1][t]),
+            int(ranks[0][t] - ranks[1][t]),
+            float(p[0][t]),
+            float(p[1][t]),
+        )
         for text, t in zip(texts, chosen, strict=True)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=list(TOKEN_COLUMNS))
 
 

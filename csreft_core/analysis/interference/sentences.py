@@ -68,8 +68,12 @@ def sentence_settings(table: pd.DataFrame) -> str:
         parts.append(f"{text}.")
     alone = table[table["setting"].str.startswith("only:")]
     single = alone["setting"].str.removeprefix("only:").tolist()
-    foreign = alone[[not is_part(gate, skill, single)
-                     for gate, skill in zip(single, alone["skill"], strict=True)]]  # fmt: skip
+    foreign = alone[
+        [
+            not is_part(gate, skill, single)
+            for gate, skill in zip(single, alone["skill"], strict=True)
+        ]
+    ]
     if len(foreign) and alone["setting"].nunique() > 1:
         top = _highest(foreign)
         gate = top["setting"].removeprefix("only:")
@@ -79,8 +83,9 @@ def sentence_settings(table: pd.DataFrame) -> str:
                 f"{_interval(top)}."
             )
         else:
-            parts.append(f"No gate alone hurts a skill that is not its own: at most "
-                         f"{top['change']:+.3f}.")  # fmt: skip
+            parts.append(
+                f"No gate alone hurts a skill that is not its own: at most {top['change']:+.3f}."
+            )
     parts += _controls(table, own)
     return " ".join(parts)
 
@@ -245,9 +250,11 @@ def sentence_overlap(table: pd.DataFrame) -> str:
         )
     r, low, high = correlation(table)
     span = "" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
-    text = f"Pearson r = {r:+.2f}{span} over n = {n} ordered pairs" if not math.isnan(r) else (
-        f"There is no correlation of {n} pairs"
-    )  # fmt: skip
+    text = (
+        f"Pearson r = {r:+.2f}{span} over n = {n} ordered pairs"
+        if not math.isnan(r)
+        else (f"There is no correlation of {n} pairs")
+    )
     runs = table["run"].nunique()
     text += f" of {runs} run{'s' if runs > 1 else ''}."
     if n < FEWEST_PAIRS:

@@ -42,22 +42,65 @@ RUN = "run:"
 """In front of a run's name, where another run stands in for a gate setting."""
 
 SETTING_COLUMNS = (
-    "skill", "setting", "kind", "loss", "change", "low", "high", "exact_match", "n", "over",
-)  # fmt: skip
-EXAMPLE_COLUMNS = (
-    "skill", "setting", "prompt", "response", "loss_before", "loss_after", "change", "answer",
-)  # fmt: skip
-PAIR_COLUMNS = (
-    "measure", "changed", "skill", "own", "change", "low", "high", "reference", "relative", "n",
+    "skill",
+    "setting",
+    "kind",
+    "loss",
+    "change",
+    "low",
+    "high",
+    "exact_match",
+    "n",
     "over",
-)  # fmt: skip
+)
+EXAMPLE_COLUMNS = (
+    "skill",
+    "setting",
+    "prompt",
+    "response",
+    "loss_before",
+    "loss_after",
+    "change",
+    "answer",
+)
+PAIR_COLUMNS = (
+    "measure",
+    "changed",
+    "skill",
+    "own",
+    "change",
+    "low",
+    "high",
+    "reference",
+    "relative",
+    "n",
+    "over",
+)
 REGRET_COLUMNS = ("skill", "setting", "kind", "loss", "best", "regret", "low", "high", "n", "over")
 OVERLAP_COLUMNS = (
-    "run", "constraint", "changed", "skill", "overlap", "change", "low", "high", "n", "over",
-)  # fmt: skip
+    "run",
+    "constraint",
+    "changed",
+    "skill",
+    "overlap",
+    "change",
+    "low",
+    "high",
+    "n",
+    "over",
+)
 SINGLE_COLUMNS = (
-    "kind", "run", "changed", "skill", "own", "before", "after", "change", "relative", "n",
-)  # fmt: skip
+    "kind",
+    "run",
+    "changed",
+    "skill",
+    "own",
+    "before",
+    "after",
+    "change",
+    "relative",
+    "n",
+)
 
 
 def settings_table(
@@ -174,10 +217,18 @@ def examples_table(
     chosen = order if len(order) <= most else np.concatenate([order[:half], order[half - most :]])
     answers = greedy_answers(asked, subset(part, chosen), setting)
     rows = [
-        (skill, gates, part.rows[i].prompt, part.rows[i].response, before[i], after[i],
-         after[i] - before[i], answer)
+        (
+            skill,
+            gates,
+            part.rows[i].prompt,
+            part.rows[i].response,
+            before[i],
+            after[i],
+            after[i] - before[i],
+            answer,
+        )
         for i, answer in zip(chosen, answers, strict=True)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
 
 
@@ -233,10 +284,17 @@ def pairs_table(
         reference = before[:, places].sum(1) / tokens[places].sum()
         columns = (found[0], *found[1:], reference, found[0] / reference)
         rows += [
-            (measure, changed, skill, changed in encoded.rows[places[0]].skills, *values,
-             len(places), units.over)
+            (
+                measure,
+                changed,
+                skill,
+                changed in encoded.rows[places[0]].skills,
+                *values,
+                len(places),
+                units.over,
+            )
             for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
-        ]  # fmt: skip
+        ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
@@ -278,12 +336,20 @@ def regret_table(
         units = units_of(subset(encoded, places).rows)
         found = per_token(losses[:, places] - best[places], n_tokens, units)
         rows += [
-            (skill, setting, "run" if setting == own else "control", mean, lowest, *values, n,
-             units.over)
+            (
+                skill,
+                setting,
+                "run" if setting == own else "control",
+                mean,
+                lowest,
+                *values,
+                n,
+                units.over,
+            )
             for setting, mean, *values in zip(
                 settings, means.tolist(), *(x.tolist() for x in found), strict=True
             )
-        ]  # fmt: skip
+        ]
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))
 
 
@@ -357,6 +423,18 @@ def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.Da
         trained = the_trained_skill(run)
         for ends in first_and_last(run):
             before, after = ends.loss
-            rows.append((kind, run.name, trained, ends.skill, ends.skill == trained, before, after,
-                         after - before, (after - before) / before, ends.n))  # fmt: skip
+            rows.append(
+                (
+                    kind,
+                    run.name,
+                    trained,
+                    ends.skill,
+                    ends.skill == trained,
+                    before,
+                    after,
+                    after - before,
+                    (after - before) / before,
+                    ends.n,
+                )
+            )
     return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))

@@ -14,16 +14,43 @@ from csreft_core.comparison.folder import JOINT, UNTRAINED, Comparison, start_of
 TABLES = ("cells", "scores", "interference", "sequential", "conflict")
 
 CELL_COLUMNS = (
-    "method", "seed", "state", "message", "subspaces", "router", "total", "share",
-    "base_parameters", "steps", "train_s", "peak_bytes", "tokens_per_s", "harm", "harm_exact",
-    "joint_harm", "joint_harm_exact", "gain", "gain_exact", "to_gain", "forgetting",
-    "forgetting_exact", "conflict",
-)  # fmt: skip
+    "method",
+    "seed",
+    "state",
+    "message",
+    "subspaces",
+    "router",
+    "total",
+    "share",
+    "base_parameters",
+    "steps",
+    "train_s",
+    "peak_bytes",
+    "tokens_per_s",
+    "harm",
+    "harm_exact",
+    "joint_harm",
+    "joint_harm_exact",
+    "gain",
+    "gain_exact",
+    "to_gain",
+    "forgetting",
+    "forgetting_exact",
+    "conflict",
+)
 SCORE_COLUMNS = ("method", "seed", "split", "skill", "loss", "exact_match", "n")
 INTERFERENCE_COLUMNS = (
-    "method", "seed", "start", "trained", "evaluated", "change", "before", "exact_change",
-    "exact_before", "n",
-)  # fmt: skip
+    "method",
+    "seed",
+    "start",
+    "trained",
+    "evaluated",
+    "change",
+    "before",
+    "exact_change",
+    "exact_before",
+    "n",
+)
 SEQUENTIAL_COLUMNS = ("method", "seed", "stage", "trained", "evaluated", "loss", "exact_match")
 CONFLICT_COLUMNS = ("method", "seed", "first", "second", "cosine")
 
@@ -119,11 +146,14 @@ def _one_skill_alone(rows: list[dict[str, Any]]) -> dict[str, float]:
     joint = [row for row in rows if start_of(row) == JOINT]
     before = [row["before"] for row in untrained if row["trained"] == row["evaluated"]]
     return {
-        "harm": harm(untrained), "harm_exact": harm(untrained, "exact_change"),
-        "joint_harm": harm(joint), "joint_harm_exact": harm(joint, "exact_change"),
-        "gain": gain(untrained), "gain_exact": gain(untrained, "exact_change"),
+        "harm": harm(untrained),
+        "harm_exact": harm(untrained, "exact_change"),
+        "joint_harm": harm(joint),
+        "joint_harm_exact": harm(joint, "exact_change"),
+        "gain": gain(untrained),
+        "gain_exact": gain(untrained, "exact_change"),
         "to_gain": _mean(np.array(before, dtype=float)),
-    }  # fmt: skip
+    }
 
 
 def harm(rows: list[dict[str, Any]], change: str = "change") -> float:

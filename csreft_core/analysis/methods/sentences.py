@@ -31,8 +31,10 @@ _EXACT = ("harm_exact", "joint_harm_exact", "forgetting_exact")
 _HARMS = ("harm", "joint_harm", "forgetting", *_EXACT)
 
 _UNITS = dict.fromkeys(("exact_match", "two_skills", "gain_exact", *_EXACT), ".1%") | {
-    "train_s": ".1f", "peak_bytes": ".4g", "tokens_per_s": ".0f"
-}  # fmt: skip
+    "train_s": ".1f",
+    "peak_bytes": ".4g",
+    "tokens_per_s": ".0f",
+}
 
 
 def sentence_place(table: pd.DataFrame, measure: str) -> str:
@@ -71,9 +73,10 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
         & (others[f"{measure}_high"] >= row[f"{measure}_low"])
     ]
     shared = (
-        f"; the intervals of {len(near)} others overlap its own" if len(near) else
-        "; no other interval overlaps its own"
-    )  # fmt: skip
+        f"; the intervals of {len(near)} others overlap its own"
+        if len(near)
+        else "; no other interval overlaps its own"
+    )
     return (
         f"{start} CS-ReFT is number {place} of {len(there)} with {_value(row, measure)}{shared} "
         f"({seeds} seeds each, 95 % intervals over them)."
@@ -143,9 +146,9 @@ def sentence_interference(
         methods: Labels that are drawn; None takes all.
         unit: `nats` a token, or `exact` match.
     """
-    value, low, form = ("lost", "lost_low", "+.1%") if unit == "exact" else (
-        "change", "low", "+.3f"
-    )  # fmt: skip
+    value, low, form = (
+        ("lost", "lost_low", "+.1%") if unit == "exact" else ("change", "low", "+.3f")
+    )
     part = table if methods is None else table[table["method"].isin(list(methods))]
     off = part[~part["own"].astype(bool) & part[value].notna()] if len(part) else part
     if off.empty:
@@ -156,9 +159,10 @@ def sentence_interference(
         texts.append(f"{name} {rows[value].mean():{form}} ({sure} of {len(rows)} surely harmed)")
     worst = off.nlargest(1, value).iloc[0]
     what = (
-        "What the other skills lose of their exact match, on average" if unit == "exact"
+        "What the other skills lose of their exact match, on average"
+        if unit == "exact"
         else "Mean change of the other skills, in nats a token"
-    )  # fmt: skip
+    )
     return (
         f"{what}: {', '.join(texts)}. The largest harm: {worst['evaluated']} by {worst['trained']} "
         f"with {worst['name']} ({worst[value]:{form}}); {_range(off['seeds'])} seeds, at least "

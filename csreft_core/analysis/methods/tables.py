@@ -28,9 +28,17 @@ TWO_SKILLS = "test_two_skills"
 COSTS = {"train_s": "s", "peak_bytes": "bytes", "tokens_per_s": "tokens a second"}
 """Column of `cells` -> its unit."""
 MEASURED = (
-    "harm", "harm_exact", "joint_harm", "joint_harm_exact", "gain", "gain_exact", "forgetting",
-    "forgetting_exact", "conflict", *COSTS,
-)  # fmt: skip
+    "harm",
+    "harm_exact",
+    "joint_harm",
+    "joint_harm_exact",
+    "gain",
+    "gain_exact",
+    "forgetting",
+    "forgetting_exact",
+    "conflict",
+    *COSTS,
+)
 """Columns of `cells` whose means over the seeds are given."""
 
 _POSSIBLE: dict[str, tuple[float, float]] = {
@@ -86,8 +94,11 @@ def read_tables(comparison: str) -> MethodTables:
     interference = compared.interference(found)
     n_skills = interference["trained"].nunique()
     asked = found.asked()
-    edits = {label: variant.config.adapter for label, variant in asked.variants.items()
-             if variant.config.method.name == "csreft"}  # fmt: skip
+    edits = {
+        label: variant.config.adapter
+        for label, variant in asked.variants.items()
+        if variant.config.method.name == "csreft"
+    }
     return MethodTables(
         found.name,
         compared.cells(found),
@@ -104,9 +115,14 @@ def read_tables(comparison: str) -> MethodTables:
 def _work(asked: Asked) -> tuple[Any, ...]:
     first = asked.first
     return (
-        first.data, first.train.steps, first.train.batch_size,
-        asked.single_steps, asked.sequential_steps, asked.per_skill, asked.budget,
-    )  # fmt: skip
+        first.data,
+        first.train.steps,
+        first.train.batch_size,
+        asked.single_steps,
+        asked.sequential_steps,
+        asked.per_skill,
+        asked.budget,
+    )
 
 
 def main_table(comparison: str) -> pd.DataFrame:
@@ -139,8 +155,12 @@ def summary(tables: MethodTables) -> pd.DataFrame:
     for method in _methods(tables.cells):
         cells = tables.cells[tables.cells["method"] == method]
         done = cells[cells["state"] == "finished"]
-        row: dict[str, Any] = {"method": method, "name": label_name(method), "seeds": len(done),
-                               "failed": len(cells) - len(done)}  # fmt: skip
+        row: dict[str, Any] = {
+            "method": method,
+            "name": label_name(method),
+            "seeds": len(done),
+            "failed": len(cells) - len(done),
+        }
         row |= {part: _first(done[part]) for part in ("subspaces", "router", "total", "share")}
         own = single[single["method"] == method]
         row["n"] = int(own["n"].min()) if len(own) else 0
@@ -196,8 +216,12 @@ def quality(tables: MethodTables, split: str = "test") -> pd.DataFrame:
         done = tables.cells[
             tables.cells["method"].eq(method) & tables.cells["state"].eq("finished")
         ]
-        row = {"method": method, "name": label_name(method), "total": _first(done["total"]),
-               "share": _first(done["share"])}  # fmt: skip
+        row = {
+            "method": method,
+            "name": label_name(method),
+            "total": _first(done["total"]),
+            "share": _first(done["share"]),
+        }
         row |= _interval("exact_match", own["exact_match"]) | _interval("loss", own["loss"])
         rows.append(row | {"seeds": len(own), "n": int(own["n"].min())})
     return pd.DataFrame(rows)
@@ -230,11 +254,38 @@ def interference(tables: MethodTables, start: str = UNTRAINED) -> pd.DataFrame:
     for (method, trained, evaluated), part in _groups(own, ["method", "trained", "evaluated"]):
         change = seed_mean(part["change"].dropna().tolist())
         lost = seed_mean((-part["exact_change"].dropna()).tolist())
-        rows.append((method, label_name(method), trained, evaluated, trained == evaluated,
-                     change.value, change.low, change.high, lost.value, lost.low, lost.high,
-                     len(part), int(part["n"].min())))  # fmt: skip
-    columns = ["method", "name", "trained", "evaluated", "own", "change", "low", "high", "lost",
-               "lost_low", "lost_high", "seeds", "n"]  # fmt: skip
+        rows.append(
+            (
+                method,
+                label_name(method),
+                trained,
+                evaluated,
+                trained == evaluated,
+                change.value,
+                change.low,
+                change.high,
+                lost.value,
+                lost.low,
+                lost.high,
+                len(part),
+                int(part["n"].min()),
+            )
+        )
+    columns = [
+        "method",
+        "name",
+        "trained",
+        "evaluated",
+        "own",
+        "change",
+        "low",
+        "high",
+        "lost",
+        "lost_low",
+        "lost_high",
+        "seeds",
+        "n",
+    ]
     return _in_order(pd.DataFrame(rows, columns=columns))
 
 
@@ -257,10 +308,32 @@ def sequential(tables: MethodTables) -> pd.DataFrame:
     keys = ["method", "stage", "trained", "evaluated"]
     for (method, stage, trained, evaluated), part in _groups(tables.sequential, keys):
         mean = seed_mean(part["loss"].tolist())
-        rows.append((method, label_name(method), stage, trained, evaluated, mean.value, mean.low,
-                     mean.high, part["exact_match"].mean(), len(part)))  # fmt: skip
-    columns = ["method", "name", "stage", "trained", "evaluated", "loss", "low", "high",
-               "exact_match", "seeds"]  # fmt: skip
+        rows.append(
+            (
+                method,
+                label_name(method),
+                stage,
+                trained,
+                evaluated,
+                mean.value,
+                mean.low,
+                mean.high,
+                part["exact_match"].mean(),
+                len(part),
+            )
+        )
+    columns = [
+        "method",
+        "name",
+        "stage",
+        "trained",
+        "evaluated",
+        "loss",
+        "low",
+        "high",
+        "exact_match",
+        "seeds",
+    ]
     return _in_order(pd.DataFrame(rows, columns=columns))
 
 
@@ -286,8 +359,18 @@ def cost(tables: MethodTables) -> pd.DataFrame:
             values = part[name].dropna().tolist()
             if values:
                 mean = seed_mean([float(value) for value in values])
-                rows.append((method, label_name(method), name, mean.value, mean.low, mean.high,
-                             unit, len(values)))  # fmt: skip
+                rows.append(
+                    (
+                        method,
+                        label_name(method),
+                        name,
+                        mean.value,
+                        mean.low,
+                        mean.high,
+                        unit,
+                        len(values),
+                    )
+                )
     columns = ["method", "name", "cost", "value", "low", "high", "unit", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -306,8 +389,9 @@ def conflict_table(comparison: str) -> pd.DataFrame:
     rows = []
     for (method, first, second), part in _groups(tables.conflict, ["method", "first", "second"]):
         mean = seed_mean(part["cosine"].tolist())
-        rows.append((method, label_name(method), first, second, mean.value, mean.low, mean.high,
-                     len(part)))  # fmt: skip
+        rows.append(
+            (method, label_name(method), first, second, mean.value, mean.low, mean.high, len(part))
+        )
     columns = ["method", "name", "first", "second", "cosine", "low", "high", "seeds"]
     return _in_order(pd.DataFrame(rows, columns=columns))
 
@@ -336,9 +420,11 @@ def _methods(cells: pd.DataFrame) -> list[str]:
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     places = {method: i for i, method in enumerate(_methods(table))}
     order = table["method"].map(places)
-    return table.assign(order=order).sort_values("order", kind="stable", ignore_index=True).drop(
-        columns="order"
-    )  # fmt: skip
+    return (
+        table.assign(order=order)
+        .sort_values("order", kind="stable", ignore_index=True)
+        .drop(columns="order")
+    )
 
 
 def _groups(table: pd.DataFrame, keys: list[str]) -> Any:

@@ -37,9 +37,13 @@ def batch_table(subject: SkillSubject, step: int = 0) -> pd.DataFrame:
     records = []
     for i, row in enumerate(chosen):
         columns = zip(
-            batch.input_ids[i].tolist(), real[i].tolist(), prompt[i].tolist(),
-            batch.labels[i].tolist(), groups[i].tolist(), strict=True,
-        )  # fmt: skip
+            batch.input_ids[i].tolist(),
+            real[i].tolist(),
+            prompt[i].tolist(),
+            batch.labels[i].tolist(),
+            groups[i].tolist(),
+            strict=True,
+        )
         for column, (token, is_real, is_prompt, label, group) in enumerate(columns, start=1):
             part = "padding" if not is_real else "prompt" if is_prompt else "answer"
             records.append(

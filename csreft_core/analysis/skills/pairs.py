@@ -40,8 +40,9 @@ def twins_table(subject: SkillSubject) -> pd.DataFrame:
         for i in places:
             row = rows[i]
             same = "exact" if counts[row.prompt] > 1 else "near"
-            records.append((group, i + 1, row.split, skill_name(row), row.prompt, row.response,
-                            same, conflict))  # fmt: skip
+            records.append(
+                (group, i + 1, row.split, skill_name(row), row.prompt, row.response, same, conflict)
+            )
     columns = ["group", "row", "split", "skill", "prompt", "response", "same", "conflict"]
     return pd.DataFrame(records, columns=columns)
 

@@ -29,9 +29,10 @@ def skills_table(subject: SkillSubject) -> pd.DataFrame:
     for name, own in rows.items():
         counts = Counter(row.split for row in own)
         records.append(
-            {"skill": name, "n": len(own)} | {split: counts[split] for split in splits}
+            {"skill": name, "n": len(own)}
+            | {split: counts[split] for split in splits}
             | {"prompt": own[0].prompt, "response": own[0].response}
-        )  # fmt: skip
+        )
     return pd.DataFrame(records, columns=["skill", "n", *splits, "prompt", "response"])
 
 
@@ -93,11 +94,18 @@ def unwritable_table(subject: SkillSubject) -> pd.DataFrame:
     """
     rows, tokenizer = subject.skill_set.rows, subject.reader.tokenizer
     records = [
-        (place, skill_name(row), row.split, row.prompt, row.response, example.lost,
-         why_lost(example, row.response, tokenizer))
+        (
+            place,
+            skill_name(row),
+            row.split,
+            row.prompt,
+            row.response,
+            example.lost,
+            why_lost(example, row.response, tokenizer),
+        )
         for place, (row, example) in enumerate(zip(rows, subject.encoded(rows), strict=True), 1)
         if example.lost
-    ]  # fmt: skip
+    ]
     columns = ["row", "skill", "split", "prompt", "response", "lost", "why"]
     return pd.DataFrame(records, columns=columns)
 

@@ -186,8 +186,13 @@ def sentence_separation(table: pd.DataFrame) -> str:
         (cell["measure"], cell["features"], cell["kind"]): cell for cell in table.to_dict("records")
     }
     before, after = (cells["silhouette", name, "true labels"] for name in ("h", "h'"))
-    names = {"gates": "the gates", "R h": "R h", "random h": "as many random directions of h",
-             "h": "base states", "h'": "edited states"}  # fmt: skip
+    names = {
+        "gates": "the gates",
+        "R h": "R h",
+        "random h": "as many random directions of h",
+        "h": "base states",
+        "h'": "edited states",
+    }
     read = ", ".join(
         f"{cell['value']:.0%} from {names[features]}"
         for (measure, features, kind), cell in cells.items()

@@ -336,10 +336,19 @@ def separation_table(
                 majority = separation.majority_share(labels)
                 estimates["majority class"] = separation.Estimate(majority, majority, majority)
             found += [
-                (name, measure, kind, e.value, e.low, e.high, len(labels), features.shape[1],
-                 units.over)
+                (
+                    name,
+                    measure,
+                    kind,
+                    e.value,
+                    e.low,
+                    e.high,
+                    len(labels),
+                    features.shape[1],
+                    units.over,
+                )
                 for kind, e in estimates.items()
-            ]  # fmt: skip
+            ]
     columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features", "over"]
     return pd.DataFrame(found, columns=columns)
 

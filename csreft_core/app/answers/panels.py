@@ -74,9 +74,12 @@ def choose(run: Run, row: Row) -> Asked | None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         sampling = settings.choose_sampling()
         pressed = st.button(
-            "Ask", key="compare-ask", type="primary", icon=":material/play_arrow:",
+            "Ask",
+            key="compare-ask",
+            type="primary",
+            icon=":material/play_arrow:",
             help="Asks all columns at the same time. Enter in the prompt does the same.",
-        )  # fmt: skip
+        )
     auto = wants_answers(run)
     if not row.prompt.strip():
         st.error("The prompt is empty; write a question, or choose an example.")
@@ -142,9 +145,11 @@ def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
     """Who is right, or whether they agree."""
     texts = {given.text.strip() for _, given in there}
     row = there[0][0].row
-    agree = "All columns give the same answer." if len(texts) == 1 else (
-        f"{len(texts)} different answers in {len(there)} columns."
-    )  # fmt: skip
+    agree = (
+        "All columns give the same answer."
+        if len(texts) == 1
+        else (f"{len(texts)} different answers in {len(there)} columns.")
+    )
     if len(there) == 1:
         agree = ""
     if not row.response:
@@ -190,9 +195,14 @@ def _save(asked: Asked, there: Sequence[tuple[Column, Given]], pieces: Sequence[
             ("JSON", card.to_json, "comparison.json", "application/json"),
         ):
             st.download_button(
-                label, make, file_name=name, mime=mime, key=f"compare-save-{name}",
-                icon=":material/download:", on_click="ignore",
-            )  # fmt: skip
+                label,
+                make,
+                file_name=name,
+                mime=mime,
+                key=f"compare-save-{name}",
+                icon=":material/download:",
+                on_click="ignore",
+            )
 
 
 def card_of(
@@ -279,10 +289,13 @@ def show_dose(asked: Asked) -> None:
     chosen = remembered("dose", _LARGEST, (_LARGEST, *gates.names))
     if len(gates.names) > 1:
         st.selectbox(
-            "Gate to turn", (_LARGEST, *gates.names), key="dose",
-            on_change=written, args=("dose",),
+            "Gate to turn",
+            (_LARGEST, *gates.names),
+            key="dose",
+            on_change=written,
+            args=("dose",),
             help="The other gates stay: at the manual values, else at the run's own.",
-        )  # fmt: skip
+        )
     views.show(
         asked.run,
         dose_table,

@@ -106,9 +106,15 @@ def choose_other(run: Run) -> Run | None:
     chosen = remembered("other", next(iter(runs)), runs)
     keep("other", chosen)  # always in the address: the default changes when a run is added
     st.selectbox(
-        "Another run", list(runs), format_func=library.label, key="other",
-        on_change=written, args=("other",), help=help_text("other"), width=280,
-    )  # fmt: skip
+        "Another run",
+        list(runs),
+        format_func=library.label,
+        key="other",
+        on_change=written,
+        args=("other",),
+        help=help_text("other"),
+        width=280,
+    )
     return runs[chosen]
 
 
@@ -119,9 +125,15 @@ def choose_sampling() -> Sampling:
     """
     decoding = remembered("decoding", OURS, _DECODINGS)
     st.selectbox(
-        "Decoding", list(_DECODINGS), format_func=_DECODINGS.__getitem__, key="decoding",
-        on_change=written, args=("decoding",), help=help_text("decoding"), width=170,
-    )  # fmt: skip
+        "Decoding",
+        list(_DECODINGS),
+        format_func=_DECODINGS.__getitem__,
+        key="decoding",
+        on_change=written,
+        args=("decoding",),
+        help=help_text("decoding"),
+        width=170,
+    )
     temperature, top_p = 0.0, 1.0
     if decoding == OURS:
         temperature = _number("temperature", "Temperature", 0.0, (0.0, MOST_TEMPERATURE), 0.1)
@@ -161,9 +173,16 @@ def _number(
     key = f"compare-{name}"
     _show(key, value)
     return st.number_input(
-        label, limits[0], limits[1], step=step, key=key, width=150, help=help_text(name),
-        on_change=_write_number, args=(name, key, f"{default:g}"),
-    )  # fmt: skip
+        label,
+        limits[0],
+        limits[1],
+        step=step,
+        key=key,
+        width=150,
+        help=help_text(name),
+        on_change=_write_number,
+        args=(name, key, f"{default:g}"),
+    )
 
 
 def _write_number(name: str, key: str, default: str) -> None:
@@ -202,15 +221,22 @@ def choose_gates(run: Run, gates: Gates) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("**Manual gates**", help=help_text("manual"), width="content")
             st.button(
-                follows, key="compare-follow", on_click=forget, args=("gates",),
-                icon=":material/alt_route:", disabled=gates.manual is None,
+                follows,
+                key="compare-follow",
+                on_click=forget,
+                args=("gates",),
+                icon=":material/alt_route:",
+                disabled=gates.manual is None,
                 help="Give the gates back: the values of this run for this prompt.",
-            )  # fmt: skip
+            )
             st.button(
-                "Reset (off)", key="compare-off", on_click=keep,
-                args=("gates", as_text([0.0] * len(gates.names))), icon=":material/block:",
+                "Reset (off)",
+                key="compare-off",
+                on_click=keep,
+                args=("gates", as_text([0.0] * len(gates.names))),
+                icon=":material/block:",
                 help="All gates 0: the adapter changes nothing.",
-            )  # fmt: skip
+            )
             state = "set by hand" if gates.manual is not None else "as the run sets them"
             st.caption(f"Now {state}.")
         with st.grid(min(4, max(2, len(gates.names))), min_column_width=200):
@@ -223,16 +249,26 @@ def _slider(gates: Gates, place: int) -> None:
     name, key = plain(gates.names[place]), f"compare-gate-{place}"
     _show(key, round(round(gates.values[place] / STEP) * STEP, 2))
     st.slider(
-        name, LOWEST, HIGHEST, step=STEP, key=key, help=help_text("manual"),
-        on_change=_moved, args=(key, place, gates.values),
-    )  # fmt: skip
+        name,
+        LOWEST,
+        HIGHEST,
+        step=STEP,
+        key=key,
+        help=help_text("manual"),
+        on_change=_moved,
+        args=(key, place, gates.values),
+    )
     only = [float(i == place) for i in range(len(gates.names))]
     if len(gates.names) > 1:
         st.button(
-            f"Only {name}", key=f"compare-only-{place}", on_click=keep, type="tertiary",
+            f"Only {name}",
+            key=f"compare-only-{place}",
+            on_click=keep,
+            type="tertiary",
             icon=":material/filter_1:",
-            args=("gates", as_text(only)), help=f"The gate of {name} 1, every other 0.",
-        )  # fmt: skip
+            args=("gates", as_text(only)),
+            help=f"The gate of {name} 1, every other 0.",
+        )
 
 
 def _moved(key: str, place: int, values: tuple[float, ...]) -> None:

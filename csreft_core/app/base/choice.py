@@ -49,16 +49,25 @@ def choose() -> BaseConfig | None:
 def _select(name: str, label: str, default: str, labels: dict[str, str]) -> str:
     chosen = remembered(name, default, labels)
     st.selectbox(
-        label, list(labels), key=name, format_func=lambda value: labels[value],
-        on_change=written, args=(name,), help=help_text(name),
-    )  # fmt: skip
+        label,
+        list(labels),
+        key=name,
+        format_func=lambda value: labels[value],
+        on_change=written,
+        args=(name,),
+        help=help_text(name),
+    )
     return chosen
 
 
 def _computes() -> dict[str, str]:
     on_gpu = torch.cuda.is_available()
-    return {"auto": f"auto ({'bf16' if on_gpu else 'fp32'})", "fp32": "fp32", "bf16": "bf16",
-            "fp16": "fp16"}  # fmt: skip
+    return {
+        "auto": f"auto ({'bf16' if on_gpu else 'fp32'})",
+        "fp32": "fp32",
+        "bf16": "bf16",
+        "fp16": "fp16",
+    }
 
 
 def _devices() -> dict[str, str]:
@@ -73,9 +82,15 @@ def _choose_path() -> tuple[str, str | None]:
     sources = (KNOWN, FOLDER) if limited else tuple(_SOURCES)
     source = remembered("base-from", KNOWN, sources)
     st.segmented_control(
-        "Base", sources, key="base-from", required=True, format_func=lambda s: _SOURCES[s],
-        on_change=written, args=("base-from",), help=help_text("base_from"),
-    )  # fmt: skip
+        "Base",
+        sources,
+        key="base-from",
+        required=True,
+        format_func=lambda s: _SOURCES[s],
+        on_change=written,
+        args=("base-from",),
+        help=help_text("base_from"),
+    )
     if source == KNOWN:
         return _choose_known(limited), None
     if source == HUB:
@@ -87,9 +102,14 @@ def _choose_known(limited: bool) -> str:
     known = {path: p for path, p in base_presets().items() if not limited or path == "pocket"}
     chosen = remembered("base", "pocket", known)
     st.selectbox(
-        "Known base", list(known), key="base", format_func=lambda path: _label(known[path]),
-        on_change=written, args=("base",), help=help_text("base_known"),
-    )  # fmt: skip
+        "Known base",
+        list(known),
+        key="base",
+        format_func=lambda path: _label(known[path]),
+        on_change=written,
+        args=("base",),
+        help=help_text("base_known"),
+    )
     st.caption(_about(known[chosen]))
     return chosen
 
@@ -115,9 +135,14 @@ def _about(known: BasePreset) -> str:
 def _choose_folder() -> str:
     remembered("base-folder", "")
     return st.text_input(
-        "Folder", key="base-folder", max_chars=MOST_CHARACTERS, placeholder="models/my-base",
-        on_change=written, args=("base-folder",), help=help_text("base_folder"),
-    ).strip()  # fmt: skip
+        "Folder",
+        key="base-folder",
+        max_chars=MOST_CHARACTERS,
+        placeholder="models/my-base",
+        on_change=written,
+        args=("base-folder",),
+        help=help_text("base_folder"),
+    ).strip()
 
 
 def _choose_offered() -> str:
@@ -127,9 +152,14 @@ def _choose_offered() -> str:
         return ""
     remembered("base-folder", folders[0], folders)
     return st.selectbox(
-        "Folder", folders, key="base-folder", format_func=lambda path: Path(path).name,
-        on_change=written, args=("base-folder",), help=help_text("base_folder"),
-    )  # fmt: skip
+        "Folder",
+        folders,
+        key="base-folder",
+        format_func=lambda path: Path(path).name,
+        on_change=written,
+        args=("base-folder",),
+        help=help_text("base_folder"),
+    )
 
 
 def _choose_hub() -> tuple[str, str | None]:
@@ -137,13 +167,23 @@ def _choose_hub() -> tuple[str, str | None]:
     with left:
         remembered("base-hub", "")
         name = st.text_input(
-            "Hub id", key="base-hub", max_chars=200, placeholder="owner/name",
-            on_change=written, args=("base-hub",), help=help_text("base_hub"),
-        ).strip()  # fmt: skip
+            "Hub id",
+            key="base-hub",
+            max_chars=200,
+            placeholder="owner/name",
+            on_change=written,
+            args=("base-hub",),
+            help=help_text("base_hub"),
+        ).strip()
     with right:
         remembered("revision", "")
         revision = st.text_input(
-            "Revision", key="revision", max_chars=200, placeholder="main",
-            on_change=written, args=("revision",), help=help_text("revision"),
-        ).strip()  # fmt: skip
+            "Revision",
+            key="revision",
+            max_chars=200,
+            placeholder="main",
+            on_change=written,
+            args=("revision",),
+            help=help_text("revision"),
+        ).strip()
     return name, revision or None

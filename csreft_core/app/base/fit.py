@@ -51,9 +51,15 @@ def choose_purpose() -> bool:
     """Whether the memory is needed for training, or for answering prompts only."""
     chosen = remembered("for", TRAINING, _FOR)
     st.segmented_control(
-        "Memory for", list(_FOR), key="for", required=True, format_func=lambda f: _FOR[f],
-        on_change=written, args=("for",), help=help_text("fit_for"),
-    )  # fmt: skip
+        "Memory for",
+        list(_FOR),
+        key="for",
+        required=True,
+        format_func=lambda f: _FOR[f],
+        on_change=written,
+        args=("for",),
+        help=help_text("fit_for"),
+    )
     return chosen == TRAINING
 
 
@@ -98,9 +104,12 @@ def _show_smaller(config: Config, shape: Shape, free: int) -> None:
         icon=":material/lightbulb:",
     )
     st.button(
-        "Take this setting", key="smaller", on_click=_take, args=(changed,),
+        "Take this setting",
+        key="smaller",
+        on_click=_take,
+        args=(changed,),
         help=help_text("smaller"),
-    )  # fmt: skip
+    )
 
 
 def _take(changed: list[str]) -> None:
@@ -143,9 +152,11 @@ def show_known(config: Config) -> None:
     if limiting_folder() is not None:
         return
     panel = st.expander(
-        "Which of the known bases fit on this machine?", icon=":material/straighten:",
-        key="known-panel", on_change="rerun",
-    )  # fmt: skip
+        "Which of the known bases fit on this machine?",
+        icon=":material/straighten:",
+        key="known-panel",
+        on_change="rerun",
+    )
     if not panel.open:
         return
     with panel, st.spinner("Counting the parameters of the known bases …"):

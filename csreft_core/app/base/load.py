@@ -55,9 +55,15 @@ def _runs(load: Load) -> bool:
 
 def _show_offer(base: BaseConfig, *, has_room: bool) -> None:
     st.button(
-        "Load this base", type="primary", icon=":material/download:", key="load",
-        on_click=_begin, args=(base,), disabled=not has_room, help=help_text("load"),
-    )  # fmt: skip
+        "Load this base",
+        type="primary",
+        icon=":material/download:",
+        key="load",
+        on_click=_begin,
+        args=(base,),
+        disabled=not has_room,
+        help=help_text("load"),
+    )
     if not has_room:
         st.caption(
             "Its weights alone do not fit into the free memory. Choose a smaller precision or a "
@@ -78,9 +84,13 @@ def _show_load(base: BaseConfig) -> None:
     share = "" if load.share is None else f", {load.share:.0%}"
     st.progress(load.share or 0.0, text=plain(f"{load.phase}{share}"))
     st.button(
-        "Cancel", icon=":material/close:", key="cancel", on_click=_cancel, args=(base,),
+        "Cancel",
+        icon=":material/close:",
+        key="cancel",
+        on_click=_cancel,
+        args=(base,),
         help=help_text("cancel"),
-    )  # fmt: skip
+    )
 
 
 def _cancel(base: BaseConfig) -> None:
@@ -98,9 +108,13 @@ def _show_held(base: BaseConfig) -> None:
 
 def _unload_button(base: BaseConfig, label: str) -> None:
     st.button(
-        label, icon=":material/eject:", key=f"unload-{base.path}-{base.precision}-{base.device}",
-        on_click=_unload, args=(base,), help=help_text("unload"),
-    )  # fmt: skip
+        label,
+        icon=":material/eject:",
+        key=f"unload-{base.path}-{base.precision}-{base.device}",
+        on_click=_unload,
+        args=(base,),
+        help=help_text("unload"),
+    )
 
 
 def _unload(base: BaseConfig) -> None:

@@ -117,20 +117,27 @@ def show_layers(choice: Choice, held: Held | None) -> None:
         "selection": {"rows": list(choice.layers), "columns": [], "cells": []}
     }
     st.dataframe(
-        table, hide_index=True, key="base-layers", selection_mode="multi-row",
-        on_select=_ticked, column_config=_columns(), column_order=_shown(table, held),
+        table,
+        hide_index=True,
+        key="base-layers",
+        selection_mode="multi-row",
+        on_select=_ticked,
+        column_config=_columns(),
+        column_order=_shown(table, held),
         height=min(430, 38 + 35 * len(table)),
         alt=f"Table of the {len(table)} layers of the base; the edited ones are ticked.",
-    )  # fmt: skip
+    )
     st.markdown(plain(say.sentence_layers(table, list(choice.layers))))
     middle = _middle(choice.config, choice.shape)
     with st.container(horizontal=True):
         if choice.layers != middle:
             st.button(
-                f"Take the middle: {', '.join(map(str, middle))}", key="middle",
-                on_click=keep, args=("edit", _text(middle)),
+                f"Take the middle: {', '.join(map(str, middle))}",
+                key="middle",
+                on_click=keep,
+                args=("edit", _text(middle)),
                 icon=":material/vertical_align_center:",
-            )  # fmt: skip
+            )
         show_data(table, "layers")
 
 
@@ -169,20 +176,24 @@ def _columns() -> dict[str, Any]:
         "attention": config.TextColumn("attends to", help=help_text("column_attention")),
         "d_model": config.NumberColumn("hidden size", help=help_text("column_width")),
         "parameters": config.NumberColumn("parameters", format="localized"),
-        "bytes": config.NumberColumn(
-            "bytes", format="localized", help=help_text("column_bytes")
-        ),
+        "bytes": config.NumberColumn("bytes", format="localized", help=help_text("column_bytes")),
         "device": config.TextColumn("device", help=help_text("column_device")),
-    }  # fmt: skip
+    }
 
 
 def show_use(choice: Choice) -> None:
     """The button that makes the base and its layers those of the next run."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Use this base for the next run", type="primary", icon=":material/check:", key="use",
-            on_click=_use, args=(choice,), disabled=not choice.layers, help=help_text("use"),
-        )  # fmt: skip
+            "Use this base for the next run",
+            type="primary",
+            icon=":material/check:",
+            key="use",
+            on_click=_use,
+            args=(choice,),
+            disabled=not choice.layers,
+            help=help_text("use"),
+        )
         st.page_link("pages/Train.py", label="To the Train page", icon=":material/model_training:")
     base, precision, layers = (
         settings.current(path) for path in ("base.path", "base.precision", "adapter.layers")

@@ -90,10 +90,15 @@ def show(
     """Compute a table once, draw it with its sentence, and return it; see `views.show`."""
     found, options = table(make, stamps, **arguments), options or {}
     show_chart(
-        draw, found, name=name, sentence=sentence(found) if sentence else "",
-        code=code(make, draw, arguments, options), command=command(make, arguments),
-        figure=draw(found, palette=screen(), **options), **options,
-    )  # fmt: skip
+        draw,
+        found,
+        name=name,
+        sentence=sentence(found) if sentence else "",
+        code=code(make, draw, arguments, options),
+        command=command(make, arguments),
+        figure=draw(found, palette=screen(), **options),
+        **options,
+    )
     return found
 
 

@@ -22,9 +22,17 @@ from csreft_core.config import Config, assignments, preset
 
 # What the tables depend on; other settings must not empty their cache.
 _MATTERS = (
-    "base.path", "base.revision", "data.template", "data.skill_column", "adapter.positions",
-    "adapter.tied", "train.batch_size", "train.accumulate", "train.seed", "train.max_length",
-)  # fmt: skip
+    "base.path",
+    "base.revision",
+    "data.template",
+    "data.skill_column",
+    "adapter.positions",
+    "adapter.tied",
+    "train.batch_size",
+    "train.accumulate",
+    "train.seed",
+    "train.max_length",
+)
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,14 @@ def _table(
 
 @st.cache_resource(max_entries=128, show_spinner=False)
 def _figure(
-    draw: str, make: str, source: Source, stamp: int,
-    arguments: tuple[tuple[str, Any], ...], options: dict[str, Any], palette: Palette,
-) -> go.Figure:  # fmt: skip
+    draw: str,
+    make: str,
+    source: Source,
+    stamp: int,
+    arguments: tuple[tuple[str, Any], ...],
+    options: dict[str, Any],
+    palette: Palette,
+) -> go.Figure:
     table = _table(make, source, stamp, arguments)
     return named(draw)(table, palette=palette, **options)
 

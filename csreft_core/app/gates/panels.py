@@ -71,9 +71,12 @@ def _per_token(run: Run) -> bool:
 def choose_row(run: Run) -> None:
     """A popover that puts a row of the run's data into the prompt box."""
     popover = st.popover(
-        "A row of the data", icon=":material/dataset:", key="router-rows", on_change="rerun",
+        "A row of the data",
+        icon=":material/dataset:",
+        key="router-rows",
+        on_change="rerun",
         help="Take a prompt from the data that the run was trained and tested on.",
-    )  # fmt: skip
+    )
     if not popover.open:
         return
     with popover:
@@ -134,9 +137,12 @@ def show_edit(run: Run, row: Row) -> None:
         )
         if pinned:
             st.button(
-                "Unpin", key="router-unpin", icon=":material/keep_off:", on_click=forget,
+                "Unpin",
+                key="router-unpin",
+                icon=":material/keep_off:",
+                on_click=forget,
                 args=("pin",),
-            )  # fmt: skip
+            )
 
 
 def show_gates(run: Run, row: Row) -> None:
@@ -239,6 +245,9 @@ def show_words(run: Run, row: Row) -> None:
             prompts=(row.prompt,),
         )
         st.selectbox(
-            "Gate of this figure", (_STRONGEST, *subspaces), key="gate", on_change=written,
+            "Gate of this figure",
+            (_STRONGEST, *subspaces),
+            key="gate",
+            on_change=written,
             args=("gate",),
-        )  # fmt: skip
+        )

@@ -59,9 +59,14 @@ def choose_look(run: Run) -> tuple[str, str]:
         )
         split = remembered("split", splits[0], splits)
         st.selectbox(
-            "Split", splits, key="split", on_change=written, args=("split",), width=220,
+            "Split",
+            splits,
+            key="split",
+            on_change=written,
+            args=("split",),
+            width=220,
             help="test: the three test splits together. Nothing of them was trained on.",
-        )  # fmt: skip
+        )
     return look, split
 
 
@@ -76,9 +81,15 @@ def show_held_out(run: Run, look: str, split: str) -> None:
 
 
 def _figure(
-    run: Run, split: str, make: Callable[..., pd.DataFrame], draw: Callable[..., go.Figure],
-    name: str, sentence: Callable[[pd.DataFrame], str], per_skill: int, named: bool = True,
-) -> None:  # fmt: skip
+    run: Run,
+    split: str,
+    make: Callable[..., pd.DataFrame],
+    draw: Callable[..., go.Figure],
+    name: str,
+    sentence: Callable[[pd.DataFrame], str],
+    per_skill: int,
+    named: bool = True,
+) -> None:
     views.show(
         run,
         make,
@@ -96,51 +107,88 @@ def _show_gates(run: Run, split: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         _figure(
-            run, split, gates.distribution_table, gate_charts.gates_by_source, "gatesbysource",
-            say.sentence_distribution, _POINTS,
-        )  # fmt: skip
+            run,
+            split,
+            gates.distribution_table,
+            gate_charts.gates_by_source,
+            "gatesbysource",
+            say.sentence_distribution,
+            _POINTS,
+        )
     with right:
         _figure(
-            run, split, gates.means_table, gate_maps.mean_gate_map, "gatemeans",
-            say.sentence_means, _ROWS,
-        )  # fmt: skip
+            run,
+            split,
+            gates.means_table,
+            gate_maps.mean_gate_map,
+            "gatemeans",
+            say.sentence_means,
+            _ROWS,
+        )
 
 
 def _show_skills(run: Run, split: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         _figure(
-            run, split, gates.patterns_table, gate_maps.pattern_map, "gatepatterns",
-            say.sentence_patterns, _ROWS,
-        )  # fmt: skip
+            run,
+            split,
+            gates.patterns_table,
+            gate_maps.pattern_map,
+            "gatepatterns",
+            say.sentence_patterns,
+            _ROWS,
+        )
     with right:
         _figure(
-            run, split, gates.metrics_table, gate_scores.information_dots, "gateinformation",
-            say.sentence_information, _ROWS, named=False,
-        )  # fmt: skip
+            run,
+            split,
+            gates.metrics_table,
+            gate_scores.information_dots,
+            "gateinformation",
+            say.sentence_information,
+            _ROWS,
+            named=False,
+        )
 
 
 def _show_each(run: Run, split: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         _figure(
-            run, split, gates.metrics_table, gate_scores.gate_profile, "gateprofile",
-            say.sentence_profile, _ROWS,
-        )  # fmt: skip
+            run,
+            split,
+            gates.metrics_table,
+            gate_scores.gate_profile,
+            "gateprofile",
+            say.sentence_profile,
+            _ROWS,
+        )
     with right:
         _figure(
-            run, split, gates.coactivation_table, gate_maps.coactivation_map, "coactivation",
-            say.sentence_coactivation, _ROWS,
-        )  # fmt: skip
+            run,
+            split,
+            gates.coactivation_table,
+            gate_maps.coactivation_map,
+            "coactivation",
+            say.sentence_coactivation,
+            _ROWS,
+        )
 
 
 def _show_answers(run: Run, split: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         _figure(
-            run, split, gates.settings_table, gate_scores.setting_dots, "gatesettings",
-            say.sentence_settings, _SCORED, named=False,
-        )  # fmt: skip
+            run,
+            split,
+            gates.settings_table,
+            gate_scores.setting_dots,
+            "gatesettings",
+            say.sentence_settings,
+            _SCORED,
+            named=False,
+        )
     with right:
         if not has_router(run):
             st.caption("There are no learned gates to cut at a threshold.")

@@ -68,21 +68,33 @@ def choose_rows(run: Run) -> dict[str, Any]:
     """The controls for the prompts that are measured; gives `split` and `per_skill`."""
     skill_set = cached.skill_set_of(run)
     tested = any(split.startswith("test_") for split in skill_set.splits)
-    default = "test" if any(row.split in _PLAIN_TESTS for row in skill_set.rows) else (
-        skill_set.splits[0]
-    )  # fmt: skip
+    default = (
+        "test"
+        if any(row.split in _PLAIN_TESTS for row in skill_set.rows)
+        else (skill_set.splits[0])
+    )
     splits = [*(["test"] if default == "test" and tested else []), *skill_set.splits]
     remembered("i-split", default, splits)
     remembered("i-rows", "30", _ROWS)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
-            "Prompts of the split", splits, key="i-split", on_change=written, args=("i-split",),
-            width=220, help="`test` joins the three tests of single skills.",
-        )  # fmt: skip
+            "Prompts of the split",
+            splits,
+            key="i-split",
+            on_change=written,
+            args=("i-split",),
+            width=220,
+            help="`test` joins the three tests of single skills.",
+        )
         st.segmented_control(
-            "Prompts of each skill", _ROWS, key="i-rows", on_change=written, args=("i-rows",),
-            required=True, help="More prompts give narrower intervals and take longer.",
-        )  # fmt: skip
+            "Prompts of each skill",
+            _ROWS,
+            key="i-rows",
+            on_change=written,
+            args=("i-rows",),
+            required=True,
+            help="More prompts give narrower intervals and take longer.",
+        )
     rows = st.session_state["i-rows"]
     return {
         "split": st.session_state["i-split"],
@@ -101,8 +113,14 @@ def control_of(run: Run) -> Run | None:
     config, k = run.config(), n_subspaces(run)
     if k == 1:
         return None
-    wanted = (config.base, config.data, config.adapter.layers, config.adapter.positions, 1,
-              k * config.adapter.rank)  # fmt: skip
+    wanted = (
+        config.base,
+        config.data,
+        config.adapter.layers,
+        config.adapter.positions,
+        1,
+        k * config.adapter.rank,
+    )
     found = []
     for other in library.all_runs().values():
         theirs = other.config()
@@ -129,10 +147,15 @@ def show_settings(run: Run, rows: dict[str, Any]) -> None:
     """The matrix of skills and gate settings, with the shared LoReFT as control."""
     others = _others(run)
     views.show(
-        run, tables.settings_table, charts.setting_matrix, name="gatesettings",
-        sentence=sentences.sentence_settings, options={"names": tuple(cached.skill_names(run))},
-        **rows, others=others,
-    )  # fmt: skip
+        run,
+        tables.settings_table,
+        charts.setting_matrix,
+        name="gatesettings",
+        sentence=sentences.sentence_settings,
+        options={"names": tuple(cached.skill_names(run))},
+        **rows,
+        others=others,
+    )
     k = n_subspaces(run)
     if not others and k > 1:
         rank = k * run.config().adapter.rank
@@ -154,33 +177,58 @@ def show_cell(run: Run, rows: dict[str, Any]) -> None:
     remembered("i-skill", worst["skill"], skills)
     with st.container(horizontal=True):
         st.selectbox(
-            "Row of the matrix", settings, key="i-gates", on_change=written, args=("i-gates",),
-            format_func=sentences.setting_label, width=170,
+            "Row of the matrix",
+            settings,
+            key="i-gates",
+            on_change=written,
+            args=("i-gates",),
+            format_func=sentences.setting_label,
+            width=170,
             help="The gate setting. The choice at the start is the cell that is hurt most.",
-        )  # fmt: skip
+        )
         st.selectbox(
-            "Column", skills, key="i-skill", on_change=written, args=("i-skill",), width=170,
+            "Column",
+            skills,
+            key="i-skill",
+            on_change=written,
+            args=("i-skill",),
+            width=170,
             help="The skill whose prompts are shown.",
-        )  # fmt: skip
+        )
     views.show(
-        run, tables.examples_table, charts.example_shifts, name="cellexamples",
-        sentence=sentences.sentence_examples, skill=st.session_state["i-skill"],
-        gates=st.session_state["i-gates"], **rows, others=others,
-    )  # fmt: skip
+        run,
+        tables.examples_table,
+        charts.example_shifts,
+        name="cellexamples",
+        sentence=sentences.sentence_examples,
+        skill=st.session_state["i-skill"],
+        gates=st.session_state["i-gates"],
+        **rows,
+        others=others,
+    )
 
 
 def show_prompts(run: Run, rows: dict[str, Any]) -> None:
     """The prompts of the chosen cell to read, with the right answer and the one given."""
     found = cached.table(
-        tables.examples_table, run, skill=st.session_state["i-skill"],
-        gates=st.session_state["i-gates"], **rows, others=_others(run),
-    )  # fmt: skip
+        tables.examples_table,
+        run,
+        skill=st.session_state["i-skill"],
+        gates=st.session_state["i-gates"],
+        **rows,
+        others=_others(run),
+    )
     shown = found[["prompt", "response", "answer", "loss_before", "loss_after"]].rename(
-        columns={"response": "right answer", "answer": "answer given",
-                 "loss_before": "loss before", "loss_after": "loss after"}
-    )  # fmt: skip
-    numbers = {name: st.column_config.NumberColumn(format="%.3f")
-               for name in ("loss before", "loss after")}  # fmt: skip
+        columns={
+            "response": "right answer",
+            "answer": "answer given",
+            "loss_before": "loss before",
+            "loss_after": "loss after",
+        }
+    )
+    numbers = {
+        name: st.column_config.NumberColumn(format="%.3f") for name in ("loss before", "loss after")
+    }
     st.dataframe(shown, hide_index=True, height=38 + 35 * len(shown), column_config=numbers)
 
 
@@ -189,23 +237,39 @@ def show_pairs(run: Run, rows: dict[str, Any]) -> None:
     labelled = set(cached.adapter_of(run).names) & set(cached.skill_names(run))
     remembered("i-measure", "I_on" if labelled else "S", _MEASURES)
     st.segmented_control(
-        "Measure", list(_MEASURES), key="i-measure", on_change=written, args=("i-measure",),
-        format_func=lambda name: _MEASURES[name], required=True,
+        "Measure",
+        list(_MEASURES),
+        key="i-measure",
+        on_change=written,
+        args=("i-measure",),
+        format_func=lambda name: _MEASURES[name],
+        required=True,
         help="What is done to gate i while the loss of skill j is measured.",
-    )  # fmt: skip
+    )
     remembered("i-unit", "nats", ("nats", "relative"))
     st.segmented_control(
-        "Unit", ("nats", "relative"), key="i-unit", on_change=written, args=("i-unit",),
-        required=True, help="Relative divides by the skill's loss before the change.",
+        "Unit",
+        ("nats", "relative"),
+        key="i-unit",
+        on_change=written,
+        args=("i-unit",),
+        required=True,
+        help="Relative divides by the skill's loss before the change.",
         format_func=lambda name: "nats a token" if name == "nats" else "relative to the loss",
-    )  # fmt: skip
+    )
     views.show(
-        run, tables.pairs_table, charts.pair_matrix, name="gatepairs",
+        run,
+        tables.pairs_table,
+        charts.pair_matrix,
+        name="gatepairs",
         sentence=sentences.sentence_pairs,
-        options={"names": tuple(cached.skill_names(run)),
-                 "relative": st.session_state["i-unit"] == "relative"},
-        measure=st.session_state["i-measure"], **rows,
-    )  # fmt: skip
+        options={
+            "names": tuple(cached.skill_names(run)),
+            "relative": st.session_state["i-unit"] == "relative",
+        },
+        measure=st.session_state["i-measure"],
+        **rows,
+    )
 
 
 def show_bottleneck(run: Run, rows: dict[str, Any]) -> None:
@@ -216,10 +280,15 @@ def show_bottleneck(run: Run, rows: dict[str, Any]) -> None:
         st.info(plain(sentences.sentence_bottleneck(table)), icon=":material/info:")
         return
     views.show(
-        run, tables.settings_table, charts.bottleneck_bars, name="bottleneck",
+        run,
+        tables.settings_table,
+        charts.bottleneck_bars,
+        name="bottleneck",
         sentence=sentences.sentence_bottleneck,
-        options={"names": tuple(cached.skill_names(run))}, **rows, others=others,
-    )  # fmt: skip
+        options={"names": tuple(cached.skill_names(run))},
+        **rows,
+        others=others,
+    )
 
 
 def show_regret(run: Run, rows: dict[str, Any]) -> None:
@@ -227,43 +296,60 @@ def show_regret(run: Run, rows: dict[str, Any]) -> None:
     k = n_subspaces(run)
     panel = st.expander(
         f"Regret: the gates against the best of all {2**k} patterns of each prompt",
-        icon=":material/emoji_events:", key="i-regret", on_change="rerun",
-    )  # fmt: skip
+        icon=":material/emoji_events:",
+        key="i-regret",
+        on_change="rerun",
+    )
     if not panel.open:
         return
     with panel:
         views.show(
-            run, tables.regret_table, charts.regret_bars, name="patternregret",
+            run,
+            tables.regret_table,
+            charts.regret_bars,
+            name="patternregret",
             sentence=sentences.sentence_regret,
-            options={"names": tuple(cached.skill_names(run))}, **rows,
-        )  # fmt: skip
+            options={"names": tuple(cached.skill_names(run))},
+            **rows,
+        )
 
 
 def show_overlap(run: Run, rows: dict[str, Any]) -> None:
     """Overlap against interference, of this run or pooled, when asked for."""
     panel = st.expander(
         "Overlap against interference, pair by pair",
-        icon=":material/scatter_plot:", key="i-overlap", on_change="rerun",
-    )  # fmt: skip
+        icon=":material/scatter_plot:",
+        key="i-overlap",
+        on_change="rerun",
+    )
     if not panel.open:
         return
     with panel:
         poolable = _poolable(run)
         remembered("i-pool", "this run", ("this run", "pooled"))
         st.segmented_control(
-            "Runs", ("this run", "pooled"), key="i-pool", on_change=written, args=("i-pool",),
-            required=True, disabled=not poolable,
-            format_func=lambda name: name if name == "this run" else (
-                f"pooled with {len(poolable)} other runs"
+            "Runs",
+            ("this run", "pooled"),
+            key="i-pool",
+            on_change=written,
+            args=("i-pool",),
+            required=True,
+            disabled=not poolable,
+            format_func=lambda name: (
+                name if name == "this run" else (f"pooled with {len(poolable)} other runs")
             ),
             help="Other runs on the same base and data whose subspaces are named after skills.",
-        )  # fmt: skip
+        )
         pooled = st.session_state["i-pool"] == "pooled"
         views.show(
-            run, tables.overlap_table, charts.overlap_scatter, name="overlapscatter",
-            sentence=sentences.sentence_overlap, **rows,
+            run,
+            tables.overlap_table,
+            charts.overlap_scatter,
+            name="overlapscatter",
+            sentence=sentences.sentence_overlap,
+            **rows,
             others=tuple(map(path_argument, poolable)) if pooled else (),
-        )  # fmt: skip
+        )
 
 
 def _poolable(run: Run) -> list[Run]:

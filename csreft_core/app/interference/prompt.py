@@ -39,11 +39,14 @@ def choose_answer(run: Run, row: Row) -> str:
     known = row.response or cached.answer(run, row.prompt, given, row.skills).text
     remembered("i-answer", known)
     st.text_input(
-        "The answer to score", key="i-answer", max_chars=_MOST_CHARACTERS, on_change=written,
+        "The answer to score",
+        key="i-answer",
+        max_chars=_MOST_CHARACTERS,
+        on_change=written,
         args=("i-answer",),
         help="The right answer where the data knows it, else what the model answers. Write another "
         "one to see which gates make it likely.",
-    )  # fmt: skip
+    )
     return st.session_state["i-answer"].strip() or known
 
 
@@ -53,14 +56,22 @@ def show_patterns(run: Run, row: Row, answer: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         views.show(
-            run, tables.patterns_table, charts.pattern_answers, name="allpatterns",
-            sentence=sentences.sentence_patterns, **arguments,
-        )  # fmt: skip
+            run,
+            tables.patterns_table,
+            charts.pattern_answers,
+            name="allpatterns",
+            sentence=sentences.sentence_patterns,
+            **arguments,
+        )
     with right:
         views.show(
-            run, tables.patterns_table, charts.pattern_divergences, name="divergence",
-            sentence=sentences.sentence_divergence, **arguments,
-        )  # fmt: skip
+            run,
+            tables.patterns_table,
+            charts.pattern_divergences,
+            name="divergence",
+            sentence=sentences.sentence_divergence,
+            **arguments,
+        )
 
 
 def show_shares(run: Run, row: Row, answer: str) -> None:
@@ -69,19 +80,33 @@ def show_shares(run: Run, row: Row, answer: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         views.show(
-            run, tables.shapley_table, charts.shapley_bars, name="shapley",
-            sentence=sentences.sentence_shapley, options={"names": names},
-            prompts=(row.prompt,), answer=answer,
-        )  # fmt: skip
+            run,
+            tables.shapley_table,
+            charts.shapley_bars,
+            name="shapley",
+            sentence=sentences.sentence_shapley,
+            options={"names": names},
+            prompts=(row.prompt,),
+            answer=answer,
+        )
         if len(names) > 1:
             views.show(
-                run, tables.interactions_table, charts.interaction_matrix, name="interactions",
-                sentence=sentences.sentence_interactions, options={"names": names},
-                prompts=(row.prompt,), answer=answer,
-            )  # fmt: skip
+                run,
+                tables.interactions_table,
+                charts.interaction_matrix,
+                name="interactions",
+                sentence=sentences.sentence_interactions,
+                options={"names": names},
+                prompts=(row.prompt,),
+                answer=answer,
+            )
     with right:
         views.show(
-            run, tables.tokens_table, charts.token_ranks, name="nexttokens",
-            sentence=sentences.sentence_tokens, prompts=(row.prompt,),
+            run,
+            tables.tokens_table,
+            charts.token_ranks,
+            name="nexttokens",
+            sentence=sentences.sentence_tokens,
+            prompts=(row.prompt,),
             gates=trained_setting(run, row),
-        )  # fmt: skip
+        )

@@ -66,10 +66,12 @@ def _offer(run: Run, found: dict[str, Run], label: str, key: str) -> None:
         return
     n = len(missing)
     if st.button(
-        f"Train {n} run{'s' if n > 1 else ''} with {plain(label)}", key=key,
-        icon=":material/model_training:", help=f"One for each of {plain(', '.join(missing))}. They "
+        f"Train {n} run{'s' if n > 1 else ''} with {plain(label)}",
+        key=key,
+        icon=":material/model_training:",
+        help=f"One for each of {plain(', '.join(missing))}. They "
         "wait for each other, and go on when you close this page.",
-    ):  # fmt: skip
+    ):
         config, skill_set = only_config(run.config()), cached.skill_set_of(run)
         # Made before the first is started: a skill that cannot be trained on starts nothing.
         starting.check_room(len(missing))
@@ -108,23 +110,34 @@ def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
             why = f": {status.message}" if status.message else ""
             st.progress(share, text=plain(f"{run.name}: {status.state}{waits}{why}"))
             st.page_link(
-                "pages/Train.py", label="Watch", icon=":material/visibility:",
+                "pages/Train.py",
+                label="Watch",
+                icon=":material/visibility:",
                 query_params={"run": library.run_id(run)},
-            )  # fmt: skip
+            )
 
 
 def _show_matrix(run: Run, done: list[Run]) -> None:
     remembered("i-train-unit", "nats", ("nats", "relative"))
     st.segmented_control(
-        "Unit", ("nats", "relative"), key="i-train-unit", on_change=written,
-        args=("i-train-unit",), required=True,
+        "Unit",
+        ("nats", "relative"),
+        key="i-train-unit",
+        on_change=written,
+        args=("i-train-unit",),
+        required=True,
         format_func=lambda name: "nats a token" if name == "nats" else "relative to the loss",
         help="Relative divides by the skill's loss before the training.",
-    )  # fmt: skip
+    )
     views.show(
-        run, tables.single_skill_table, charts.single_skill_matrix, name="singleskill",
+        run,
+        tables.single_skill_table,
+        charts.single_skill_matrix,
+        name="singleskill",
         sentence=sentences.sentence_single_skill,
-        options={"names": tuple(cached.skill_names(run)),
-                 "relative": st.session_state["i-train-unit"] == "relative"},
+        options={
+            "names": tuple(cached.skill_names(run)),
+            "relative": st.session_state["i-train-unit"] == "relative",
+        },
         others=tuple(map(path_argument, done)),
-    )  # fmt: skip
+    )

@@ -87,9 +87,11 @@ def wants_answers(run: Run) -> bool:
     if run.config().base.path == "pocket":
         return True
     return st.toggle(
-        "Ask the model at every change", key="autorun", persist_state="session",
+        "Ask the model at every change",
+        key="autorun",
+        persist_state="session",
         help=f"The base of this run, {verbatim(run.config().base.path)}, may need long to load.",
-    )  # fmt: skip
+    )
 
 
 def trained_setting(run: Run, row: Row) -> str:

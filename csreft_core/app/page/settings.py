@@ -164,8 +164,12 @@ def _written(path: str, convert: Callable[[Any], Any]) -> None:
 def _options(field: Setting, value: Any, convert: Callable[[Any], Any]) -> dict[str, Any]:
     key = f"set-{field.path}"
     st.session_state[key] = value
-    return {"key": key, "help": f"{field.help}\n\n`{field.path}`", "on_change": _written,
-            "args": (field.path, convert)}  # fmt: skip
+    return {
+        "key": key,
+        "help": f"{field.help}\n\n`{field.path}`",
+        "on_change": _written,
+        "args": (field.path, convert),
+    }
 
 
 def _widget(annotation: Any) -> Callable[[Setting, str, Any], None]:
@@ -189,9 +193,12 @@ def _whole(field: Setting, label: str, value: Any) -> None:
     least = None if field.least is None else int(field.least)
     most = None if field.most is None else int(field.most)
     st.number_input(
-        label, min_value=least, max_value=most, step=1,
+        label,
+        min_value=least,
+        max_value=most,
+        step=1,
         **_options(field, _within(number, least, most), _same),
-    )  # fmt: skip
+    )
 
 
 def _decimal(field: Setting, label: str, value: Any) -> None:
@@ -204,9 +211,11 @@ def _decimal(field: Setting, label: str, value: Any) -> None:
 
 def _within(number: Any, least: int | float | None, most: int | float | None) -> Any:
     """The number, or None where the widget could not show it; the message says what is wrong."""
-    inside = number is not None and (least is None or number >= least) and (
-        most is None or number <= most
-    )  # fmt: skip
+    inside = (
+        number is not None
+        and (least is None or number >= least)
+        and (most is None or number <= most)
+    )
     return number if inside else None
 
 

@@ -96,9 +96,13 @@ def show_data(
 ) -> None:
     """A button that opens the table, its CSV, the figure as an offline page, and how to make it."""
     popover = st.popover(
-        "Data", icon=":material/table:", type="tertiary", key=f"data-{name}", on_change="rerun",
+        "Data",
+        icon=":material/table:",
+        type="tertiary",
+        key=f"data-{name}",
+        on_change="rerun",
         help="The table behind this, to read or to download, and the code that makes it.",
-    )  # fmt: skip
+    )
     if not popover.open:
         return
     with popover:

@@ -21,9 +21,13 @@ from csreft_core.skills.formats.rows import as_rows
 from csreft_core.skills.skill_set import CELLS, SHIPPED, SkillSet, as_cells
 
 _SETS = ("four", "six", "eight", "two_skills", "own")
-_LABELS = {"four": "Four skills", "six": "Six skills", "eight": "Eight skills",
-           "two_skills": "Pairs of skills",
-           "own": "Your own"}  # fmt: skip
+_LABELS = {
+    "four": "Four skills",
+    "six": "Six skills",
+    "eight": "Eight skills",
+    "two_skills": "Pairs of skills",
+    "own": "Your own",
+}
 _FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'
 _NONE = "(none)"
 _ONE = "one skill for the whole file"
@@ -36,10 +40,14 @@ def choose() -> None:
     if not st.session_state.get("own-data") or path not in SHIPPED:
         st.session_state["skill-set"] = path if path in SHIPPED else "own"
     st.segmented_control(
-        "Skills to learn", _SETS, key="skill-set", required=True,
-        format_func=lambda name: _LABELS[name], on_change=_set_chosen,
+        "Skills to learn",
+        _SETS,
+        key="skill-set",
+        required=True,
+        format_func=lambda name: _LABELS[name],
+        on_change=_set_chosen,
         help="What the adapter is trained on; the run keeps a copy.\n\n`data.path`",
-    )  # fmt: skip
+    )
     if st.session_state["skill-set"] == "own":
         _own()
 
@@ -79,13 +87,22 @@ def _own() -> None:
     )
     left, right = st.columns(2)
     left.file_uploader(
-        "A file", type=[suffix[1:] for suffix in SUFFIXES], key="upload", on_change=_given,
-        args=("upload",), max_upload_size=5,
-    )  # fmt: skip
+        "A file",
+        type=[suffix[1:] for suffix in SUFFIXES],
+        key="upload",
+        on_change=_given,
+        args=("upload",),
+        max_upload_size=5,
+    )
     right.text_area(
-        "Or paste the lines", key="pasted", placeholder=_FORM, max_chars=MAX_BYTES, height=110,
-        on_change=_given, args=("pasted",),
-    )  # fmt: skip
+        "Or paste the lines",
+        key="pasted",
+        placeholder=_FORM,
+        max_chars=MAX_BYTES,
+        height=110,
+        on_change=_given,
+        args=("pasted",),
+    )
     content = _content()
     if content is None:
         return
@@ -181,10 +198,14 @@ def _map_columns(upload: Upload) -> None:
         )
         _preview(upload, mapping)
         st.button(
-            "Use these columns", key="map-use", on_click=_use_mapped, args=(upload, mapping),
-            type="secondary" if form else "primary", icon=":material/check:",
+            "Use these columns",
+            key="map-use",
+            on_click=_use_mapped,
+            args=(upload, mapping),
+            type="secondary" if form else "primary",
+            icon=":material/check:",
             disabled=form is None and (prompt is None or response is None),
-        )  # fmt: skip
+        )
 
 
 def _select(label: str, options: list[str], guess: str | None) -> str | None:

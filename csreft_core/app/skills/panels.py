@@ -78,9 +78,10 @@ def show_skills(source: Source) -> None:
 
 def _card(row: dict, colour: str) -> str:
     counts = ", ".join(
-        f"{split} {n:,}" for split, n in row.items()
+        f"{split} {n:,}"
+        for split, n in row.items()
         if split not in ("skill", "n", "prompt", "response") and n
-    )  # fmt: skip
+    )
     return (
         f'<div style="overflow-wrap:anywhere"><span style="color:{colour}" aria-hidden="true">●'
         f"</span> <b>{escape(str(row['skill']))}</b> · {row['n']:,} rows<br>"
@@ -97,9 +98,13 @@ def _start(text: str, most: int = 160) -> str:
 def show_balance(source: Source) -> None:
     """Rows of each skill and split."""
     skill_views.show(
-        source, counts_table, charts.balance_bars, name="balance", sentence=say.sentence_counts,
+        source,
+        counts_table,
+        charts.balance_bars,
+        name="balance",
+        sentence=say.sentence_counts,
         options={"names": names_of(source)},
-    )  # fmt: skip
+    )
 
 
 def show_unwritable(source: Source) -> None:
@@ -144,10 +149,13 @@ def show_batch(source: Source, config: Config) -> None:
     """A training batch as the trainer makes it, token by token."""
     st.subheader(batch_charts.QUESTION, help=help_text("batch"), anchor=False)
     step = st.number_input(
-        "Training step", 1, min(MOST_STEP, config.train.steps), key="batch-step",
+        "Training step",
+        1,
+        min(MOST_STEP, config.train.steps),
+        key="batch-step",
         help="The batch of this step, in the order that the seed gives (`train.seed`).",
         width=200,
-    )  # fmt: skip
+    )
     _check_batch(source, config)
     table = skill_views.table_of(source, batch_table, step=int(step) - 1)
     options = {"names": names_of(source), "examples": _EXAMPLES}
@@ -181,9 +189,12 @@ def _check_batch(source: Source, config: Config) -> None:
 def show_lengths(source: Source) -> None:
     """How long the rows are, and what is cut."""
     skill_views.show(
-        source, lengths_table, charts.length_histogram, name="lengths",
+        source,
+        lengths_table,
+        charts.length_histogram,
+        name="lengths",
         sentence=say.sentence_lengths,
-    )  # fmt: skip
+    )
 
 
 def show_unknown(source: Source) -> None:
@@ -212,9 +223,13 @@ def show_leaks(source: Source) -> None:
 def show_similarity(source: Source) -> None:
     """How alike the skills' prompts are, next to each skill among itself."""
     skill_views.show(
-        source, similarity_table, charts.similarity_map, name="similarity",
-        sentence=say.sentence_similarity, options={"names": names_of(source)},
-    )  # fmt: skip
+        source,
+        similarity_table,
+        charts.similarity_map,
+        name="similarity",
+        sentence=say.sentence_similarity,
+        options={"names": names_of(source)},
+    )
 
 
 def why_no_set() -> None:

@@ -72,39 +72,69 @@ def choose_view(run: Run, row: Row) -> View:
     adapter = cached.subject_of(run).adapter
     edited = adapter.layers
     with st.container(horizontal=True, gap="small"):
-        layer = int(_choice(
-            "Layer", "layer", [str(i) for i in range(adapter.spec.n_layers)], str(edited[0]),
-            {str(i): f"{i} (edited)" for i in edited},
-            "Whose output is drawn, counted from 0. Below the first edited layer nothing moves.",
-        ))  # fmt: skip
+        layer = int(
+            _choice(
+                "Layer",
+                "layer",
+                [str(i) for i in range(adapter.spec.n_layers)],
+                str(edited[0]),
+                {str(i): f"{i} (edited)" for i in edited},
+                "Whose output is drawn, from 0 on. Below the first edited layer nothing moves.",
+            )
+        )
         position = _choice(
-            "Token", "token", list(_TOKENS), edited_token(adapter),
+            "Token",
+            "token",
+            list(_TOKENS),
+            edited_token(adapter),
             {t: f"{-int(t) - 1} before the last" for t in _TOKENS if t[0] == "-"} | _TOKEN_NAMES,
             "Which token of the prompt. A causal model's earlier tokens never see a later edit.",
-        )  # fmt: skip
+        )
         subspaces = [f"subspace:{n}" for n in adapter.names] if layer in edited else []
         basis = _choice(
-            "Axes fitted on", "basis", [*BASES, *subspaces], "joint",
+            "Axes fitted on",
+            "basis",
+            [*BASES, *subspaces],
+            "joint",
             BASIS_NAMES | {s: f"subspace of {s.removeprefix('subspace:')}" for s in subspaces},
             "Principal components of these states, or one subspace's own axes at an edited layer.",
-        )  # fmt: skip
-        n_axes = int(_choice(
-            "Dimensions", "axes", ["2", "3"], "2", {"2": "2D", "3": "3D"},
-            "Two axes, or three that can be turned with the mouse.",
-        ))  # fmt: skip
+        )
+        n_axes = int(
+            _choice(
+                "Dimensions",
+                "axes",
+                ["2", "3"],
+                "2",
+                {"2": "2D", "3": "3D"},
+                "Two axes, or three that can be turned with the mouse.",
+            )
+        )
         gates = _choice(
-            "Gates", "gates", _settings(run, adapter), run.config().router.gates,
+            "Gates",
+            "gates",
+            _settings(run, adapter),
+            run.config().router.gates,
             _GATE_NAMES | {f"only:{n}": f"only {n}" for n in adapter.names},
             "Who sets the gates of the edited run.",
-        )  # fmt: skip
+        )
         subspace = _choice(
-            "Subspace of the coordinates", "subspace", list(adapter.names), adapter.names[0], {},
+            "Subspace of the coordinates",
+            "subspace",
+            list(adapter.names),
+            adapter.names[0],
+            {},
             "Whose coordinates R h are drawn in 'Does the edit reach its target?'.",
-        )  # fmt: skip
-        per_skill = int(_choice(
-            "Prompts of each skill", "n", ["6", "12", "24", "48"], "12", {},
-            "Held-out prompts, taken evenly from the test splits.",
-        ))  # fmt: skip
+        )
+        per_skill = int(
+            _choice(
+                "Prompts of each skill",
+                "n",
+                ["6", "12", "24", "48"],
+                "12",
+                {},
+                "Held-out prompts, taken evenly from the test splits.",
+            )
+        )
     return View(
         layer=layer,
         position=position,

@@ -93,30 +93,49 @@ def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
 def _show_buttons(run: Run, status: Status) -> None:
     own = not library.is_example(library.run_id(run))
     with st.container(horizontal=True, vertical_alignment="center"):
-        if own and status.state in library.ACTIVE and st.button(
-            "Stop and save", icon=":material/stop:", key="stop", disabled=run.stop_requested(),
-            help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
-        ):  # fmt: skip
+        if (
+            own
+            and status.state in library.ACTIVE
+            and st.button(
+                "Stop and save",
+                icon=":material/stop:",
+                key="stop",
+                disabled=run.stop_requested(),
+                help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
+            )
+        ):
             queue.stop(run)
             st.rerun()
         resumable = status.state in ("stopped", "failed", "interrupted")
-        if own and resumable and st.button(
-            "Resume", icon=":material/play_arrow:", key="resume", type="primary",
-            help="Goes on from the last checkpoint; the result is that of an unbroken run.",
-        ):  # fmt: skip
+        if (
+            own
+            and resumable
+            and st.button(
+                "Resume",
+                icon=":material/play_arrow:",
+                key="resume",
+                type="primary",
+                help="Goes on from the last checkpoint; the result is that of an unbroken run.",
+            )
+        ):
             starting.resume(run)
             st.rerun()
         if st.button(
-            "Duplicate", icon=":material/content_copy:", key="duplicate",
+            "Duplicate",
+            icon=":material/content_copy:",
+            key="duplicate",
             help="Copies this run's settings into the form of a new run.",
-            on_click=duplicate, args=(run.config(),),
-        ):  # fmt: skip
+            on_click=duplicate,
+            args=(run.config(),),
+        ):
             st.rerun()
         if run.adapter_path.exists():
             st.page_link(
-                "app.py", label="Try it on a prompt", icon=":material/alt_route:",
+                "app.py",
+                label="Try it on a prompt",
+                icon=":material/alt_route:",
                 query_params={"run": library.run_id(run)},
-            )  # fmt: skip
+            )
 
 
 def _show_problems(run: Run, status: Status, records: list[dict[str, Any]]) -> None:
@@ -165,30 +184,48 @@ def _show_curves(run: Run, records: list[dict[str, Any]], *, live: bool) -> None
     if part == _LEARNING:
         with left:
             show_chart(
-                charts.loss_curves, tables.loss_table(records), names, name="loss", live=live,
+                charts.loss_curves,
+                tables.loss_table(records),
+                names,
+                name="loss",
+                live=live,
                 sentence=tables.sentence_loss(records),
-            )  # fmt: skip
+            )
         with right:
             show_chart(
-                charts.gate_curves, tables.gate_curve_table(records), names, name="gatecurves",
-                live=live, sentence=tables.sentence_gates(records),
-            )  # fmt: skip
+                charts.gate_curves,
+                tables.gate_curve_table(records),
+                names,
+                name="gatecurves",
+                live=live,
+                sentence=tables.sentence_gates(records),
+            )
     elif part == _ANSWERS:
         with left:
             show_chart(
-                charts.exact_match_bars, tables.last_scores(records), names, name="exact",
-                live=live, sentence=tables.sentence_exact_match(records),
-            )  # fmt: skip
+                charts.exact_match_bars,
+                tables.last_scores(records),
+                names,
+                name="exact",
+                live=live,
+                sentence=tables.sentence_exact_match(records),
+            )
         with right:
             show_chart(
-                charts.entropy_curve, steps, name="entropy", live=live,
+                charts.entropy_curve,
+                steps,
+                name="entropy",
+                live=live,
                 sentence=tables.sentence_entropy(records),
-            )  # fmt: skip
+            )
     else:
         with left:
             show_chart(
-                charts.constraint_curves, steps, name="constraint", live=live,
+                charts.constraint_curves,
+                steps,
+                name="constraint",
+                live=live,
                 sentence=tables.sentence_constraint(records),
-            )  # fmt: skip
+            )
         with right:
             show_chart(charts.optimiser_curves, steps, name="optimiser", live=live)

@@ -35,9 +35,12 @@ def show_settings() -> None:
     settings.chosen_preset()
     settings.overrides()
     st.selectbox(
-        "Preset", list(PRESETS), key="preset", on_change=settings.choose_preset,
+        "Preset",
+        list(PRESETS),
+        key="preset",
+        on_change=settings.choose_preset,
         help="A named configuration to start from. Choosing one takes your changes back.",
-    )  # fmt: skip
+    )
     st.caption(PRESET_NOTES[st.session_state["preset"]])
     skill_choice.choose()
     with st.grid(4, min_column_width=150):
@@ -66,9 +69,12 @@ def start_or_say_why_not() -> None:
     default = run_name(st.session_state["preset"], runs_root())
     st.session_state["name"] = st.session_state.get("kept-name") or default
     st.text_input(
-        "Name of the run", key="name", max_chars=80, on_change=_name_written,
+        "Name of the run",
+        key="name",
+        max_chars=80,
+        on_change=_name_written,
         help="Its folder's name: letters, digits, '.', '_' and '-'.",
-    )  # fmt: skip
+    )
     problem = None
     try:
         config = settings.build()
@@ -77,10 +83,13 @@ def start_or_say_why_not() -> None:
         problem, config, skill_set = str(error), None, None
     known = _known_unwritable(config)
     clicked = st.button(
-        "Start training", type="primary", icon=":material/play_arrow:", key="start",
+        "Start training",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="start",
         disabled=problem is not None,
         help="A process of its own: it goes on when you close this page.",
-    )  # fmt: skip
+    )
     if config is None or skill_set is None:
         st.error(plain(problem))
         return
@@ -123,9 +132,11 @@ def _name_written() -> None:
 
 def _show_command(config: Config, *, unwritable: bool) -> None:
     panel = st.expander(
-        "The command and the config that this button uses", icon=":material/terminal:",
-        key="command", on_change="rerun",
-    )  # fmt: skip
+        "The command and the config that this button uses",
+        icon=":material/terminal:",
+        key="command",
+        on_change="rerun",
+    )
     if not panel.open:
         return
     with panel:
@@ -158,9 +169,12 @@ def _choose_layers() -> None:
         return
     st.session_state["layers"] = layers
     st.multiselect(
-        "edited layers", range(n), key="layers", on_change=_layers_written,
+        "edited layers",
+        range(n),
+        key="layers",
+        on_change=_layers_written,
         help=settings.setting("adapter.layers").help + f" The base has {n}.\n\n`adapter.layers`",
-    )  # fmt: skip
+    )
 
 
 def _layers_written() -> None:

@@ -14,9 +14,16 @@ _BYTES_PER_SECOND = 5_000_000
 _reading = Lock()
 # Words, runs, lines, numbers and other scripts: what patterns stumble over.
 _TRIED = (
-    "", "The cat sat on the mat. It isn't 3.14!", "a" * 200 + "!", " " * 200 + "x", "\n" * 50,
-    "1" * 200 + "x", "ab " * 100, "日本語 текст العربية é 🙂", "def f(x):\n\treturn x\n",
-)  # fmt: skip
+    "",
+    "The cat sat on the mat. It isn't 3.14!",
+    "a" * 200 + "!",
+    " " * 200 + "x",
+    "\n" * 50,
+    "1" * 200 + "x",
+    "ab " * 100,
+    "日本語 текст العربية é 🙂",
+    "def f(x):\n\treturn x\n",
+)
 
 
 def load_tokenizer(source: Path | str, name: str, revision: str | None = None) -> Any:
@@ -131,9 +138,14 @@ def unknown_words(texts: list[str], tokenizer: Any) -> list[list[str]]:
         return [[w for w in dict.fromkeys(text.split()) if w in bad] for text in texts]
     encoded = tokens_of(texts, tokenizer, return_offsets_mapping=True)
     return [
-        list(dict.fromkeys(text[a:b] for token, (a, b) in zip(ids, places, strict=True)
-                           if token == unknown and a < b))
+        list(
+            dict.fromkeys(
+                text[a:b]
+                for token, (a, b) in zip(ids, places, strict=True)
+                if token == unknown and a < b
+            )
+        )
         for text, ids, places in zip(
             texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
         )
-    ]  # fmt: skip
+    ]

@@ -31,8 +31,13 @@ def condition_intervals(
     for place, row in enumerate(rows, 1):
         _add_interval(figure, row, place, palette)
     found = ", ".join(f"{row['condition']} {row['finding']}" for row in rows)
-    return finish(figure, question=question, alt=f"Intervals and their bounds: {found}.",
-                  palette=palette, height=40 + 125 * len(rows))  # fmt: skip
+    return finish(
+        figure,
+        question=question,
+        alt=f"Intervals and their bounds: {found}.",
+        palette=palette,
+        height=40 + 125 * len(rows),
+    )
 
 
 def _add_interval(figure: go.Figure, row: dict, place: int, palette: Palette) -> None:
@@ -51,22 +56,46 @@ def _add_interval(figure: go.Figure, row: dict, place: int, palette: Palette) ->
         line={"width": 0},
         **axes,
     )
-    figure.add_shape(type="line", x0=bound, x1=bound, **axes,
-                     line={"color": palette.muted, "dash": "dash", "width": 2})  # fmt: skip
+    figure.add_shape(
+        type="line",
+        x0=bound,
+        x1=bound,
+        **axes,
+        line={"color": palette.muted, "dash": "dash", "width": 2},
+    )
     colour = palette.colours[_COLOURS[row["finding"]]]
     figure.add_scatter(
-        x=[row["value"]], y=[row["condition"]], mode="markers", showlegend=False,
+        x=[row["value"]],
+        y=[row["condition"]],
+        mode="markers",
+        showlegend=False,
         marker={"color": colour, "symbol": _MARKERS[row["finding"]], "size": 12},
-        error_x={"type": "data", "symmetric": False, "array": [row["high"] - row["value"]],
-                 "arrayminus": [row["value"] - row["low"]], "color": colour, "thickness": 3,
-                 "width": 6},
-        customdata=[[row["low"], row["high"], row["n"], row["seeds"], row["over"], row["rule"],
-                     row["finding"]]],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [row["high"] - row["value"]],
+            "arrayminus": [row["value"] - row["low"]],
+            "color": colour,
+            "thickness": 3,
+            "width": 6,
+        },
+        customdata=[
+            [
+                row["low"],
+                row["high"],
+                row["n"],
+                row["seeds"],
+                row["over"],
+                row["rule"],
+                row["finding"],
+            ]
+        ],
         hovertemplate="%{x:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}]<br>over "
         "%{customdata[4]}, n = %{customdata[2]}, seeds %{customdata[3]}<br>%{customdata[5]}: "
         "%{customdata[6]}<extra></extra>",
-        row=place, col=1,
-    )  # fmt: skip
+        row=place,
+        col=1,
+    )
     title = f"{row['condition']}{', ' + row['unit'] if row['unit'] else ''}"
     figure.update_xaxes(title=title, range=[left, right], row=place, col=1)
     figure.update_yaxes(showticklabels=False, row=place, col=1)

@@ -24,16 +24,25 @@ def memory_lines(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     for kind, part in table.groupby("kind", sort=False):
         style = look[str(kind)]
         figure.add_scatter(
-            x=part["tokens"], y=part["share"], name=_NAMES[str(kind)], mode="lines+markers",
+            x=part["tokens"],
+            y=part["share"],
+            name=_NAMES[str(kind)],
+            mode="lines+markers",
             line={"color": style.colour, "dash": style.dash, "width": 2},
             marker={"symbol": style.marker, "size": 10},
-            error_y={"type": "data", "symmetric": False, "array": part["high"] - part["share"],
-                     "arrayminus": part["share"] - part["low"], "color": style.colour,
-                     "thickness": 1.5, "width": 4},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": part["high"] - part["share"],
+                "arrayminus": part["share"] - part["low"],
+                "color": style.colour,
+                "thickness": 1.5,
+                "width": 4,
+            },
             customdata=part[["low", "high", "seeds"]],
             hovertemplate="%{x} tokens: %{y:.0%} [%{customdata[0]:.0%}, %{customdata[1]:.0%}], "
             "%{customdata[2]} seeds<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     lengths = sorted(set(table["tokens"]))
     figure.update_xaxes(title="length of the text (tokens)", tickvals=lengths, type="log")
     figure.update_yaxes(title="share given back", tickformat=".0%", rangemode="tozero")

@@ -23,20 +23,33 @@ def parameter_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figur
     for part in _PARTS:
         rows = table[table["part"] == part]
         figure.add_bar(
-            y=rows["method"], x=rows["parameters"], orientation="h", name=_LABELS[part],
-            marker={"color": palette.muted if part == "all" else style[part].colour,
-                    "pattern": {"shape": "" if part == "all" else style[part].pattern,
-                                "fillmode": "replace", "solidity": 0.5}},
+            y=rows["method"],
+            x=rows["parameters"],
+            orientation="h",
+            name=_LABELS[part],
+            marker={
+                "color": palette.muted if part == "all" else style[part].colour,
+                "pattern": {
+                    "shape": "" if part == "all" else style[part].pattern,
+                    "fillmode": "replace",
+                    "solidity": 0.5,
+                },
+            },
             customdata=rows[["share", "share_nominal"]],
             hovertemplate="%{y}, " + _LABELS[part] + ": %{x:,} parameters<br>%{customdata[0]:.4f} "
             "% of the base, %{customdata[1]:.4f} % of its nominal size<extra></extra>",
-        )  # fmt: skip
+        )
     sums = table.groupby("method", sort=False)[["parameters", "share"]].sum()
     figure.add_scatter(
-        x=sums["parameters"], y=list(sums.index), mode="text", showlegend=False, hoverinfo="skip",
-        text=[f" {share:.4f} %" for share in sums["share"]], textposition="middle right",
+        x=sums["parameters"],
+        y=list(sums.index),
+        mode="text",
+        showlegend=False,
+        hoverinfo="skip",
+        text=[f" {share:.4f} %" for share in sums["share"]],
+        textposition="middle right",
         cliponaxis=False,
-    )  # fmt: skip
+    )
     most = float(sums["parameters"].max())
     figure.update_xaxes(title="trained parameters", range=[0, 1.3 * most], tickformat="~s")
     figure.update_yaxes(autorange="reversed")
@@ -64,21 +77,33 @@ def share_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     for fits, label, place in ((True, "prints 0.0098", 2), (False, "does not", 1)):
         part = rows[inside == fits]
         figure.add_scatter(
-            x=part["share"], y=part["reading"], mode="markers+text", name=label,
-            text=[f"  {text} %" for text in part["prints"]], textposition="middle right",
-            marker={"color": palette.colours[place], "symbol": "circle" if fits else "x",
-                    "size": 11},
-            cliponaxis=False, customdata=part[["subspaces", "router", "total"]],
+            x=part["share"],
+            y=part["reading"],
+            mode="markers+text",
+            name=label,
+            text=[f"  {text} %" for text in part["prints"]],
+            textposition="middle right",
+            marker={
+                "color": palette.colours[place],
+                "symbol": "circle" if fits else "x",
+                "size": 11,
+            },
+            cliponaxis=False,
+            customdata=part[["subspaces", "router", "total"]],
             hovertemplate="%{y}<br>subspaces %{customdata[0]:,}, router %{customdata[1]:,}, "
             "together %{customdata[2]:,}<br>%{x:.5f} %<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title="share of Llama-2-7B (%, logarithmic)", type="log",
-                        range=[-2.15, -0.1], dtick=1)  # fmt: skip
+        )
+    figure.update_xaxes(
+        title="share of Llama-2-7B (%, logarithmic)", type="log", range=[-2.15, -0.1], dtick=1
+    )
     labels = rows["reading"].tolist()
     figure.update_yaxes(
-        categoryorder="array", categoryarray=labels, autorange="reversed", tickvals=labels,
+        categoryorder="array",
+        categoryarray=labels,
+        autorange="reversed",
+        tickvals=labels,
         ticktext=[_wrapped(text) for text in labels],
-    )  # fmt: skip
+    )
     alt = f"Dots: share of {len(rows)} readings; {int(inside.sum())} of them print 0.0098."
     finish(figure, question=question, alt=alt, palette=palette, height=130 + 44 * len(rows))
     return figure.update_layout(margin={"t": 64}, legend={"y": 1.12})

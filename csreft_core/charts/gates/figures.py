@@ -164,7 +164,9 @@ def gates_by_source(
                 legendgroup=skill,
                 showlegend=i == 0,
                 marker={
-                    "color": style[skill].colour, "symbol": style[skill].marker, "size": 6,
+                    "color": style[skill].colour,
+                    "symbol": style[skill].marker,
+                    "size": 6,
                     "opacity": 0.7,
                 },
                 customdata=part[["prompt", "subspace"]],
@@ -172,13 +174,16 @@ def gates_by_source(
                 "<extra>%{fullData.name}</extra>",
                 row=line,
                 col=column,
-            )  # fmt: skip
+            )
         figure.update_yaxes(
-            tickvals=list(range(len(subspaces))), ticktext=subspaces,
+            tickvals=list(range(len(subspaces))),
+            ticktext=subspaces,
             showticklabels=column == 1 or not alike,
-            range=[len(subspaces) - 0.4, -0.6], zeroline=False,
-            row=line, col=column,
-        )  # fmt: skip
+            range=[len(subspaces) - 0.4, -0.6],
+            zeroline=False,
+            row=line,
+            col=column,
+        )
     figure.update_xaxes(range=[-0.05, 1.05], tickvals=[0, 0.5, 1])
     figure.update_xaxes(title="gate (no unit)", row=lines)
     figure.update_annotations(font={"size": 13})
@@ -217,9 +222,13 @@ def gate_difference(
     figure = go.Figure()
     for i, (subspace, row) in enumerate(zip(subspaces, rows.itertuples(), strict=True)):
         figure.add_scatter(
-            x=[row.pinned, row.now], y=[i, i], mode="lines", showlegend=False, hoverinfo="skip",
+            x=[row.pinned, row.now],
+            y=[i, i],
+            mode="lines",
+            showlegend=False,
+            hoverinfo="skip",
             line={"color": style[subspace].colour, "width": 3},
-        )  # fmt: skip
+        )
     for column, symbol in (("pinned", "circle-open"), ("now", "circle")):
         figure.add_scatter(
             x=rows[column],
@@ -230,12 +239,14 @@ def gate_difference(
             textposition="top center",
             cliponaxis=False,
             marker={
-                "color": [style[s].colour for s in subspaces], "symbol": symbol, "size": 13,
+                "color": [style[s].colour for s in subspaces],
+                "symbol": symbol,
+                "size": 13,
                 "line": {"width": 2},
             },
             customdata=[[s] for s in subspaces],
             hovertemplate=f"%{{customdata[0]}}, {column}: gate %{{x:.6f}}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title="gate (no unit, 0 closed, 1 open)", range=[-0.06, 1.06])
     figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1])
     figure.update_yaxes(

@@ -73,9 +73,13 @@ def gate_profile(
     subspaces = ordered(names, shown["subspace"])
     titles = [title for title, _ in _PROFILE.values()]
     figure = make_subplots(
-        rows=2, cols=2, subplot_titles=titles, shared_yaxes=True,
-        horizontal_spacing=0.05, vertical_spacing=0.2,
-    )  # fmt: skip
+        rows=2,
+        cols=2,
+        subplot_titles=titles,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=0.2,
+    )
     for j, (metric, (_, highest)) in enumerate(_PROFILE.items()):
         line, column = j // 2 + 1, j % 2 + 1
         for i, (source, style) in enumerate(styles(sources, palette).items()):
@@ -117,15 +121,19 @@ def setting_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     for i, (source, style) in enumerate(styles(sources, palette).items()):
         part = table[table["source"] == source]
-        for column, (metric, unit) in enumerate((("loss", "%{x:.4f} nats"),
-                                                 ("exact_match", "%{x:.2%}"))):  # fmt: skip
+        for column, (metric, unit) in enumerate(
+            (("loss", "%{x:.4f} nats"), ("exact_match", "%{x:.2%}"))
+        ):
             trace = _dots(part, metric, f"{metric}_", [float(i)], style, source, unit)
             figure.add_trace(trace.update(showlegend=False), row=1, col=column + 1)
     figure.update_xaxes(title="loss (nats per<br>answer token)", rangemode="tozero", col=1)
     figure.update_xaxes(
-        title="exact match<br>(share of prompts)", range=[-0.06, 1.06], tickformat=".0%",
-        tickvals=[0, 0.5, 1], col=2,
-    )  # fmt: skip
+        title="exact match<br>(share of prompts)",
+        range=[-0.06, 1.06],
+        tickformat=".0%",
+        tickvals=[0, 0.5, 1],
+        col=2,
+    )
     figure.update_yaxes(
         tickvals=list(range(len(sources))),
         ticktext=[name.replace(" (", "<br>(") for name in sources],
@@ -161,23 +169,33 @@ def sweep_lines(
         hard, soft = part[part["gates"] == "hard"], part[part["gates"] == "soft"]
         for row, metric in enumerate(("loss", "exact_match"), 1):
             figure.add_scatter(
-                x=hard["threshold"], y=hard[metric], mode="lines+markers", name=f"{source}, hard",
-                legendgroup=source, showlegend=row == 1,
+                x=hard["threshold"],
+                y=hard[metric],
+                mode="lines+markers",
+                name=f"{source}, hard",
+                legendgroup=source,
+                showlegend=row == 1,
                 line={"color": style.colour, "width": 2, "shape": "linear"},
                 marker={"symbol": style.marker, "size": 7},
                 error_y=_error(hard, metric, f"{metric}_", style.colour),
                 customdata=hard[["n_open", "n"]],
                 hovertemplate="threshold %{x:.2f}: %{y:.4f}<br>%{customdata[0]:.2f} gates open, "
                 "n = %{customdata[1]}<extra>%{fullData.name}</extra>",
-                row=row, col=1,
-            )  # fmt: skip
+                row=row,
+                col=1,
+            )
             figure.add_scatter(
-                x=[0, 1], y=[soft[metric].iloc[0]] * 2, mode="lines", name=f"{source}, soft",
-                legendgroup=source, showlegend=row == 1,
+                x=[0, 1],
+                y=[soft[metric].iloc[0]] * 2,
+                mode="lines",
+                name=f"{source}, soft",
+                legendgroup=source,
+                showlegend=row == 1,
                 line={"color": style.colour, "width": 1.5, "dash": "dot"},
                 hovertemplate="soft gates: %{y:.4f}<extra>%{fullData.name}</extra>",
-                row=row, col=1,
-            )  # fmt: skip
+                row=row,
+                col=1,
+            )
     if threshold is not None:
         figure.add_vline(x=threshold, line={"color": palette.muted, "dash": "dash", "width": 1})
     figure.update_yaxes(title="loss (nats per<br>answer token)", rangemode="tozero", row=1)
@@ -199,16 +217,25 @@ def _offset(i: int, n: int) -> float:
 
 def _error(part: pd.DataFrame, metric: str, prefix: str, colour: str) -> dict:
     return {
-        "type": "data", "symmetric": False, "color": colour, "thickness": 1.5, "width": 3,
+        "type": "data",
+        "symmetric": False,
+        "color": colour,
+        "thickness": 1.5,
+        "width": 3,
         "array": (part[f"{prefix}high"] - part[metric]).clip(lower=0),
         "arrayminus": (part[metric] - part[f"{prefix}low"]).clip(lower=0),
-    }  # fmt: skip
+    }
 
 
 def _dots(
-    part: pd.DataFrame, metric: str, prefix: str, places: Sequence[float] | pd.Series,
-    style: Style, source: str, number: str,
-) -> go.Scatter:  # fmt: skip
+    part: pd.DataFrame,
+    metric: str,
+    prefix: str,
+    places: Sequence[float] | pd.Series,
+    style: Style,
+    source: str,
+    number: str,
+) -> go.Scatter:
     return go.Scatter(
         x=part[metric],
         y=places,

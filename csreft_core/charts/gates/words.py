@@ -9,8 +9,13 @@ from plotly.subplots import make_subplots
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 # Blue shuts a gate, red opens it; the printed sign says the same without colour.
-CHANGE_SCALE = ((0.0, "#1f5fa8"), (0.25, "#8db5dc"), (0.5, "#eceef1"), (0.75, "#e8a27f"),
-                (1.0, "#b5361c"))  # fmt: skip
+CHANGE_SCALE = (
+    (0.0, "#1f5fa8"),
+    (0.25, "#8db5dc"),
+    (0.5, "#eceef1"),
+    (0.75, "#e8a27f"),
+    (1.0, "#b5361c"),
+)
 _NOTHING = "No tokens to show: this adapter has no router, or no prompt was given."
 _PANELS = (("occlusion", "taken out"), ("integrated gradients", "integrated gradients"))
 _TOKEN_HEIGHT = 24
@@ -46,18 +51,25 @@ def word_map(
             text=[[_signed(value) for value in row] for row in wide.to_numpy()],
             texttemplate="%{text}",
             customdata=[
-                [f"without {token}: gate {name} is {gate:.4f}, not {gate + value:.4f}"
-                 for name, gate, value in zip(subspaces, gates, values, strict=True)]
+                [
+                    f"without {token}: gate {name} is {gate:.4f}, not {gate + value:.4f}"
+                    for name, gate, value in zip(subspaces, gates, values, strict=True)
+                ]
                 for token, gates, values in zip(
-                    _tokens(shown), without[subspaces].to_numpy(), wide.to_numpy(), strict=True)
+                    _tokens(shown), without[subspaces].to_numpy(), wide.to_numpy(), strict=True
+                )
             ],
             hovertemplate="%{customdata}<extra></extra>",
-            colorbar={"title": {"text": "change<br>of gate"}, "thickness": 12,
-                      "tickvals": [-1, 0, 1], "ticktext": ["-1", "0", "+1"]},
+            colorbar={
+                "title": {"text": "change<br>of gate"},
+                "thickness": 12,
+                "tickvals": [-1, 0, 1],
+                "ticktext": ["-1", "0", "+1"],
+            },
             xgap=1,
             ygap=1,
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(
         tickvals=list(range(len(subspaces))), ticktext=subspaces, side="top", showgrid=False
     )
@@ -71,9 +83,12 @@ def word_map(
 
 
 def word_bars(
-    table: pd.DataFrame, subspace: str | None = None, names: Sequence[str] | None = None, *,
+    table: pd.DataFrame,
+    subspace: str | None = None,
+    names: Sequence[str] | None = None,
+    *,
     palette: Palette = LIGHT,
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """One gate's logit, token by token: what taking it out changes, beside integrated gradients.
 
     Args:
@@ -94,26 +109,38 @@ def word_bars(
     style = styles(subspaces, palette)[chosen]
     shown = shown[shown["subspace"] == chosen].sort_values("position")
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05,
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
         subplot_titles=[title for _, title in _PANELS],
-    )  # fmt: skip
+    )
     for column, (method, _) in enumerate(_PANELS, 1):
         part = shown[shown["method"] == method]
         for kind in ("word", "template"):
             is_word = part["kind"] == "word"
             bars = part[is_word if kind == "word" else ~is_word]
             figure.add_bar(
-                x=bars["value"], y=bars["position"], orientation="h",
+                x=bars["value"],
+                y=bars["position"],
+                orientation="h",
                 name="word of the prompt" if kind == "word" else "template or special token",
-                legendgroup=kind, showlegend=column == 1,
-                marker={"color": style.colour if kind == "word" else palette.muted,
-                        "pattern": {"shape": "" if kind == "word" else "/", "fillmode": "replace",
-                                    "solidity": 0.5}},
+                legendgroup=kind,
+                showlegend=column == 1,
+                marker={
+                    "color": style.colour if kind == "word" else palette.muted,
+                    "pattern": {
+                        "shape": "" if kind == "word" else "/",
+                        "fillmode": "replace",
+                        "solidity": 0.5,
+                    },
+                },
                 customdata=bars[["token", "full", "reference"]],
                 hovertemplate="%{customdata[0]}: %{x:+.4f}<br>logit of the whole prompt "
                 "%{customdata[1]:.4f}<br>reference %{customdata[2]:.4f}<extra></extra>",
-                row=1, col=column,
-            )  # fmt: skip
+                row=1,
+                col=column,
+            )
     figure.update_xaxes(title="change of logit", zeroline=True, col=1)
     figure.update_xaxes(title="share of logit", zeroline=True, col=2)
     _token_axis(figure, shown)

@@ -32,9 +32,12 @@ def drift_curves(
     between = run[run["measure"] == "between skills"]
     n = 1 if between.empty else 2
     figure = make_subplots(
-        rows=n, cols=1, shared_xaxes=True, vertical_spacing=0.16,
+        rows=n,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.16,
         subplot_titles=("largest angle to its own start", "smallest angle between two skills")[:n],
-    )  # fmt: skip
+    )
     skills = ordered(names, turned["a"])
     style = styles(skills, palette)
     for row, measure in enumerate(("from the start", "between skills")[:n], 1):
@@ -44,11 +47,16 @@ def drift_curves(
         figure.add_trace(_line(part, style[skill], skill), row=1, col=1)
     for i, ((a, b), part) in enumerate(between.groupby(["a", "b"], sort=False)):
         line = go.Scatter(
-            x=part["step"], y=part["angle"] * 180 / pi, mode="lines+markers", name="each pair",
-            legendgroup="pair", showlegend=not i, line={"color": palette.muted, "width": 1},
+            x=part["step"],
+            y=part["angle"] * 180 / pi,
+            mode="lines+markers",
+            name="each pair",
+            legendgroup="pair",
+            showlegend=not i,
+            line={"color": palette.muted, "width": 1},
             marker={"symbol": "circle-open", "size": 6},
             hovertemplate=f"step %{{x}}: %{{y:.6g}}°<extra>{a}, {b}</extra>",
-        )  # fmt: skip
+        )
         figure.add_trace(line, row=2, col=1)
     figure.update_yaxes(title="angle (degrees)", range=[-3, 97], tickvals=[0, 30, 60, 90])
     figure.update_xaxes(title=_STEPS, row=n)
@@ -60,11 +68,14 @@ def drift_curves(
 
 def _line(part: pd.DataFrame, style: Style, name: str) -> go.Scatter:
     return go.Scatter(
-        x=part["step"], y=part["angle"] * 180 / pi, mode="lines+markers", name=name,
+        x=part["step"],
+        y=part["angle"] * 180 / pi,
+        mode="lines+markers",
+        name=name,
         line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"symbol": style.marker, "size": 8},
         hovertemplate="step %{x}: %{y:.6g}°<extra>%{fullData.name}</extra>",
-    )  # fmt: skip
+    )
 
 
 def _band_behind(
@@ -77,14 +88,21 @@ def _band_behind(
     for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
         figure.add_trace(
             go.Scatter(
-                x=ends, y=[values[kind]] * 2, mode="lines", fill=fill, name=_BAND,
-                legendgroup="random", showlegend=row == n and kind == _HIGH, opacity=0.9,
+                x=ends,
+                y=[values[kind]] * 2,
+                mode="lines",
+                fill=fill,
+                name=_BAND,
+                legendgroup="random",
+                showlegend=row == n and kind == _HIGH,
+                opacity=0.9,
                 line={"color": palette.muted, "width": 1, "dash": "dot"},
                 fillcolor="rgba(128,136,150,0.22)",
                 hovertemplate=f"{kind}: %{{y:.4g}}°<extra></extra>",
             ),
-            row=row, col=1,
-        )  # fmt: skip
+            row=row,
+            col=1,
+        )
 
 
 def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -112,19 +130,28 @@ def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> g
         chance = {"color": palette.muted, "dash": "dot", "width": 2}
         figure.add_trace(
             go.Scatter(
-                x=table["step"].iloc[[0, -1]], y=table["chance"].iloc[[0, -1]], mode="lines",
-                name="random overlap, r/d", line=chance,
+                x=table["step"].iloc[[0, -1]],
+                y=table["chance"].iloc[[0, -1]],
+                mode="lines",
+                name="random overlap, r/d",
+                line=chance,
                 hovertemplate="random: %{y:.6g}<extra></extra>",
             ),
-            row=2, col=1,
-        )  # fmt: skip
+            row=2,
+            col=1,
+        )
         figure.update_yaxes(title="overlap (0 to 1)", rangemode="tozero", row=2, col=1)
     # Always from 1e-9 to 1e-4 at least, so that rounding does not look like an error.
     top = max(-4.0, log10(table[columns].max().max() or 1e-9) + 0.5)
     figure.update_yaxes(
-        title="error (no unit)", type="log", exponentformat="power", dtick=2, range=[-9.3, top],
-        row=1, col=1,
-    )  # fmt: skip
+        title="error (no unit)",
+        type="log",
+        exponentformat="power",
+        dtick=2,
+        range=[-9.3, top],
+        row=1,
+        col=1,
+    )
     figure.update_xaxes(title=_STEPS, row=1 + pairs)
     alt = "Lines over the steps: error of the constraint, and mean overlap beside that of chance."
     height = 150 + 140 * (1 + pairs)
@@ -134,10 +161,13 @@ def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> g
 def _curve(table: pd.DataFrame, column: str, style: dict[str, Style]) -> go.Scatter:
     x, y = thinned(table["step"], table[column])
     return go.Scatter(
-        x=x, y=y, mode="lines", name=column.replace("_", " "),
+        x=x,
+        y=y,
+        mode="lines",
+        name=column.replace("_", " "),
         line={"color": style[column].colour, "dash": style[column].dash, "width": 2},
         hovertemplate="step %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
-    )  # fmt: skip
+    )
 
 
 def mixing_curves(
@@ -159,9 +189,14 @@ def mixing_curves(
     columns = min(2, len(skills))
     rows = ceil(len(skills) / columns)
     figure = make_subplots(
-        rows=rows, cols=columns, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.05,
-        vertical_spacing=0.28 / rows, subplot_titles=[f"from {skill}" for skill in skills],
-    )  # fmt: skip
+        rows=rows,
+        cols=columns,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=0.28 / rows,
+        subplot_titles=[f"from {skill}" for skill in skills],
+    )
     for i, source in enumerate(skills):
         place = (i // columns + 1, i % columns + 1)
         _band_by_layer(figure, table, place, palette, shown=not i)
@@ -169,12 +204,16 @@ def mixing_curves(
             part = cross[(cross["source"] == source) & (cross["target"] == target)]
             s = style[target]
             line = go.Scatter(
-                x=part["layer"], y=part["value"], mode="lines+markers", name=f"into {target}",
-                legendgroup=target, legendrank=skills.index(target),
+                x=part["layer"],
+                y=part["value"],
+                mode="lines+markers",
+                name=f"into {target}",
+                legendgroup=target,
+                legendrank=skills.index(target),
                 line={"color": s.colour, "dash": s.dash, "width": 2},
                 marker={"symbol": s.marker, "size": 7},
                 hovertemplate=f"block %{{x}}: %{{y:.6g}}<extra>{source} → {target}</extra>",
-            )  # fmt: skip
+            )
             # Each target once in the legend: the first is none in the first panel.
             line.showlegend = i == (1 if target == skills[0] else 0)
             if target != source:
@@ -197,15 +236,20 @@ def _band_by_layer(
         part = table[table["kind"] == kind].sort_values("layer")
         figure.add_trace(
             go.Scatter(
-                x=part["layer"], y=part["value"], mode="lines", fill=fill, name=_BAND,
-                legendgroup="random", showlegend=shown and fill is not None,
+                x=part["layer"],
+                y=part["value"],
+                mode="lines",
+                fill=fill,
+                name=_BAND,
+                legendgroup="random",
+                showlegend=shown and fill is not None,
                 line={"color": palette.muted, "width": 1, "dash": "dot"},
                 fillcolor="rgba(128,136,150,0.22)",
                 hovertemplate=f"block %{{x}}, {kind}: %{{y:.4g}}<extra></extra>",
             ),
             row=place[0],
             col=place[1],
-        )  # fmt: skip
+        )
 
 
 def seed_dots(
@@ -227,37 +271,56 @@ def seed_dots(
     figure = go.Figure()
     chance = _chance_of_rows(table, found, skills)
     figure.add_bar(
-        y=list(range(len(skills))), x=chance["high"] - chance["low"], base=chance["low"],
-        orientation="h", width=0.62, name=_BAND, marker={"color": "rgba(128,136,150,0.35)"},
+        y=list(range(len(skills))),
+        x=chance["high"] - chance["low"],
+        base=chance["low"],
+        orientation="h",
+        width=0.62,
+        name=_BAND,
+        marker={"color": "rgba(128,136,150,0.35)"},
         customdata=chance[["low", "high"]],
         hovertemplate="random: %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
-    )  # fmt: skip
+    )
     style = styles(["same skill", "all skills together"], palette)
     runs = list(dict.fromkeys(found["run"]))
     for kind, label, symbol, colour, size in (
         ("different skills", "a different skill", "x-thin-open", palette.muted, 8),
         ("same skill", "the same skill", "circle", style["same skill"].colour, 12),
-        ("all skills together", "all skills together", "diamond",
-         style["all skills together"].colour, 12),
-    ):  # fmt: skip
+        (
+            "all skills together",
+            "all skills together",
+            "diamond",
+            style["all skills together"].colour,
+            12,
+        ),
+    ):
         part = found[found["kind"] == kind]
         shift = part["run"].map(lambda run: 0.3 * ((runs.index(run) + 0.5) / len(runs) - 0.5))
         figure.add_scatter(
-            x=part["overlap"], y=part["a"].map(skills.index) + shift, mode="markers", name=label,
-            marker={"color": colour, "symbol": symbol, "size": size,
-                    "line": {"width": 2 if "thin" in symbol else 1, "color": colour}},
+            x=part["overlap"],
+            y=part["a"].map(skills.index) + shift,
+            mode="markers",
+            name=label,
+            marker={
+                "color": colour,
+                "symbol": symbol,
+                "size": size,
+                "line": {"width": 2 if "thin" in symbol else 1, "color": colour},
+            },
             customdata=part.assign(
                 small=part["smallest_angle"] * 180 / pi, large=part["largest_angle"] * 180 / pi
             )[["a", "b", "run", "small", "large"]],
             hovertemplate="%{customdata[0]} here, %{customdata[1]} in %{customdata[2]}: overlap "
             "%{x:.6g}<br>angles %{customdata[3]:.4g}° to %{customdata[4]:.4g}°<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title="overlap (0 to 1)", range=[-0.02, 1.02])
     labels = [*skills[:-1], "all together"]
     figure.update_yaxes(
-        tickvals=list(range(len(skills))), ticktext=labels, range=[len(skills) - 0.4, -0.6],
+        tickvals=list(range(len(skills))),
+        ticktext=labels,
+        range=[len(skills) - 0.4, -0.6],
         zeroline=False,
-    )  # fmt: skip
+    )
     alt = (
         f"Points: overlap of {len(skills) - 1} skills' subspaces with those of {len(runs)} other "
         "runs, above the range of random ones."

@@ -63,9 +63,15 @@ def pair_matrix(
     rank = int(table["rank"].iloc[0])
     limits, scale = _limits(measure, rank)
     figure = _matrix(
-        values.to_numpy(), skills, chance, limits=limits, scale=scale,
-        digits=1 if unit == "degrees" else 3, hover=f"{label} %{{z:.6g}} ({unit})", of="%{y}, %{x}",
-    )  # fmt: skip
+        values.to_numpy(),
+        skills,
+        chance,
+        limits=limits,
+        scale=scale,
+        digits=1 if unit == "degrees" else 3,
+        hover=f"{label} %{{z:.6g}} ({unit})",
+        of="%{y}, %{x}",
+    )
     alt = f"Matrix: {label} ({unit}) of each pair of {len(skills)} skills, and of random subspaces."
     return _finish_matrix(figure, question, alt, palette, skills, f"{label} ({unit})")
 
@@ -99,31 +105,45 @@ def _matrix(
     k = len(skills)
     figure = make_subplots(rows=1, cols=2, column_widths=[k, 1.25], horizontal_spacing=0.06)
     shared = {
-        "zmin": limits[0], "zmax": limits[1], "colorscale": scale, "showscale": False,
-        "xgap": 2, "ygap": 2, "hoverongaps": False, "texttemplate": "%{text}",
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "colorscale": scale,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "hoverongaps": False,
+        "texttemplate": "%{text}",
         "textfont": {"size": 12},
-    }  # fmt: skip
+    }
     figure.add_trace(
         go.Heatmap(
-            z=values, x=list(range(k)), y=list(range(k)), text=_texts(values, digits),
+            z=values,
+            x=list(range(k)),
+            y=list(range(k)),
+            text=_texts(values, digits),
             customdata=[[[a, b] for b in skills] for a in skills],
             hovertemplate=f"{of}: {hover}<extra></extra>".replace(
                 "%{y}", "%{customdata[0]}"
             ).replace("%{x}", "%{customdata[1]}"),
             **shared,
         ),
-        row=1, col=1,
-    )  # fmt: skip
+        row=1,
+        col=1,
+    )
     column = chance.to_numpy()[:, None]
     figure.add_trace(
         go.Heatmap(
-            z=column, x=[0], y=list(range(len(chance))),
+            z=column,
+            x=[0],
+            y=list(range(len(chance))),
             text=_texts(column, digits, [f"{_KINDS[kind]}<br>" for kind in chance.index]),
             customdata=[[kind] for kind in chance.index],
-            hovertemplate=f"%{{customdata}}: {hover}<extra></extra>", **shared,
+            hovertemplate=f"%{{customdata}}: {hover}<extra></extra>",
+            **shared,
         ),
-        row=1, col=2,
-    )  # fmt: skip
+        row=1,
+        col=2,
+    )
     ticks = {"tickvals": list(range(k)), "ticktext": list(skills)}
     figure.update_xaxes(showgrid=False, zeroline=False, constrain="domain")
     figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
@@ -163,9 +183,15 @@ def _finish_matrix(
     figure.update_yaxes(title=axes[0] or None, row=1, col=1)
     figure.update_xaxes(title=axes[1] or None, row=1, col=1)
     figure.add_annotation(
-        text=unit, x=0, y=1.0, xref="paper", yref="paper", yshift=22, xanchor="left",
+        text=unit,
+        x=0,
+        y=1.0,
+        xref="paper",
+        yref="paper",
+        yshift=22,
+        xanchor="left",
         showarrow=False,
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -185,27 +211,39 @@ def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     angles = run["angle"] * 180 / pi
     figure = go.Figure(
         go.Bar(
-            x=run["m"], y=angles, name=f"{a} and {b}",
-            marker={"color": style.colour}, width=0.5,
-            text=[f"{angle:.1f}°" for angle in angles], textposition="inside",
+            x=run["m"],
+            y=angles,
+            name=f"{a} and {b}",
+            marker={"color": style.colour},
+            width=0.5,
+            text=[f"{angle:.1f}°" for angle in angles],
+            textposition="inside",
             insidetextanchor="start",
             hovertemplate="angle %{x}: %{y:.6g}°<extra>%{fullData.name}</extra>",
         )
-    )  # fmt: skip
+    )
     low, middle, high = (
         table[table["kind"] == kind].sort_values("m")["angle"].to_numpy() * 180 / pi
         for kind in _KINDS
     )
     figure.add_scatter(
-        x=run["m"] + 0.36, y=middle, mode="markers",
+        x=run["m"] + 0.36,
+        y=middle,
+        mode="markers",
         name=f"random, 95 % of {run['draws'].iloc[0]} draws",
         marker={"color": palette.muted, "symbol": "line-ew-open", "size": 12},
-        error_y={"type": "data", "array": high - middle, "arrayminus": middle - low,
-                 "color": palette.muted, "thickness": 2, "width": 7},
+        error_y={
+            "type": "data",
+            "array": high - middle,
+            "arrayminus": middle - low,
+            "color": palette.muted,
+            "thickness": 2,
+            "width": 7,
+        },
         customdata=np.column_stack([low, high]),
         hovertemplate="random: median %{y:.4g}°, 95 %% from %{customdata[0]:.4g}° to "
         "%{customdata[1]:.4g}°<extra></extra>".replace("%%", "%"),
-    )  # fmt: skip
+    )
     figure.add_hline(y=90, line={"color": palette.muted, "dash": "dot", "width": 1})
     figure.update_xaxes(title="principal angle, smallest first", dtick=1 if len(run) < 20 else 5)
     figure.update_yaxes(title="angle (degrees)", range=[0, 99], tickvals=[0, 30, 60, 90])
@@ -238,10 +276,15 @@ def leak_matrix(
     values = run.pivot(index="source", columns="target", values="value")
     chance = _random(part, "value")
     figure = _matrix(
-        values.reindex(index=skills, columns=skills).to_numpy(), skills, chance,
-        limits=(0.0, 1.0), scale=_SHARED, digits=2, hover=f"{measure} %{{z:.6g}}",
+        values.reindex(index=skills, columns=skills).to_numpy(),
+        skills,
+        chance,
+        limits=(0.0, 1.0),
+        scale=_SHARED,
+        digits=2,
+        hover=f"{measure} %{{z:.6g}}",
         of="%{y} → %{x}",
-    )  # fmt: skip
+    )
     alt = f"Matrix: {measure} (0 to 1) for {len(skills)} skills, and for random subspaces."
     rows, columns = {
         "write leak": ("edit of", "lands in subspace of"),

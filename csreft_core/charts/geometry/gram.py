@@ -36,9 +36,12 @@ def gram_matrix(
     rank = int(table["row"].max())
     size = rank * len(skills)
     figure = make_subplots(
-        rows=2, cols=1, vertical_spacing=0.1, shared_xaxes=True,
+        rows=2,
+        cols=1,
+        vertical_spacing=0.1,
+        shared_xaxes=True,
         subplot_titles=("this run", "one random draw"),
-    )  # fmt: skip
+    )
     places = [(skill, m) for skill in skills for m in range(1, rank + 1)]
     for place, kind in enumerate(("run", "random"), 1):
         part = table[table["kind"] == kind]
@@ -69,12 +72,19 @@ def _gram_heat(values: np.ndarray, places: list[tuple[str, int]]) -> go.Heatmap:
     n = len(values)
     labels = [f"{skill} {m}" for skill, m in places]
     return go.Heatmap(
-        z=values, x=list(range(n)), y=list(range(n)), zmin=-1, zmax=1, colorscale=_SIGNED,
-        showscale=False, text=[[_short(v) for v in row] for row in values],
-        texttemplate="%{text}" if n <= 12 else "", textfont={"size": 10},
+        z=values,
+        x=list(range(n)),
+        y=list(range(n)),
+        zmin=-1,
+        zmax=1,
+        colorscale=_SIGNED,
+        showscale=False,
+        text=[[_short(v) for v in row] for row in values],
+        texttemplate="%{text}" if n <= 12 else "",
+        textfont={"size": 10},
         customdata=[[f"{a} · {b}" for b in labels] for a in labels],
         hovertemplate="%{customdata}: %{z:.6g}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _short(value: float) -> str:

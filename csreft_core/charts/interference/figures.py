@@ -37,16 +37,31 @@ def setting_matrix(
         "%{customdata[3]:.1%}<br>n = %{customdata[4]}<extra></extra>"
     )
     labels = [_setting_label(setting) for setting in settings]
-    add_cells(figure, table, ("setting", settings, labels), ("skill", skills, skills), "change",
-               extra, hover, with_interval=True)  # fmt: skip
+    add_cells(
+        figure,
+        table,
+        ("setting", settings, labels),
+        ("skill", skills, skills),
+        "change",
+        extra,
+        hover,
+        with_interval=True,
+    )
     cell_axes(figure, ("gate setting", labels), ("prompts of skill", skills))
     n = int(table["n"].min())
     alt = (
         f"Heat-map: {len(settings)} gate settings by {len(skills)} skills, change of loss against "
         f"closed gates in nats per answer token, at least {n} prompts a cell."
     )
-    return finish_cells(figure, table["change"], _CHANGE, question=question, alt=alt,
-                        palette=palette, height=160 + 46 * len(settings))  # fmt: skip
+    return finish_cells(
+        figure,
+        table["change"],
+        _CHANGE,
+        question=question,
+        alt=alt,
+        palette=palette,
+        height=160 + 46 * len(settings),
+    )
 
 
 def _setting_label(setting: str) -> str:
@@ -86,18 +101,31 @@ def pair_matrix(
         "relative %{customdata[2]:+.3f}<br>n = %{customdata[3]}<extra></extra>"
     )
     value = "relative" if relative else "change"
-    add_cells(figure, table, ("changed", changed, changed), ("skill", skills, skills), value,
-               ("low", "high", "relative", "n", "change"), hover,
-               with_interval=not relative)  # fmt: skip
+    add_cells(
+        figure,
+        table,
+        ("changed", changed, changed),
+        ("skill", skills, skills),
+        value,
+        ("low", "high", "relative", "n", "change"),
+        hover,
+        with_interval=not relative,
+    )
     cell_axes(figure, (f"gate {does}", changed), ("prompts of skill", skills))
     n = int(table["n"].min())
     alt = (
         f"Heat-map: {len(changed)} gates {does} by {len(skills)} skills, "
         f"{_RELATIVE if relative else _CHANGE}, at least {n} prompts a cell."
     )
-    return finish_cells(figure, table[value], _RELATIVE if relative else _CHANGE,
-                        question=question, alt=alt, palette=palette,
-                        height=160 + 50 * len(changed))  # fmt: skip
+    return finish_cells(
+        figure,
+        table[value],
+        _RELATIVE if relative else _CHANGE,
+        question=question,
+        alt=alt,
+        palette=palette,
+        height=160 + 50 * len(changed),
+    )
 
 
 def single_skill_matrix(
@@ -121,8 +149,12 @@ def single_skill_matrix(
         return empty(question, "No run that learned one skill is there yet.", palette)
     kinds = ordered(("run", "control"), table["kind"])
     titles = {"run": "this run's settings", "control": "control: its own settings"}
-    figure = make_subplots(rows=len(kinds), cols=1, vertical_spacing=0.28 / len(kinds),
-                           subplot_titles=[titles[kind] for kind in kinds])  # fmt: skip
+    figure = make_subplots(
+        rows=len(kinds),
+        cols=1,
+        vertical_spacing=0.28 / len(kinds),
+        subplot_titles=[titles[kind] for kind in kinds],
+    )
     hover = (
         "trained on %{customdata[4]}, measured on %{customdata[5]}<br>change %{customdata[0]:+.4f} "
         "nats a token<br>loss %{customdata[1]:.4f} to %{customdata[2]:.4f}<br>"
@@ -132,16 +164,31 @@ def single_skill_matrix(
     for row, kind in enumerate(kinds, 1):
         part = table[table["kind"] == kind]
         changed, skills = ordered(names, part["changed"]), ordered(names, part["skill"])
-        add_cells(figure, part, ("changed", changed, changed), ("skill", skills, skills), value,
-                   ("change", "before", "after", "n"), hover, place=(row, 1))  # fmt: skip
+        add_cells(
+            figure,
+            part,
+            ("changed", changed, changed),
+            ("skill", skills, skills),
+            value,
+            ("change", "before", "after", "n"),
+            hover,
+            place=(row, 1),
+        )
         cell_axes(figure, ("trained on", changed), ("measured on", skills), place=(row, 1))
     alt = (
         "Heat-maps: change of each skill's validation loss by training on one skill alone, for "
         f"{' and '.join(titles[kind] for kind in kinds)}."
     )
     height = 100 + sum(90 + 46 * table.loc[table["kind"] == k, "changed"].nunique() for k in kinds)
-    return finish_cells(figure, table[value], _RELATIVE if relative else _CHANGE,
-                        question=question, alt=alt, palette=palette, height=height)  # fmt: skip
+    return finish_cells(
+        figure,
+        table[value],
+        _RELATIVE if relative else _CHANGE,
+        question=question,
+        alt=alt,
+        palette=palette,
+        height=height,
+    )
 
 
 def bottleneck_bars(
@@ -158,8 +205,15 @@ def bottleneck_bars(
     settings = [s for s in ("learned", "oracle") if s in set(table["setting"])]
     if len(settings) < 2:
         return empty(question, "This run has no learned or no oracle gates.", palette)
-    return _loss_bars(table, settings, names, "loss that is left (nats per answer token)", "loss",
-                      question, palette)  # fmt: skip
+    return _loss_bars(
+        table,
+        settings,
+        names,
+        "loss that is left (nats per answer token)",
+        "loss",
+        question,
+        palette,
+    )
 
 
 def regret_bars(
@@ -176,8 +230,9 @@ def regret_bars(
     if table.empty:
         return empty(question, "There are no prompts.", palette)
     settings = list(dict.fromkeys(table["setting"]))
-    return _loss_bars(table, settings, names, "regret (nats per answer token)", "regret", question,
-                      palette)  # fmt: skip
+    return _loss_bars(
+        table, settings, names, "regret (nats per answer token)", "regret", question, palette
+    )
 
 
 def _loss_bars(
@@ -198,16 +253,21 @@ def _loss_bars(
             x=part[value],
             name=setting,
             orientation="h",
-            marker={"color": style[setting].colour,
-                    "pattern": {"shape": style[setting].pattern, "fillmode": "replace",
-                                "solidity": 0.5}},
+            marker={
+                "color": style[setting].colour,
+                "pattern": {
+                    "shape": style[setting].pattern,
+                    "fillmode": "replace",
+                    "solidity": 0.5,
+                },
+            },
             customdata=part[["n"]],
             text=[_bar_text(cell, value) for cell in part.to_dict("records")],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}, %{fullData.name}: %{x:.4f} nats a token, n = %{customdata[0]}"
             "<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title=title)
     figure.update_yaxes(autorange="reversed", title=None)
     shown = table.loc[table["setting"].isin(settings), value]
@@ -244,17 +304,30 @@ def overlap_scatter(
     for run in runs:
         part = table[table["run"] == run]
         figure.add_scatter(
-            x=part["overlap"], y=part["change"], mode="markers", name=run,
-            marker={"color": style[run].colour, "symbol": style[run].marker, "size": 9,
-                    "opacity": 0.8},
-            error_y={"type": "data", "symmetric": False, "array": part["high"] - part["change"],
-                     "arrayminus": part["change"] - part["low"], "thickness": 1, "width": 0,
-                     "color": style[run].colour},
+            x=part["overlap"],
+            y=part["change"],
+            mode="markers",
+            name=run,
+            marker={
+                "color": style[run].colour,
+                "symbol": style[run].marker,
+                "size": 9,
+                "opacity": 0.8,
+            },
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": part["high"] - part["change"],
+                "arrayminus": part["change"] - part["low"],
+                "thickness": 1,
+                "width": 0,
+                "color": style[run].colour,
+            },
             customdata=part[["changed", "skill", "n", "constraint"]],
             hovertemplate="%{customdata[0]} beside %{customdata[1]}<br>overlap %{x:.4f}<br>"
             "change %{y:+.4f} nats a token, n = %{customdata[2]}<br>constraint %{customdata[3]}"
             "<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     figure.add_hline(y=0, line={"color": palette.muted, "width": 1, "dash": "dot"})
     most = max(1.05 * float(table["overlap"].max()), 0.1)
     figure.update_xaxes(
@@ -279,20 +352,30 @@ def example_shifts(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figur
     setting = str(table["setting"].iloc[0])
     places, figure = list(range(len(table))), go.Figure()
     for place, before, after in zip(places, table["loss_before"], table["loss_after"], strict=True):
-        figure.add_scatter(x=[before, after], y=[place, place], mode="lines", showlegend=False,
-                           line={"color": palette.muted, "width": 2}, hoverinfo="skip")  # fmt: skip
+        figure.add_scatter(
+            x=[before, after],
+            y=[place, place],
+            mode="lines",
+            showlegend=False,
+            line={"color": palette.muted, "width": 2},
+            hoverinfo="skip",
+        )
     style = styles(("off", setting), palette)
     for name, column in (("off", "loss_before"), (setting, "loss_after")):
         figure.add_scatter(
-            x=table[column], y=places, mode="markers", name=_setting_label(name),
+            x=table[column],
+            y=places,
+            mode="markers",
+            name=_setting_label(name),
             marker={"color": style[name].colour, "symbol": style[name].marker, "size": 11},
             customdata=table[["prompt", "response", "answer"]],
             hovertemplate="%{customdata[0]}<br>right: %{customdata[1]}<br>given: %{customdata[2]}"
             "<br>loss %{x:.4f} nats a token<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     labels = [text if len(text) <= 24 else f"{text[:23]}…" for text in table["response"]]
-    figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", zeroline=False,
-                        title="right answer")  # fmt: skip
+    figure.update_yaxes(
+        tickvals=places, ticktext=labels, autorange="reversed", zeroline=False, title="right answer"
+    )
     figure.update_xaxes(title="loss (nats per answer token)", rangemode="tozero")
     alt = f"Points: loss of {len(table)} prompts with closed gates and under {setting}."
     height = 130 + 30 * len(table)

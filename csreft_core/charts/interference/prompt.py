@@ -20,8 +20,9 @@ def pattern_answers(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figu
         palette: Colours.
     """
     question = "Which open gates make the answer likely?"
-    return _patterns(table, "log_probability", question,
-                     "log-probability of the answer (nats)", palette)  # fmt: skip
+    return _patterns(
+        table, "log_probability", question, "log-probability of the answer (nats)", palette
+    )
 
 
 def pattern_divergences(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -48,12 +49,15 @@ def _patterns(
         if part.empty:
             continue
         figure.add_scatter(
-            x=part[value], y=part["place"], mode="markers", name=label,
+            x=part[value],
+            y=part["place"],
+            mode="markers",
+            name=label,
             marker={"color": style[kind].colour, "symbol": style[kind].marker, "size": 10},
             customdata=part[["open", "kl", "log_probability", "answer"]],
             hovertemplate="open: %{customdata[0]}<br>ln p(%{customdata[3]}) = "
             "%{customdata[2]:.4f} nats<br>KL to the base %{customdata[1]:.4f} nats<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_yaxes(
         tickvals=ranked["place"],
         ticktext=[_short(opened) for opened in ranked["open"]],
@@ -91,28 +95,43 @@ def shapley_bars(
     part = table.set_index("subspace").loc[subspaces]
     figure = go.Figure(
         go.Bar(
-            x=part["shapley"], y=subspaces, orientation="h", name="Shapley value",
+            x=part["shapley"],
+            y=subspaces,
+            orientation="h",
+            name="Shapley value",
             marker={
                 "color": [style[s].colour for s in subspaces],
-                "pattern": {"shape": [style[s].pattern for s in subspaces], "fillmode": "replace",
-                            "solidity": 0.5},
+                "pattern": {
+                    "shape": [style[s].pattern for s in subspaces],
+                    "fillmode": "replace",
+                    "solidity": 0.5,
+                },
             },
             text=[f"{value:+.3f}".replace("-", "−") for value in part["shapley"]],
-            textposition="outside", cliponaxis=False,
+            textposition="outside",
+            cliponaxis=False,
             hovertemplate="%{y}: Shapley value %{x:+.6f} nats<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        x=part["alone"], y=subspaces, mode="markers", name="this gate alone",
-        marker={"color": palette.muted, "symbol": "line-ns-open", "size": 22,
-                "line": {"width": 3, "color": palette.muted}},
+        x=part["alone"],
+        y=subspaces,
+        mode="markers",
+        name="this gate alone",
+        marker={
+            "color": palette.muted,
+            "symbol": "line-ns-open",
+            "size": 22,
+            "line": {"width": 3, "color": palette.muted},
+        },
         hovertemplate="%{y} alone: %{x:+.6f} nats<extra></extra>",
-    )  # fmt: skip
+    )
     both = pd.concat([part["shapley"], part["alone"]])
     low, high = min(0.0, float(both.min())), max(0.0, float(both.max()))
     pad = 0.22 * (high - low or 1.0)
-    figure.update_xaxes(title="change of the answer's log-probability (nats)",
-                        range=[low - pad, high + pad])  # fmt: skip
+    figure.update_xaxes(
+        title="change of the answer's log-probability (nats)", range=[low - pad, high + pad]
+    )
     figure.update_yaxes(autorange="reversed", title=None)
     figure.update_layout(showlegend=True)
     alt = f"Bars: the Shapley value of {len(subspaces)} gates on the answer's log-probability."
@@ -138,13 +157,27 @@ def interaction_matrix(
     subspaces = ordered(names, [*table["first"], *table["second"]])
     figure = go.Figure()
     hover = "%{customdata[0]} and %{customdata[1]}: %{z:+.6f} nats<extra></extra>"
-    add_cells(figure, both, ("first", subspaces, subspaces), ("second", subspaces, subspaces),
-              "interaction", (), hover)  # fmt: skip
+    add_cells(
+        figure,
+        both,
+        ("first", subspaces, subspaces),
+        ("second", subspaces, subspaces),
+        "interaction",
+        (),
+        hover,
+    )
     cell_axes(figure, ("gate", subspaces), ("gate", subspaces))
     alt = f"Heat-map: Shapley interaction index of {len(table)} pairs of gates, in nats."
-    return finish_cells(figure, table["interaction"], "interaction on the log-probability (nats)",
-                        question=question, alt=alt, palette=palette,
-                        height=170 + 46 * len(subspaces), more_helps=True)  # fmt: skip
+    return finish_cells(
+        figure,
+        table["interaction"],
+        "interaction on the log-probability (nats)",
+        question=question,
+        alt=alt,
+        palette=palette,
+        height=170 + 46 * len(subspaces),
+        more_helps=True,
+    )
 
 
 def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -159,21 +192,31 @@ def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         return empty(question, _NOTHING, palette)
     places, figure = list(range(len(table))), go.Figure()
     for place, before, after in zip(places, table["p_base"], table["p_adapter"], strict=True):
-        figure.add_scatter(x=[before, after], y=[place, place], mode="lines", showlegend=False,
-                           line={"color": palette.muted, "width": 2}, hoverinfo="skip")  # fmt: skip
+        figure.add_scatter(
+            x=[before, after],
+            y=[place, place],
+            mode="lines",
+            showlegend=False,
+            line={"color": palette.muted, "width": 2},
+            hoverinfo="skip",
+        )
     sides = {"base": "without the adapter", "adapter": "with the adapter"}
     style = styles(sides, palette)
     for side, label in sides.items():
         figure.add_scatter(
-            x=table[f"p_{side}"], y=places, mode="markers", name=label,
+            x=table[f"p_{side}"],
+            y=places,
+            mode="markers",
+            name=label,
             marker={"color": style[side].colour, "symbol": style[side].marker, "size": 11},
             customdata=table[["token", f"rank_{side}"]],
             hovertemplate="%{customdata[0]}: p = %{x:.6f}, rank %{customdata[1]}"
             "<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     labels = [_moved(row) for row in table.to_dict("records")]
-    figure.update_yaxes(tickvals=places, ticktext=labels, range=[len(table) - 0.4, -0.6],
-                        zeroline=False, title=None)  # fmt: skip
+    figure.update_yaxes(
+        tickvals=places, ticktext=labels, range=[len(table) - 0.4, -0.6], zeroline=False, title=None
+    )
     figure.update_xaxes(title="probability of the next token (0 to 1)", range=[-0.04, 1.04])
     alt = f"Points: probability of {len(table)} next tokens without and with the adapter."
     height = 130 + 30 * len(table)

@@ -40,18 +40,26 @@ def balance_bars(
         pattern = {"shape": _PATTERNS[i % len(_PATTERNS)], "fillmode": "replace", "solidity": 0.4}
         # Text cannot be read on a pattern; the first split, which has none, is the one to compare.
         figure.add_bar(
-            x=wide[split], y=skills, orientation="h", showlegend=False,
+            x=wide[split],
+            y=skills,
+            orientation="h",
+            showlegend=False,
             text=[f"{int(n):,}" if i == 0 and n else "" for n in wide[split]],
-            textposition="inside", insidetextanchor="middle", textangle=0,
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
             marker={"color": colours, "pattern": pattern, "line": {"width": 1, "color": colours}},
             hovertemplate=f"%{{y}}, {split}: %{{x:,}} rows<extra></extra>",
-        )  # fmt: skip
+        )
         # The colours are the skills'; the legend explains the patterns alone.
         line = {"width": 1, "color": palette.muted}
         figure.add_bar(
-            x=[None], y=[None], orientation="h", name=split,
+            x=[None],
+            y=[None],
+            orientation="h",
+            name=split,
             marker={"color": palette.muted, "pattern": pattern, "line": line},
-        )  # fmt: skip
+        )
     figure.update_layout(barmode="stack", uniformtext={"minsize": 11, "mode": "hide"})
     figure.update_xaxes(title="rows")
     figure.update_yaxes(
@@ -87,21 +95,31 @@ def length_histogram(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Fig
         low = edges[:-1][chosen]
         labels = [str(a) if width == 1 else f"{a} to {a + width - 1}" for a in low]
         figure.add_bar(
-            x=low + (width - 1) / 2, y=counts[chosen], width=0.9 * width, name=name,
+            x=low + (width - 1) / 2,
+            y=counts[chosen],
+            width=0.9 * width,
+            name=name,
             customdata=labels,
-            marker={"color": palette.colours[1 if is_cut else 0],
-                    "pattern": {"shape": pattern, "fillmode": "replace", "solidity": 0.55}},
+            marker={
+                "color": palette.colours[1 if is_cut else 0],
+                "pattern": {"shape": pattern, "fillmode": "replace", "solidity": 0.55},
+            },
             hovertemplate=f"%{{customdata}} tokens: %{{y:,}} rows<extra>{name}</extra>",
-        )  # fmt: skip
+        )
     near = limit <= 1.5 * tokens.max()
     if near:
         line = {"color": palette.muted, "dash": "dash", "width": 2}
         figure.add_vline(x=limit + 0.5, line=line)
     figure.add_annotation(
-        x=limit + 0.5 if near else 1, xref="x" if near else "paper", y=1, yref="paper",
-        yanchor="bottom", xanchor="center" if near else "right", showarrow=False,
+        x=limit + 0.5 if near else 1,
+        xref="x" if near else "paper",
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        xanchor="center" if near else "right",
+        showarrow=False,
         text=f"cut-off: {limit:,}" if near else f"cut-off: {limit:,}, far to the right",
-    )  # fmt: skip
+    )
     figure.update_xaxes(title="tokens (prompt with template, answer, end)")
     figure.update_yaxes(title="rows")
     alt = f"Histogram: rows by their length in tokens; rows beyond {limit} are cut."
@@ -126,19 +144,28 @@ def leak_map(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     twins = [[cell["exact"] + cell["near"] for cell in row] for row in found]
     figure = go.Figure(
         go.Heatmap(
-            z=twins, x=list(range(len(splits))), y=list(range(len(splits))),
-            zmin=0, zmax=max(1, *(n for row in twins for n in row)), showscale=False,
-            colorscale=[list(stop) for stop in _FOUND_SCALE], xgap=2, ygap=2,
-            text=[[f"{n:,}" for n in row] for row in twins], texttemplate="%{text}",
+            z=twins,
+            x=list(range(len(splits))),
+            y=list(range(len(splits))),
+            zmin=0,
+            zmax=max(1, *(n for row in twins for n in row)),
+            showscale=False,
+            colorscale=[list(stop) for stop in _FOUND_SCALE],
+            xgap=2,
+            ygap=2,
+            text=[[f"{n:,}" for n in row] for row in twins],
+            texttemplate="%{text}",
             customdata=[
-                [f"{a}: {c['exact']:,} of {c['n']:,} rows have the very same prompt as a row of "
-                 f"{b},<br>{c['near']:,} nearly the same; {c['conflicts']:,} answer differently"
-                 for b, c in zip(splits, row, strict=True)]
+                [
+                    f"{a}: {c['exact']:,} of {c['n']:,} rows have the very same prompt as a row of "
+                    f"{b},<br>{c['near']:,} nearly the same; {c['conflicts']:,} answer differently"
+                    for b, c in zip(splits, row, strict=True)
+                ]
                 for a, row in zip(splits, found, strict=True)
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     _name_axes(figure, splits, "rows of", "with a twin in")
     alt = f"Heat-map over {len(splits)} splits: rows whose prompt stands in another split as well."
     height = 170 + 36 * len(splits)
@@ -165,19 +192,29 @@ def similarity_map(
     largest = float(table["similarity"].max())
     figure = go.Figure(
         go.Heatmap(
-            z=values, x=list(range(len(skills))), y=list(range(len(skills))), showscale=False,
-            zmin=0, zmax=largest if largest > 0 else 1,
-            colorscale=[list(stop) for stop in SHARE_SCALE], xgap=2, ygap=2, hoverongaps=False,
+            z=values,
+            x=list(range(len(skills))),
+            y=list(range(len(skills))),
+            showscale=False,
+            zmin=0,
+            zmax=largest if largest > 0 else 1,
+            colorscale=[list(stop) for stop in SHARE_SCALE],
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
             text=[["" if pd.isna(v) else f"{v:.2f}" for v in row] for row in values],
             texttemplate="%{text}" if len(skills) <= _MOST_BARS // 3 else None,
             customdata=[
-                [f"{as_text(c['skill'])} ({c['n']:,} rows) and {as_text(c['other'])} "
-                 f"({c['n_other']:,}): {c['similarity']:.3f}" for c in row]
+                [
+                    f"{as_text(c['skill'])} ({c['n']:,} rows) and {as_text(c['other'])} "
+                    f"({c['n_other']:,}): {c['similarity']:.3f}"
+                    for c in row
+                ]
                 for row in found
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     _name_axes(figure, [_short(skill) for skill in skills], "", "mean cosine of tf-idf (0 to 1)")
     alt = (
         f"Heat-map: mean tf-idf cosine between the prompts of {len(skills)} skills; the diagonal "

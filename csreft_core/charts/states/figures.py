@@ -172,8 +172,13 @@ def separation_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figu
     question = "Where can one read the skill?"
     if table.empty:
         return empty(question, _NOTHING, palette)
-    words = {"gates": "gates", "R h": "R h", "random h": "random directions of h",
-             "h": "base state h", "h'": "edited state h'"}  # fmt: skip
+    words = {
+        "gates": "gates",
+        "R h": "R h",
+        "random h": "random directions of h",
+        "h": "base state h",
+        "h'": "edited state h'",
+    }
     features = ordered(words, table["features"])
     titles = ("silhouette, no unit<br>(1 is best)", "linear probe<br>(prompts right)")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)

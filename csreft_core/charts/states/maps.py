@@ -25,8 +25,10 @@ def size_map(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     if table.empty:
         return empty(question, _NOTHING, palette)
     wide = table.pivot(index="layer", columns="place", values="size")
-    where = {c: table.pivot(index="layer", columns="place", values=c) for c in
-             ("highest", "between", "n")}  # fmt: skip
+    where = {
+        c: table.pivot(index="layer", columns="place", values=c)
+        for c in ("highest", "between", "n")
+    }
     texts = table.drop_duplicates("place").set_index("place")["text"]
     ticks = [(texts[p].strip() or "␣") if texts[p] else f"{p}" for p in wide.columns]
     figure = go.Figure(
@@ -111,14 +113,20 @@ def energy_map(
             z=wide,
             text=wide.map(lambda v: "" if np.isnan(v) else f"{v:.0%}"),
             texttemplate="%{text}",
-            customdata=np.stack([np.tile(np.array(skills, object)[:, None], len(subspaces)),
-                                 np.tile(np.array(subspaces, object), (len(skills), 1)), n], -1),
+            customdata=np.stack(
+                [
+                    np.tile(np.array(skills, object)[:, None], len(subspaces)),
+                    np.tile(np.array(subspaces, object), (len(skills), 1)),
+                    n,
+                ],
+                -1,
+            ),
             hovertemplate="prompts of %{customdata[0]}, subspace %{customdata[1]}: %{z:.4%}"
             "<br>n = %{customdata[2]}<extra></extra>",
             coloraxis="coloraxis",
             xgap=1,
             ygap=1,
-        )  # fmt: skip
+        )
     figure.update_xaxes(
         title="subspace", tickvals=list(range(len(subspaces))), ticktext=subspaces, showgrid=False
     )

@@ -74,8 +74,10 @@ def two_skill_training_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
     """A skill set of two-skill prompts only, to train on: train, validation and ``test_items``."""
     rng = np.random.default_rng(seed + 2)
     limits: dict[ItemSplit, tuple[str, int]] = {
-        "train": ("train", 300), "validation": ("validation", 30), "test": ("test_items", 40),
-    }  # fmt: skip
+        "train": ("train", 300),
+        "validation": ("validation", 30),
+        "test": ("test_items", 40),
+    }
     return [
         _pair_row(pair, prompt, noun, split)
         for items, (split, limit) in limits.items()
@@ -88,8 +90,10 @@ def joint_skill_rows(seed: int = 0) -> list[Row]:
     """`JOINT_SKILLS` as single skills, named `a_and_b`: train, validation and ``test_items``."""
     rng = np.random.default_rng(seed + 3)
     limits: dict[ItemSplit, tuple[str, int]] = {
-        "train": ("train", 600), "validation": ("validation", 40), "test": ("test_items", 120),
-    }  # fmt: skip
+        "train": ("train", 600),
+        "validation": ("validation", 40),
+        "test": ("test_items", 120),
+    }
     return [
         {**_pair_row(pair, prompt, noun, split), "skill": "_and_".join(pair)}
         for items, (split, limit) in limits.items()
@@ -122,8 +126,12 @@ def to_jsonl(rows: Sequence[Row]) -> str:
 
 def _row(skill: str | list[str], prompt: str, response: str, split: str, noun: Noun) -> Row:
     return {
-        "skill": skill, "prompt": prompt, "response": response, "split": split, "item": noun.noun,
-    }  # fmt: skip
+        "skill": skill,
+        "prompt": prompt,
+        "response": response,
+        "split": split,
+        "item": noun.noun,
+    }
 
 
 def _pair_row(pair: tuple[str, str], prompt: str, noun: Noun, split: str) -> Row:

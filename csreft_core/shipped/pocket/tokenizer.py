@@ -9,8 +9,11 @@ from transformers import PreTrainedTokenizerFast
 from csreft_core.shipped.pocket import lexicon, paraphrases
 
 SPECIAL_TOKENS = {
-    "pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>",
-}  # fmt: skip
+    "pad_token": "<pad>",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "unk_token": "<unk>",
+}
 QUESTION, ANSWER = "Q:", "A:"
 MAX_LENGTH = 256
 
@@ -29,8 +32,10 @@ def _known_texts() -> Iterable[str]:
     for noun in lexicon.read_nouns():
         for skill in (lexicon.ECHO, *lexicon.SKILLS):
             yield lexicon.answer(skill, noun)
-    for ways in (*paraphrases.read_paraphrases().values(),
-                 *paraphrases.read_pair_paraphrases().values()):  # fmt: skip
+    for ways in (
+        *paraphrases.read_paraphrases().values(),
+        *paraphrases.read_pair_paraphrases().values(),
+    ):
         for template in ways.every:
             yield template.replace(paraphrases.ITEM_SLOT, " ")
 

@@ -12,11 +12,16 @@ from csreft_core.skills.formats.records import listed, quoted, shown
 from csreft_core.skills.names import folded
 
 ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
     "chatgpt": "assistant",
-}  # fmt: skip
+}
 _ROLE, _CONTENT = ("role", "from"), ("content", "value")
 _CALLS = ("tool_calls", "function_call", "tool_call_id", "tools", "functions")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -148,8 +153,11 @@ def history_turns(history: Any, field: str, where: str, say: Say) -> list[Turn]:
             f"{where}: field {quoted(field)}: expected a list of pairs, what the user said and "
             f"what the assistant answered, got {shown(history)}"
         )
-    return [Turn(role, text) for pair in history
-            for role, text in zip(("user", "assistant"), pair, strict=True)]  # fmt: skip
+    return [
+        Turn(role, text)
+        for pair in history
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 def prompt_and_answer(turns: Sequence[Turn], field: str, where: str, say: Say) -> tuple[str, str]:
@@ -161,9 +169,11 @@ def prompt_and_answer(turns: Sequence[Turn], field: str, where: str, say: Say) -
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     last = max((i for i in answers if turns[i].trained), default=0)
     if last == 0 or turns[last - 1].role != "user":
-        ignored = " (an answer of weight 0 is not trained)" if any(
-            not turn.trained for turn in turns
-        ) else ""  # fmt: skip
+        ignored = (
+            " (an answer of weight 0 is not trained)"
+            if any(not turn.trained for turn in turns)
+            else ""
+        )
         raise SkillSetError(
             f"{where}: field {quoted(field)}: expected a message of the user and then one of the "
             f"assistant{ignored}, got the roles {', '.join(t.role for t in turns) or 'of nobody'}"

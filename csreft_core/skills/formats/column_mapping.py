@@ -25,13 +25,21 @@ RESPONSES = ("response", "output", "answer", "completion", "solution")
 INPUTS = ("input", "context", "passage")
 SYSTEMS = ("system", "system_prompt", "system_message")
 SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "validation": "validation", "dev": "validation", "val": "validation", "valid": "validation",
-    "eval": "validation", "evaluation": "validation",
-    "test": "test_items", "testing": "test_items", "test_items": "test_items",
-    "test_paraphrases": "test_paraphrases", "test_both": "test_both",
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "test": "test_items",
+    "testing": "test_items",
+    "test_items": "test_items",
+    "test_paraphrases": "test_paraphrases",
+    "test_both": "test_both",
     "test_two_skills": "test_two_skills",
-}  # fmt: skip
+}
 
 _SKILLS = ("skill", "skills", "task", "category", "subject", "topic", "type", "dataset")
 _SPLITS = ("split", "partition")
@@ -93,9 +101,10 @@ def suggested(columns: Sequence[str]) -> ColumnMapping:
     names = {folded(name): name for name in reversed(columns)}
     if known_form(columns):
         return usual(columns)
-    prompt, response = (_first((*sure, *_MAYBE[part]), names) for part, sure in (
-        ("prompt", PROMPTS), ("response", RESPONSES)
-    ))  # fmt: skip
+    prompt, response = (
+        _first((*sure, *_MAYBE[part]), names)
+        for part, sure in (("prompt", PROMPTS), ("response", RESPONSES))
+    )
     return replace(usual(columns), prompt=prompt, response=response, input=_first(INPUTS, names))
 
 

@@ -38,15 +38,17 @@ _TOOLS = ("tools", "functions", "tool_calls", "function_call")
 _REFUSED = {
     **dict.fromkeys(_MEDIA, "this project reads text alone; drop the row or the field"),
     **dict.fromkeys(
-        _PREFERENCE, "pairs of preferred answers are not trained here; rename the wanted one to "
+        _PREFERENCE,
+        "pairs of preferred answers are not trained here; rename the wanted one to "
         "'response' and drop the other",
     ),
     **dict.fromkeys(
-        _CHOICES, "choices are not put into the prompt by themselves; write them into the prompt, "
+        _CHOICES,
+        "choices are not put into the prompt by themselves; write them into the prompt, "
         "the right one into the answer, and drop the field",
     ),
     **dict.fromkeys(_TOOLS, "tool calls are not trained here; drop the rows or the field"),
-}  # fmt: skip
+}
 # Beside the texts that were used, these would be lost.
 _USUAL = {*PROMPTS, *INPUTS, *SYSTEMS, *CHATS, "history", "inputs"}
 _PLACEHOLDER = re.compile(r"<(?:image|video|audio)>")

@@ -41,9 +41,10 @@ def json_records(text: str, source: str) -> Iterator[Record]:
         start, where = scanner.at, scanner.where()
         fields = _an_object(scanner.value(where), where)
         wrapped = [
-            name for name, value in fields.items()
+            name
+            for name, value in fields.items()
             if isinstance(value, list) and _is_wrapper(name, value)
-        ]  # fmt: skip
+        ]
         if not wrapped or known_form(list(fields)):
             scanner.check_length(start, where)
             yield Record(where, fields)

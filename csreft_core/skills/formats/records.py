@@ -38,8 +38,9 @@ def listed(names: Iterable[str], most: int = _SHOWN_NAMES) -> str:
     """The first names, for a message."""
     found = list(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
-    plain = (name if name.isprintable() and len(name) <= 40 else shown(name)
-             for name in found[:most])  # fmt: skip
+    plain = (
+        name if name.isprintable() and len(name) <= 40 else shown(name) for name in found[:most]
+    )
     return (", ".join(plain) or "no field") + more
 
 

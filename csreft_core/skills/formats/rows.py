@@ -289,9 +289,10 @@ def kept_rows(path: Path) -> list[Row]:
 
 
 def _kept_row(record: Record) -> Row:
-    given, (prompt, response, split) = record.fields.get("skill", []), (
-        record.fields.get(name) for name in ("prompt", "response", "split")
-    )  # fmt: skip
+    given, (prompt, response, split) = (
+        record.fields.get("skill", []),
+        (record.fields.get(name) for name in ("prompt", "response", "split")),
+    )
     names = given if isinstance(given, list) else [given]
     if not all(isinstance(value, str) and value for value in (prompt, response, *names)) or (
         split not in SPLITS
