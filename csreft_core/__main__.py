@@ -1,4 +1,4 @@
-"""`python -m csreft_core`: the command line."""
+"""`python -m csreft_core` and `csreft`: the command line."""
 
 import os
 import sys
@@ -9,7 +9,8 @@ from csreft_core.base.passive_waiting import wait_passively
 from csreft_core.cli import main
 
 
-def _start() -> int:
+def start() -> int:
+    """Run the command of this process; the exit code. The installed `csreft` calls it too."""
     wait_passively()
     if not sys.warnoptions:
         # A line on stderr means a mistake; notes of libraries are none. `-W default` shows them.
@@ -31,4 +32,4 @@ def _start() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_start())
+    sys.exit(start())

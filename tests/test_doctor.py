@@ -67,6 +67,20 @@ def test_a_library_that_is_missing_or_too_new(tmp_runs, monkeypatch):
     assert all("pip install -r requirements.lock" in check.remedy for check in found.values())
 
 
+def test_an_installed_package_may_lack_the_app(tmp_runs, monkeypatch):
+    def version(name: str) -> str:
+        if name in ("streamlit", "accelerate"):
+            raise PackageNotFoundError(name)
+        return "0.8.0" if name == "safetensors" else "1.0"
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor, "INSTALLED", True)
+    streamlit = next(c for c in doctor.run_checks(ASSETS, tmp_runs) if c.name == "streamlit")
+    assert streamlit.ok
+    assert "csreft[app]" in streamlit.found
+    assert set(broken(tmp_runs)) == {"accelerate"}
+
+
 @pytest.mark.parametrize("fault", ["missing", "truncated", "changed", "no card"])
 def test_a_pocket_base_that_is_not_the_shipped_one(tmp_path, tmp_runs, fault):
     folder = tmp_path / "assets" / "pocket"

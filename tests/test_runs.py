@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from platformdirs import user_data_path
 
 from csreft_core.config import SCHEMA_VERSION, Config, TrainConfig
 from csreft_core.errors import RunError, StorageError
@@ -127,6 +128,8 @@ def test_runs_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("CSREFT_RUNS")
     monkeypatch.chdir(tmp_path)
     assert runs_root() == tmp_path / "runs"
+    monkeypatch.setattr(runs, "INSTALLED", True)
+    assert runs_root() == user_data_path("csreft", appauthor=False) / "runs"
 
 
 def test_metrics_read_only_what_is_new_and_leave_a_torn_line(tmp_path):

@@ -1,31 +1,35 @@
 """The arguments of every command. Nothing heavy is imported here, so mistakes answer at once."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from csreft_core.analysis.view_names import INSPECTED, JUDGED
+from csreft_core.cli import commands as run
+from csreft_core.cli.options import (
+    GATES,
+    Parser,
+    add_changes,
+    add_config,
+    add_form,
+    add_gates,
+    add_json,
+    add_rows,
+    add_unwritable,
+)
 from csreft_core.comparison.presets import COMPARISON_NOTES
-from csreft_core.config import PRESET_NOTES
-from csreft_core.errors import ConfigError
 
-_GATES = "learned, hard, oracle, uniform, off, only:SKILL or numbers such as 1,0,0,0.5"
+PROGRAM = "csreft"
+"""The installed command; from a checkout it is `python -m csreft_core`."""
 
 Command = Callable[[argparse.Namespace], int]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as our error, in one line, instead of printing the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser; its result has `command`, the function to call with it."""
-    top = _Parser(
-        prog="python -m csreft_core",
+    top = Parser(
+        prog=PROGRAM if Path(sys.argv[0]).stem == PROGRAM else "python -m csreft_core",
         description="Train CS-ReFT adapters and look at what they do.",
         allow_abbrev=False,
     )
@@ -39,19 +43,20 @@ def parser() -> argparse.ArgumentParser:
     _add_judge(commands)
     _add_memory(commands)
     _add_skills(commands)
+    _add_app(commands)
     _add_upkeep(commands)
     return top
 
 
-def _add(commands: argparse._SubParsersAction, name: str, command: Command, text: str) -> _Parser:
+def _add(commands: argparse._SubParsersAction, name: str, command: Command, text: str) -> Parser:
     added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     added.set_defaults(command=command)
     return added
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    train = _add(commands, "train", _train, "Train an adapter in a run folder.")
-    _add_config(train)
+    train = _add(commands, "train", run.train, "Train an adapter in a run folder.")
+    add_config(train)
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
     train.add_argument(
         "--resume", action="store_true", help="go on with the run, under its own config"
@@ -59,46 +64,20 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--queue", action="store_true", help="wait until no other run of the folder trains"
     )
-    _add_unwritable(train)
-    _add_json(train, "print the last record as JSON")
-
-
-def _add_unwritable(command: _Parser) -> None:
-    command.add_argument(
-        "--unwritable-answers",
-        action="store_true",
-        help="train although the base cannot write some of the answers; else that is refused",
-    )
-
-
-def _add_config(command: _Parser) -> None:
-    command.add_argument(
-        "config", nargs="?", metavar="CONFIG.json", help="a config file; a run's is one"
-    )
-    command.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"start from a preset: {', '.join(PRESET_NOTES)} (default: recommended)",
-    )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="path=value",
-        help="set one value, such as train.steps=200; may be repeated",
-    )
+    add_unwritable(train)
+    add_json(train, "print the last record as JSON")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = _add(commands, "evaluate", _evaluate, "Loss and exact match of each skill.")
+    evaluate = _add(commands, "evaluate", run.evaluate, "Loss and exact match of each skill.")
     evaluate.add_argument("run", metavar="RUN", help="the run folder")
-    _add_gates(evaluate, "; or best: for each prompt the best of all open and closed gates")
-    _add_rows(evaluate)
-    _add_json(evaluate, "print the scores as JSON")
+    add_gates(evaluate, "; or best: for each prompt the best of all open and closed gates")
+    add_rows(evaluate)
+    add_json(evaluate, "print the scores as JSON")
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    generate = _add(commands, "generate", _generate, "Answer one prompt, or a file of them.")
+    generate = _add(commands, "generate", run.generate, "Answer one prompt, or a file of them.")
     generate.add_argument("run", metavar="RUN", help="the run folder")
     asked = generate.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", metavar="TEXT", help="the question")
@@ -117,7 +96,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate.add_argument(
         "--generator", metavar="NAME", help="the model's name in it; default: the run's"
     )
-    _add_gates(generate)
+    add_gates(generate)
     generate.add_argument(
         "--temperature",
         type=float,
@@ -146,11 +125,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="longest answer; default: 32, with --file 2048",
     )
-    _add_json(generate, "print prompt, answer and gates as JSON")
+    add_json(generate, "print prompt, answer and gates as JSON")
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    inspect = _add(commands, "inspect", _inspect, "Print the table that a page draws.")
+    inspect = _add(commands, "inspect", run.inspect, "Print the table that a page draws.")
     inspect.add_argument("run", metavar="RUN", help="the run folder")
     inspect.add_argument("view", choices=INSPECTED, help="which page")
     inspect.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
@@ -161,26 +140,20 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
         metavar="TEXT",
         help="prompts to look at, instead of a split of the run's skill set",
     )
-    inspect.add_argument("--gates", metavar="SETTING", help=_GATES)
+    inspect.add_argument("--gates", metavar="SETTING", help=GATES)
     inspect.add_argument("--split", metavar="NAME", help="rows of this split; default: test")
     inspect.add_argument(
         "--skills", metavar="FILE", help="a skill set; default: the one the run was trained on"
     )
-    inspect.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="name=value",
-        help="another argument of the table, such as layer=1; may be repeated",
-    )
-    _add_form(inspect)
+    add_changes(inspect, "another argument of the table, such as layer=1", form="name=value")
+    add_form(inspect)
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     compare = _add(
         commands,
         "compare",
-        _compare,
+        run.compare,
         "Train methods from several seeds on the same data; the same command goes on.",
     )
     compare.add_argument("--out", required=True, metavar="FOLDER", help="the comparison's folder")
@@ -221,17 +194,11 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="at most N test prompts of each skill and split; default: all",
     )
-    compare.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="path=value",
-        help="one setting of all methods, such as train.steps=200; may be repeated",
-    )
+    add_changes(compare, "one setting of all methods, such as train.steps=200")
     compare.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes, a cell each; default: 1"
     )
-    _add_unwritable(compare)
+    add_unwritable(compare)
     compare.add_argument(
         "--table",
         default="cells",
@@ -239,14 +206,14 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         choices=("cells", "scores", "interference", "sequential", "conflict"),
         help="cells (default), scores, interference, sequential or conflict",
     )
-    _add_form(compare)
+    add_form(compare)
 
 
 def _add_memorise(commands: argparse._SubParsersAction) -> None:
     memorise = _add(
         commands,
         "memorise",
-        _memorise,
+        run.memorise,
         "How long a text one vector holds (ReFT, appendix F.1); the same command goes on.",
     )
     memorise.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
@@ -265,52 +232,40 @@ def _add_memorise(commands: argparse._SubParsersAction) -> None:
             option, default=default, metavar="N,N", help=f"{what}; default: {default}"
         )
     memorise.add_argument("--threads", type=int, metavar="N", help="default: the machine's choice")
-    _add_form(memorise)
+    add_form(memorise)
 
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
-    judge = _add(commands, "judge", _judge, "Print a table of the pages Methods and Claims.")
+    judge = _add(commands, "judge", run.judge, "Print a table of the pages Methods and Claims.")
     judge.add_argument("view", choices=JUDGED, help="which part of them")
     judge.add_argument(
         "comparison", nargs="?", metavar="FOLDER", help="the comparison, for the view methods"
     )
     judge.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
-    judge.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="name=value",
-        help="an argument of the table, such as rank=2; may be repeated",
-    )
-    _add_form(judge)
+    add_changes(judge, "an argument of the table, such as rank=2", form="name=value")
+    add_form(judge)
 
 
 def _add_memory(commands: argparse._SubParsersAction) -> None:
-    memory = _add(commands, "memory", _memory, "What a base and its training need, and is free.")
-    _add_config(memory)
+    memory = _add(commands, "memory", run.memory, "What a base and its training need, and is free.")
+    add_config(memory)
     memory.set_defaults(resume=False)
-    _add_json(memory, "print the sizes in bytes as JSON")
+    add_json(memory, "print the sizes in bytes as JSON")
 
 
 def _add_skills(commands: argparse._SubParsersAction) -> None:
-    check = _add(commands, "check-skills", _check_skills, "Look at a skill set before training.")
+    check = _add(commands, "check-skills", run.check_skills, "Look at a skill set before training.")
     check.add_argument("skills", metavar="FILE", help="a shipped name, a file or a folder")
     check.add_argument("--table", metavar="NAME", help="print this table (default: what all say)")
     check.add_argument(
         "--step", type=int, default=0, metavar="N", help="which training batch; default: 0"
     )
-    check.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="path=value",
-        help="one setting of the training, such as base.path=my_base; may be repeated",
-    )
-    _add_form(check)
+    add_changes(check, "one setting of the training, such as base.path=my_base")
+    add_form(check)
     published = _add(
         commands,
         "skills-from-preset",
-        _skills_from_preset,
+        run.skills_from_preset,
         "Write a data set of the papers as a skill set; needs the library datasets.",
     )
     published.add_argument(
@@ -326,148 +281,30 @@ def _add_skills(commands: argparse._SubParsersAction) -> None:
     published.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the splits; default: 0"
     )
-    _add_json(published, "print the numbers as JSON")
+    add_json(published, "print the numbers as JSON")
+
+
+def _add_app(commands: argparse._SubParsersAction) -> None:
+    app = _add(commands, "app", run.app, "Open the pages in a browser.")
+    app.add_argument("--port", type=int, default=8501, metavar="N", help="default: 8501")
+    app.add_argument(
+        "--runs",
+        metavar="FOLDER",
+        help="where the runs lie; default: $CSREFT_RUNS, or as the configuration page says",
+    )
+    app.add_argument("--headless", action="store_true", help="serve; open no browser")
 
 
 def _add_upkeep(commands: argparse._SubParsersAction) -> None:
-    doctor = _add(commands, "doctor", _doctor, "Check this installation.")
-    _add_json(doctor, "print the checks as JSON")
-    pocket = _add(commands, "build-pocket", _build_pocket, "Train the embedded base model.")
+    doctor = _add(commands, "doctor", run.doctor, "Check this installation.")
+    add_json(doctor, "print the checks as JSON")
+    pocket = _add(commands, "build-pocket", run.build_pocket, "Train the embedded base model.")
     pocket.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
     pocket.add_argument("--steps", type=int, metavar="N", help="stop early, after N steps")
     pocket.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     pocket.add_argument(
         "--check", action="store_true", help="then ask each skill without and with examples"
     )
-    examples = _add(commands, "build-examples", _build_examples, "Train the shipped runs.")
+    examples = _add(commands, "build-examples", run.build_examples, "Train the shipped runs.")
     examples.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     examples.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
-
-
-def _add_gates(command: _Parser, more: str = "") -> None:
-    command.add_argument(
-        "--gates",
-        default="learned",
-        metavar="SETTING",
-        help=f"{_GATES} (with = before a minus sign){more}; default: learned",
-    )
-
-
-def _add_rows(command: _Parser) -> None:
-    command.add_argument(
-        "--skills", metavar="FILE", help="a skill set; default: the one the run was trained on"
-    )
-    command.add_argument(
-        "--split",
-        default="test",
-        metavar="NAME",
-        help="train, validation, test_items, test_paraphrases, test_both, test_two_skills, "
-        "test (the first three tests) or all; default: test",
-    )
-
-
-def _add_form(command: argparse.ArgumentParser) -> None:
-    form = command.add_mutually_exclusive_group()
-    _add_json(form, "print rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print rows as CSV")
-
-
-def _add_json(command: argparse._ActionsContainer, text: str) -> None:
-    command.add_argument("--json", action="store_true", help=text)
-
-
-def _train(args: argparse.Namespace) -> int:
-    from csreft_core.cli.settings import asked_config
-
-    config = asked_config(args)
-    if config is None:
-        _check_run(args.out)
-    from csreft_core.cli.train import train_command
-
-    return train_command(args, config)
-
-
-def _check_run(path: str) -> None:
-    """A wrong name is answered before torch is loaded."""
-    from csreft_core.runs.all_runs import open_run
-
-    open_run(Path(path))
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    _check_run(args.run)
-    from csreft_core.cli.answer import evaluate_command
-
-    return evaluate_command(args)
-
-
-def _generate(args: argparse.Namespace) -> int:
-    _check_run(args.run)
-    from csreft_core.cli.answer import generate_command
-
-    return generate_command(args)
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    _check_run(args.run)
-    from csreft_core.cli.inspect import inspect_command
-
-    return inspect_command(args)
-
-
-def _compare(args: argparse.Namespace) -> int:
-    from csreft_core.cli.compare import compare_command
-
-    return compare_command(args)
-
-
-def _memorise(args: argparse.Namespace) -> int:
-    from csreft_core.cli.memorise import memorise_command
-
-    return memorise_command(args)
-
-
-def _judge(args: argparse.Namespace) -> int:
-    from csreft_core.cli.judge import judge_command
-
-    return judge_command(args)
-
-
-def _memory(args: argparse.Namespace) -> int:
-    from csreft_core.cli.settings import asked_config
-
-    config = asked_config(args)
-    assert config is not None
-    from csreft_core.cli.memory import memory_command
-
-    return memory_command(args, config)
-
-
-def _check_skills(args: argparse.Namespace) -> int:
-    from csreft_core.cli.skills import check_skills_command
-
-    return check_skills_command(args)
-
-
-def _skills_from_preset(args: argparse.Namespace) -> int:
-    from csreft_core.cli.skills import skills_from_preset_command
-
-    return skills_from_preset_command(args)
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from csreft_core.cli.upkeep import doctor_command
-
-    return doctor_command(args)
-
-
-def _build_pocket(args: argparse.Namespace) -> int:
-    from csreft_core.cli.upkeep import build_pocket_command
-
-    return build_pocket_command(args)
-
-
-def _build_examples(args: argparse.Namespace) -> int:
-    from csreft_core.cli.upkeep import build_examples_command
-
-    return build_examples_command(args)

@@ -1,5 +1,6 @@
 """Configuration: one frozen, strict tree of dataclasses, its text, its presets."""
 
+from csreft_core.config.places import ASSETS, INSTALLED, PROJECT
 from csreft_core.config.presets import PRESET_NOTES, PRESETS, nearest_preset, preset
 from csreft_core.config.text import (
     GROUPS,
@@ -12,7 +13,6 @@ from csreft_core.config.text import (
     with_overrides,
 )
 from csreft_core.config.tree import (
-    ASSETS,
     EXACT_CONSTRAINTS,
     PLAIN_TEMPLATE,
     SCHEMA_VERSION,
@@ -33,9 +33,11 @@ __all__ = [
     "ASSETS",
     "EXACT_CONSTRAINTS",
     "GROUPS",
+    "INSTALLED",
     "PLAIN_TEMPLATE",
     "PRESETS",
     "PRESET_NOTES",
+    "PROJECT",
     "SCHEMA_VERSION",
     "AdapterConfig",
     "BaseConfig",

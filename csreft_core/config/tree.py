@@ -5,7 +5,6 @@ model or the data to be judged (layer range, `k * rank <= d_model`) is checked w
 """
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -14,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from csreft_core.config import templates as template_text
 
 SCHEMA_VERSION = 1
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PLAIN_TEMPLATE = "Q: {prompt}\nA:"
 EXACT_CONSTRAINTS = ("within", "joint", "sequential", "fixed")
 

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from csreft_core.config import ASSETS, Config
+from platformdirs import user_data_path
+
+from csreft_core.config import ASSETS, INSTALLED, Config
 from csreft_core.errors import RunError
 from csreft_core.files import replace_file, storage_errors
 from csreft_core.runs.run import Run
@@ -130,8 +132,15 @@ def open_run(path: Path) -> Run:
 
 
 def runs_root() -> Path:
-    """Where the app keeps its runs: $CSREFT_RUNS, or `runs` in the current folder."""
-    return Path(os.environ.get("CSREFT_RUNS") or "runs").expanduser().absolute()
+    """Where the app keeps its runs: $CSREFT_RUNS, or else what suits the installation.
+
+    A checkout has them in `runs` of the current folder, an installed package in the user's data
+    folder, since it is called from anywhere.
+    """
+    asked = os.environ.get("CSREFT_RUNS")
+    if asked or not INSTALLED:
+        return Path(asked or "runs").expanduser().absolute()
+    return user_data_path("csreft", appauthor=False) / "runs"
 
 
 def _sorted_out(root: Path) -> tuple[list[Run], list[tuple[Path, str]]]:

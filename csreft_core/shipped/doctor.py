@@ -20,7 +20,7 @@ import torch
 from csreft_core.base.devices import free_bytes
 from csreft_core.base.files import first_line
 from csreft_core.base.load import load_base
-from csreft_core.config import ASSETS, BaseConfig
+from csreft_core.config import ASSETS, INSTALLED, BaseConfig
 from csreft_core.errors import CsreftError
 from csreft_core.runs.all_runs import runs_root
 
@@ -28,6 +28,8 @@ from csreft_core.runs.all_runs import runs_root
 PYTHON = (3, 11)
 LIBRARIES = {"torch": 3, "transformers": 6, "accelerate": 2, "safetensors": 1, "streamlit": 2}
 
+_APP = "pip install 'csreft[app]'"
+_INSTALL = f"run: {_APP}" if INSTALLED else "run: pip install -r requirements.lock"
 _DISK_BYTES = 1_000_000_000
 _MEMORY_BYTES = 1_000_000_000
 # Half of the widest gap between two of the 16 values that 4 bits stand for, of numbers in [-1, 1].
@@ -81,13 +83,14 @@ def _python() -> Check:
 
 
 def _library(name: str, limit: int) -> Check:
-    remedy = "run: pip install -r requirements.lock"
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
-        return Check(name, "not installed", remedy)
-    fits = int(found.split(".")[0]) < limit
-    return Check(name, found, "" if fits else f"expected a version below {limit}; {remedy}")
+        if INSTALLED and name == "streamlit":  # a notebook needs no pages
+            return Check(name, f"not installed; the pages need it: {_APP}")
+        return Check(name, "not installed", _INSTALL)
+    fits = int(installed.split(".")[0]) < limit
+    return Check(name, installed, "" if fits else f"expected a version below {limit}; {_INSTALL}")
 
 
 def _memory(available_bytes: int) -> Check:

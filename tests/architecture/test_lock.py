@@ -1,6 +1,7 @@
 """The lock files hold what the requirements ask for, and the README's commands install them."""
 
 import re
+import tomllib
 from importlib.metadata import distribution, distributions
 
 import pytest
@@ -9,10 +10,8 @@ from packaging.utils import canonicalize_name
 
 from tests.repository import ROOT
 
-_LOCKS = {
-    "requirements.lock": ("requirements.txt",),
-    "requirements-dev.lock": ("requirements.txt", "requirements-dev.txt"),
-}
+_SOURCES = ("requirements.txt", "requirements-dev.txt")
+_LOCKS = {"requirements.lock": _SOURCES[:1], "requirements-dev.lock": _SOURCES}
 _TORCH = "torch==2.13.0"
 
 
@@ -99,3 +98,14 @@ def test_the_commands_of_the_readme_install_the_lock_after_the_pinned_torch():
         first, second = re.findall(r"pip install (?:-r )?(\S+) &&", command)
         assert (first, second) == (_TORCH, "requirements.lock")
     assert str(_asked("requirements.txt")["torch"]) == _TORCH
+
+
+def test_the_package_asks_for_what_the_requirements_say():
+    """torch alone is freer: a pin would replace that of a researcher's environment."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *extras["app"], *extras["dev"]]
+    packaged = {r.name.lower(): r for r in map(Requirement, texts) if r.name != project["name"]}
+    listed = {r.name.lower(): r for source in _SOURCES for r in _asked(source).values()}
+    assert packaged.pop("torch").specifier.contains(_version(listed.pop("torch")))
+    assert packaged == listed

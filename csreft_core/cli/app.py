@@ -1,0 +1,32 @@
+"""`app`: the pages, served by Streamlit from the shipped `app.py`."""
+
+import argparse
+import os
+import runpy
+import sys
+from importlib.util import find_spec
+
+from csreft_core.config import PROJECT
+from csreft_core.errors import ConfigError
+
+
+def app_command(args: argparse.Namespace) -> int:
+    """Serve the pages until the process is stopped.
+
+    Streamlit reads its settings from the folder of `app.py`, so they hold in whatever folder this
+    is called.
+
+    Raises:
+        ConfigError: Streamlit is not installed.
+    """
+    if find_spec("streamlit") is None:
+        raise ConfigError("the pages need Streamlit; run: pip install 'csreft[app]'")
+    if args.runs is not None:
+        os.environ["CSREFT_RUNS"] = args.runs
+    options = [f"--server.port={args.port}"]
+    if args.headless:
+        options.append("--server.headless=true")
+    sys.argv = ["streamlit", "run", str(PROJECT / "app.py"), *options]
+    # In this process, so that what stops it stops the server.
+    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+    return 0
