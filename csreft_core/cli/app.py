@@ -23,10 +23,18 @@ def app_command(args: argparse.Namespace) -> int:
         raise ConfigError("the pages need Streamlit; run: pip install 'csreft[app]'")
     if args.runs is not None:
         os.environ["CSREFT_RUNS"] = args.runs
-    options = [f"--server.port={args.port}"]
-    if args.headless:
-        options.append("--server.headless=true")
-    sys.argv = ["streamlit", "run", str(PROJECT / "app.py"), *options]
+    sys.argv = ["streamlit", "run", str(PROJECT / "app.py"), *_options(args)]
     # In this process, so that what stops it stops the server.
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
     return 0
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    options = [f"--server.port={args.port}"]
+    if args.headless:
+        options.append("--server.headless=true")
+    if args.address is not None:
+        options.append(f"--server.address={args.address}")
+    if args.allow:
+        options += [f"--server.allowedHosts={host}" for host in ("localhost", *args.allow)]
+    return options

@@ -292,6 +292,16 @@ def _add_app(commands: argparse._SubParsersAction) -> None:
         metavar="FOLDER",
         help="where the runs lie; default: $CSREFT_RUNS, or as the configuration page says",
     )
+    app.add_argument(
+        "--address", metavar="A", help="to answer at, 0.0.0.0 for all; default: this machine alone"
+    )
+    app.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name or address that others may type; may be repeated",
+    )
     app.add_argument("--headless", action="store_true", help="serve; open no browser")
 
 

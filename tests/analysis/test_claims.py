@@ -18,7 +18,7 @@ from csreft_core.analysis.statistics.separation import Estimate
 from csreft_core.analysis.subject import open_subject
 from csreft_core.comparison.presets import COMPARISONS
 from csreft_core.shipped.examples import EXAMPLES
-from tests.architecture.results_section import conditions as shipped_conditions
+from tests.architecture.measured_texts import conditions as shipped_conditions
 from tests.compared import INDEX, JOINT_LOST, SEEDS, made_up_comparison, made_up_tables
 
 

@@ -90,10 +90,11 @@ def test_both_locks_agree():
     assert ours.items() <= developers.items()
 
 
-def test_the_commands_of_the_readme_install_the_lock_after_the_pinned_torch():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_the_commands_of_the_texts_install_the_lock_after_the_pinned_torch(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     commands = re.findall(r"^    .*-m venv .*$", text, flags=re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 2
     for command in commands:
         first, second = re.findall(r"pip install (?:-r )?(\S+) &&", command)
         assert (first, second) == (_TORCH, "requirements.lock")

@@ -2,13 +2,17 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from tests.architecture.measured_texts import TEXTS
 from tests.repository import ROOT, repository_files
 
 # Home folders of the usual systems, and the mount that build machines like to use.
 _MACHINE_PATH = re.compile(rb"/(?:home|root|Users|work)/\w|[A-Z]:\\+Users\\+\w")
+_HEADING_LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)#([^)\s]+)\)")
+_READ_IN = {text.template.relative_to(ROOT).as_posix(): text.page for text in TEXTS.values()}
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
 
 
@@ -33,10 +37,24 @@ def test_links_between_the_texts_lead_somewhere():
         for page in repository_files()
         if page.suffix == ".md"
         for target in _LINK.findall((ROOT / page).read_text(encoding="utf-8"))
-        # The template of the results is read as a part of the README.
-        if not (ROOT if page.name == "results_section.md" else (ROOT / page).parent)
-        .joinpath(target)
-        .exists()
+        if not (_READ_IN.get(page.as_posix(), ROOT / page).parent / target).exists()
+    ]
+    assert not broken
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_to_a_heading_find_it():
+    broken = [
+        f"{page}: {target}#{anchor}"
+        for page in repository_files()
+        if page.suffix == ".md" and page.as_posix() not in _READ_IN
+        for target, anchor in _HEADING_LINK.findall((ROOT / page).read_text(encoding="utf-8"))
+        if anchor not in _anchors((ROOT / page).parent / target if target else ROOT / page)
     ]
     assert not broken
 

@@ -1,10 +1,10 @@
-"""The section "Results and limits" of the README, from a template and the shipped files.
+"""The texts that state results, from templates and the shipped files.
 
-`results_section.md` has the text. `{expression:format}` stands for a number; the names of
-expressions are the functions and comparisons of `facts`. A line `<!-- holds: expression -->` says
-what the block below it claims, and a test sees that it is so; a block that claims nothing measured
-says `<!-- nothing measured: reason -->`. `python -m tests.architecture.results_section` writes the
-section into the README.
+`results.md` gives `docs/results.md`, `findings.md` the section "Findings" of the README.
+`{expression:format}` stands for a number; the names of expressions are the functions and
+comparisons of `facts`. A line `<!-- holds: expression -->` says what the block below it claims, and
+a test sees that it is so; a block that claims nothing measured says
+`<!-- nothing measured: reason -->`. `python -m tests.architecture.measured_texts` writes both.
 """
 
 import json
@@ -12,6 +12,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,9 +32,8 @@ from csreft_core.comparison.folder import open_comparison, shipped_comparisons
 from csreft_core.runs.run import Run
 from tests.repository import ROOT
 
-TEMPLATE = ROOT / "tests/architecture/results_section.md"
 RESULTS = ROOT / "assets/results.json"
-HEADING, NEXT = "## Results and limits\n", "\n## Files\n"
+_FOLDER = Path(__file__).parent
 COMMENT = re.compile(r"<!-- (holds|nothing measured): (.+?) -->\n", re.DOTALL)
 PLACE = re.compile(r"\{(.+?)(?::([^{}:]*))?\}", re.DOTALL)
 
@@ -283,7 +283,7 @@ def rendered(template: str) -> str:
 
 
 def _wrapped(block: str) -> str:
-    if block.startswith(("|", "    ", "```")):
+    if block.startswith(("|", "    ", "```", "#")):
         return block
     items = re.split(r"\n(?=- )", block)
     return "\n".join(
@@ -298,22 +298,39 @@ def _wrapped(block: str) -> str:
     )
 
 
-def section() -> str:
-    """The section as the README must have it, below its heading."""
-    return rendered(TEMPLATE.read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class Text:
+    """A page, or the part of one between two headings, that a template gives."""
+
+    template: Path
+    page: Path
+    heading: str = ""
+    following: str = ""
+
+    def wanted(self) -> str:
+        """What the template and the files give."""
+        return rendered(self.template.read_text(encoding="utf-8"))
+
+    def present(self) -> str:
+        """What stands in the page."""
+        page = self.page.read_text(encoding="utf-8")
+        if not self.heading:
+            return page
+        return page.partition(f"{self.heading}\n\n")[2].partition(f"\n{self.following}\n")[0]
+
+    def write(self) -> None:
+        """Bring the page up to date; what the template does not give stays."""
+        page = self.page.read_text(encoding="utf-8") if self.heading else self.wanted()
+        if self.heading:
+            page = page.replace(self.present(), self.wanted())
+        self.page.write_text(page, encoding="utf-8")
 
 
-def section_of(readme: str) -> str:
-    """The section as a README has it, below its heading."""
-    return readme.partition(HEADING + "\n")[2].partition(NEXT)[0]
-
-
-def write_section() -> None:
-    """Put the section into the README; the other text stays."""
-    page = ROOT / "README.md"
-    readme = page.read_text(encoding="utf-8")
-    page.write_text(readme.replace(section_of(readme), section()), encoding="utf-8")
-
+TEXTS = {
+    "results": Text(_FOLDER / "results.md", ROOT / "docs/results.md"),
+    "findings": Text(_FOLDER / "findings.md", ROOT / "README.md", "## Findings", "## Pages"),
+}
 
 if __name__ == "__main__":
-    write_section()
+    for measured in TEXTS.values():
+        measured.write()
