@@ -8,7 +8,7 @@ import pytest
 import csreft_core
 from tests.repository import ROOT
 
-EXAMPLE = re.compile(r"\*\*In Python\*\*.*?```python\n(.*?)```", re.DOTALL)
+EXAMPLE = re.compile(r"## In Python\n.*?```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", csreft_core.__all__)
