@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, subprocess.Popen]]:
+def serving() -> Iterator[tuple[str, subprocess.Popen]]:
     """Its address and its process, while it runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

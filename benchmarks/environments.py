@@ -87,7 +87,7 @@ def _pip(python: Path, *arguments: str) -> None:
         raise PeerMissing(f"pip install: {_last_line(done.stderr)}")
 
 
-def measured(library: str, task: dict[str, Any]) -> dict[str, Any]:
+def measure(library: str, task: dict[str, Any]) -> dict[str, Any]:
     """What `benchmarks.measure` prints for a library, run in its environment.
 
     Raises:

@@ -13,7 +13,7 @@ import statistics
 from typing import Any
 
 from benchmarks import results
-from benchmarks.environments import PEERS, PeerMissing, measured
+from benchmarks.environments import PEERS, PeerMissing, measure
 from benchmarks.measure import REFERENCES
 from benchmarks.training_step import NOISE, disagreement, limits_of
 from benchmarks.workload import ratio
@@ -47,7 +47,7 @@ def of_batch(rows: int, args: argparse.Namespace) -> Any:
             "threads": args.threads,
         }
         try:
-            found = measured(library, task)
+            found = measure(library, task)
         except PeerMissing as missing:
             lines.append([library, f"not measured: {missing}", ""])
             continue

@@ -32,11 +32,11 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks import results
 from benchmarks.our_methods import adapter_of, config_of, training_of, use_attachment
 from benchmarks.random_models import SHAPES, build
-from benchmarks.workload import Sample, padded, ratio
+from benchmarks.workload import Sample, pad, ratio
 from csreft_core.attachment.attach import attach
-from csreft_core.attachment.wrapped_forwards import Forward, Wrapped
+from csreft_core.attachment.wrapped_forwards import Forward, Wrapper
 from csreft_core.base.load import Base
-from csreft_core.base.memory.use import measured
+from csreft_core.base.memory.use import measure_use
 from csreft_core.config import Config
 from csreft_core.training.loss import Window
 from csreft_core.training.step import one_step
@@ -67,7 +67,7 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
     """The base with one trainable vector at the output of a block."""
     vector = torch.nn.Parameter(torch.zeros(base.d_model, device=base.device))
     optimizer = torch.optim.AdamW([vector], lr=1e-4)
-    taken = padded(data[:batch])
+    taken = pad(data[:batch])
     inputs = {
         "input_ids": taken.input_ids.to(base.device),
         "attention_mask": taken.attention_mask.to(base.device),
@@ -82,7 +82,7 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
     @contextmanager
     def ready() -> Iterator[None]:
         handle = base.blocks[layer].register_forward_hook(moved)
-        repeated = [Wrapped(block, _recomputed) for block in base.blocks[layer + 1 :] if recompute]
+        repeated = [Wrapper(block, _recompute) for block in base.blocks[layer + 1 :] if recompute]
         yield
         for block in repeated:
             block.restore()
@@ -96,7 +96,7 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
     return Contestant(step, ready, _limit_name(recompute), [vector])
 
 
-def _recomputed(inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _recompute(inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return checkpoint(inner, *args, use_reentrant=False, **kwargs)
 
 
@@ -158,7 +158,7 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(step: Callable[[], object], device: torch.device) -> float:
+def seconds_of(step: Callable[[], object], device: torch.device) -> float:
     """Seconds."""
     wait_for(device)
     started = time.perf_counter()
@@ -177,7 +177,7 @@ def rounds(
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             with taking_turns[name].ready():
-                seconds = timed(taking_turns[name].step, device)
+                seconds = seconds_of(taking_turns[name].step, device)
             if turn >= WARM_UP:
                 found[name].append(seconds)
     return found
@@ -186,7 +186,7 @@ def rounds(
 def peak(base: Base, contestant: Contestant) -> int:
     """Bytes at the peak of one step, weights included."""
     with contestant.ready():
-        return measured(base.model, contestant.step, contestant.held).total
+        return measure_use(base.model, contestant.step, contestant.held).total
 
 
 def training_table(

@@ -23,7 +23,7 @@ from benchmarks.workload import (
     Seconds,
     epochs,
     frozen_limit,
-    interleaved,
+    interleave,
     llama,
     samples,
 )
@@ -46,7 +46,7 @@ def training(task: dict[str, Any], folder: Path) -> Seconds:
         steps = peer_methods.STEPS[task["library"]](vocabulary, data)
     first, again = REFERENCES
     contestants = _with_references(limit, steps, first, again)
-    return interleaved(contestants, epochs(n_batches, task["epochs"]))
+    return interleave(contestants, epochs(n_batches, task["epochs"]))
 
 
 def _our_steps(
@@ -77,13 +77,13 @@ def generation(task: dict[str, Any], _folder: Path) -> Seconds:
     settings = {"max_new_tokens": task["new_tokens"], "do_sample": False, "pad_token_id": 0}
     model = llama(vocabulary)
     contestants = {
-        name: _answering(generate, ids, settings)
+        name: _answer_function(generate, ids, settings)
         for name, generate in _generations(task["library"], model).items()
     }
-    untouched = _answering(_untouched(model), ids, settings)
+    untouched = _answer_function(_untouched_generate(model), ids, settings)
     contestants = _with_references(untouched, contestants, *REFERENCES)
     rounds = [range(task["warm_up"]), range(task["rounds"])]
-    return {name: found[1:] for name, found in interleaved(contestants, rounds).items()}
+    return {name: found[1:] for name, found in interleave(contestants, rounds).items()}
 
 
 def _generations(library: str, model: LlamaForCausalLM) -> dict[str, Callable[..., torch.Tensor]]:
@@ -98,7 +98,7 @@ def _generations(library: str, model: LlamaForCausalLM) -> dict[str, Callable[..
     }
 
 
-def _untouched(model: LlamaForCausalLM) -> Callable[..., torch.Tensor]:
+def _untouched_generate(model: LlamaForCausalLM) -> Callable[..., torch.Tensor]:
     assert model.generation_config is not None
     model.generation_config.eos_token_id = None
 
@@ -109,7 +109,7 @@ def _untouched(model: LlamaForCausalLM) -> Callable[..., torch.Tensor]:
     return generate
 
 
-def _answering(
+def _answer_function(
     generate: Callable[..., torch.Tensor], ids: torch.Tensor, settings: dict[str, Any]
 ) -> Callable[[object], None]:
     whole = ids.shape[1] + settings["max_new_tokens"]

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 from csreft_core.attachment.attach import Attachment, attach
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.memory.need import Need, need
-from csreft_core.base.memory.use import Use, estimate_error, measured
+from csreft_core.base.memory.use import Use, estimate_error, measure_use
 from csreft_core.base.shapes import shape_of_description
 from csreft_core.cli.output import rows_text
 from csreft_core.config import ASSETS, BaseConfig, Config, preset
@@ -61,7 +61,7 @@ def save_random(about: PreTrainedConfig, folder: Path) -> str:
     return str(folder)
 
 
-def wanted(base: BaseConfig, layers: tuple[int, ...], *, checkpointing: bool = False) -> Config:
+def config_on(base: BaseConfig, layers: tuple[int, ...], *, checkpointing: bool = False) -> Config:
     """The recommended preset on a base, with edits at these layers."""
     start = preset("recommended")
     return replace(
@@ -106,7 +106,7 @@ def step_use(base: Base, config: Config, *, batch: int, length: int, answer: int
         step()
         optimizer.zero_grad(set_to_none=True)
         states = [t for state in optimizer.state.values() for t in state.values()]
-        return measured(base.model, step, [*adapter.parameters(), *states])
+        return measure_use(base.model, step, [*adapter.parameters(), *states])
 
 
 def _step(
@@ -179,7 +179,9 @@ def records(only: str | None, folder: Path) -> Iterator[dict[str, object]]:
             config = BaseConfig(path=path, precision=precision)
             base = load_base(config)
             for checkpointing in (False, True):
-                yield record(name, base, wanted(config, layers, checkpointing=checkpointing), size)
+                yield record(
+                    name, base, config_on(config, layers, checkpointing=checkpointing), size
+                )
     if only in (None, "7 B"):
         yield from _seven_billion()
 
@@ -187,7 +189,7 @@ def records(only: str | None, folder: Path) -> Iterator[dict[str, object]]:
 def _seven_billion() -> Iterator[dict[str, object]]:
     shape, size = shape_of_description(LlamaConfig(**LLAMA_7B)), (4, 512, 128)
     for precision in ("bf16", "nf4"):
-        config = wanted(
+        config = config_on(
             BaseConfig(precision=precision, compute="bf16"), (3, 9, 18, 24), checkpointing=True
         )
         estimate = need(shape, config, batch=4, length=512, answer=128)

@@ -26,7 +26,7 @@ from csreft_core.training.step import one_step
 ON_PROMPT = f"f{PREFIX}+l{SUFFIX}"
 
 
-def frozen(model: LlamaForCausalLM) -> Base:
+def freeze_model(model: LlamaForCausalLM) -> Base:
     """The model as a base."""
     return freeze(model, three_tokens(), base_id="random")
 
@@ -60,7 +60,7 @@ def adapter_of(config: Config, base: Base, k: int) -> CSReFT:
     )
 
 
-def encoded(data: Sequence[Sample], k: int) -> Encoded:
+def encode_samples(data: Sequence[Sample], k: int) -> Encoded:
     """The samples as rows of k skills, taking turns."""
     names = skill_names(k)
     rows = tuple(Row((names[i % k],), "", "", "train") for i in range(len(data)))
@@ -71,7 +71,10 @@ def training_of(
     attachment: Attachment, config: Config, data: Sequence[Sample], k: int, folder: Path
 ) -> TrainingState:
     """What `csreft_core.training.loop` has before its first step."""
-    rows, accelerator = encoded(data, k), Accelerator(cpu=attachment.base.device.type == "cpu")
+    rows, accelerator = (
+        encode_samples(data, k),
+        Accelerator(cpu=attachment.base.device.type == "cpu"),
+    )
     adapter = adapter_of(config, attachment.base, k).to(attachment.base.device)
     optimizer, run = adamw(adapter, config), Run(folder)
     kept, reason = kept_states(run, config, attachment, accelerator, rows, adapter.spec)
@@ -106,7 +109,7 @@ def training_step(
     """
     changes = [f"train.keep_states={'true' if keep else 'false'}"]
     config = with_overrides(config_of(k, preset=preset), changes)
-    base, window = frozen(model), Window()
+    base, window = freeze_model(model), Window()
     with attach(base) as attachment:
         training = training_of(attachment, config, data, k, folder)
 
@@ -127,7 +130,7 @@ def use_attachment(training: TrainingState, attachment: Attachment) -> None:
 
 def generation(model: LlamaForCausalLM, positions: str, k: int = 4) -> Callable[..., Tensor]:
     """`generate` of a base with an attached adapter, gates by its router; attaching included."""
-    base = frozen(model)
+    base = freeze_model(model)
     assert base.model.generation_config is not None
     base.model.generation_config.eos_token_id = None
     adapter = adapter_of(config_of(k, positions=positions), base, k).eval()

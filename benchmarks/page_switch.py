@@ -14,7 +14,7 @@ import time
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.app_server import served
+from benchmarks.app_server import serving
 
 PAGES = (
     "Model",
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     args = parser.parse_args()
-    with served() as (address, _):
+    with serving() as (address, _):
         found = measure(address, args.chromium, args.rounds)
     for name, seconds in found.items():
         print(f"{name:<14} median {1000 * np.median(seconds):5.0f} ms  of {len(seconds)}")

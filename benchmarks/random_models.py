@@ -106,12 +106,12 @@ def fill(model: LlamaForCausalLM, device: torch.device, *, in_4_bits: bool) -> N
             if parameter.ndim > 1:
                 value.normal_(0, _STANDARD_DEVIATION, generator=generator)
             if in_4_bits and isinstance(module, nn.Linear) and module is not model.lm_head:
-                model.set_submodule(name, _quantized(value))
+                model.set_submodule(name, _quantize(value))
             else:
                 setattr(module, key, nn.Parameter(value, requires_grad=False))
 
 
-def _quantized(weight: torch.Tensor) -> nn.Module:
+def _quantize(weight: torch.Tensor) -> nn.Module:
     """A 4-bit layer as `csreft_core.base.quantization` asks transformers for."""
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 

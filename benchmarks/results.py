@@ -75,14 +75,14 @@ def save(name: str, page: str, raw: dict[str, Any]) -> list[Path]:
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     text, data = (RESULTS / f"{today}-{name}.{ending}" for ending in ("md", "json"))
     text.write_text(page, encoding="utf-8")
-    data.write_text(json.dumps(_rounded(raw)), encoding="utf-8")
+    data.write_text(json.dumps(_round(raw)), encoding="utf-8")
     return [text, data]
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     """Seconds to the microsecond."""
     if isinstance(value, dict):
-        return {name: _rounded(entry) for name, entry in value.items()}
+        return {name: _round(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_rounded(entry) for entry in value]
+        return [_round(entry) for entry in value]
     return round(value, 6) if isinstance(value, float) else value

@@ -16,7 +16,7 @@ import statistics
 from typing import Any
 
 from benchmarks import results
-from benchmarks.environments import PEERS, PeerMissing, measured
+from benchmarks.environments import PEERS, PeerMissing, measure
 from benchmarks.measure import REFERENCES
 from benchmarks.workload import ratio
 
@@ -59,7 +59,7 @@ def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespac
             "threads": args.threads,
         }
         try:
-            found = measured(library, task)
+            found = measure(library, task)
         except PeerMissing as missing:
             lines.append([library, f"not measured: {missing}", "", ""])
             continue
@@ -83,7 +83,7 @@ def by_skills(args: argparse.Namespace) -> Any:
         "threads": args.threads,
         "skills": args.skills,
     }
-    found = measured("csreft", task)["seconds"]
+    found = measure("csreft", task)["seconds"]
     few = found[f"k = {args.skills[0]}"]
     lines = [
         [name, f"{1000 * statistics.median(times[-1]):.0f}", f"{ratio(times[-1], [few[-1]]):.3f}"]

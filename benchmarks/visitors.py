@@ -22,7 +22,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from benchmarks.app_server import health_s, served
+from benchmarks.app_server import health_s, serving
 
 MOST_S = 600.0
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--visitors", type=int, default=60)
     n = parser.parse_args().visitors
-    with served() as (address, server):
+    with serving() as (address, server):
         process = psutil.Process(server.pid)
         one = asyncio.run(alone(address))
         before = process.memory_info().rss

@@ -76,7 +76,7 @@ def samples(n: int, vocabulary: int) -> list[Sample]:
     return made
 
 
-def padded(taken: Sequence[Sample]) -> Padded:
+def pad(taken: Sequence[Sample]) -> Padded:
     """The samples as one batch."""
     width = max(len(s.prompt) + len(s.answer) for s in taken)
     ids = np.full((len(taken), width), PAD, np.int64)
@@ -98,7 +98,7 @@ def step_of(
 
     def step(rows: Sequence[int]) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(padded([data[row] for row in rows])).backward()
+        loss(pad([data[row] for row in rows])).backward()
         optimizer.step()
 
     return step
@@ -144,7 +144,7 @@ def epochs(n_batches: int, n_epochs: int) -> list[list[list[int]]]:
     return [order.reshape(n_batches, BATCH).tolist() for order in orders]
 
 
-def interleaved(
+def interleave(
     contestants: Mapping[str, Callable[[object], object]], rounds: Sequence[Sequence[object]]
 ) -> Seconds:
     """Seconds of every contestant in every round: name -> epoch -> round.

@@ -171,7 +171,7 @@ class ReadCache(Generic[T]):
             held = self._held.get(path)
             if held is not None and held[0] == stamp:
                 self._held.move_to_end(path)
-                return _given(held[1])
+                return _value_or_error(held[1])
         try:
             value: T | CsreftError = self._read(path)
         except CsreftError as error:
@@ -181,7 +181,7 @@ class ReadCache(Generic[T]):
             self._held.move_to_end(path)
             while len(self._held) > self._most:
                 self._held.popitem(last=False)
-        return _given(value)
+        return _value_or_error(value)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def _given(value: T | CsreftError) -> T:
+def _value_or_error(value: T | CsreftError) -> T:
     if isinstance(value, CsreftError):
         raise type(value)(*value.args)
     return value

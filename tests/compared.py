@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from csreft_core.analysis.methods.tables import MethodTables
-from csreft_core.comparison.folder import Asked, Comparison, Variant, begin
+from csreft_core.comparison.folder import Comparison, Plan, Variant, begin
 from csreft_core.methods.presets import named_config
 
 SKILLS = ("french", "category", "plural", "spelling")
@@ -105,7 +105,7 @@ def _cell(method: str, seed: int, state: str, message: str) -> dict:
 def made_up_comparison(folder: Path, failed: tuple[tuple[str, int], ...] = ()) -> Comparison:
     """The same numbers as a comparison's folder on the disk."""
     tables = made_up_tables(failed)
-    asked = Asked(
+    asked = Plan(
         name="main",
         variants={method: Variant(config=named_config(method)) for method in METHODS},
         seeds=SEEDS,

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from csreft_core.attachment.attach import attach, request
-from csreft_core.attachment.wrapped_forwards import Wrapped
+from csreft_core.attachment.wrapped_forwards import Wrapper
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
 from tests.families import (
@@ -316,7 +316,7 @@ def test_threads_that_need_a_block_first_wrap_it_once(base, monkeypatch):
     adapter, inputs = make_adapter(base), padded(tokens(6, 4))
     expected = edited(base, adapter, inputs)
 
-    class Slow(Wrapped):
+    class Slow(Wrapper):
         def __init__(self, *args):
             time.sleep(0.05)
             super().__init__(*args)

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from csreft_core.attachment.attach import attach
 from csreft_core.attachment.passes import Request
 from csreft_core.base.blocks import Form
-from csreft_core.base.checks import tried
+from csreft_core.base.checks import conduct_of
 from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
@@ -84,10 +84,10 @@ class _Changed(nn.Module):
 )
 def test_what_a_block_may_not_do(change, message):
     model = build("llama").requires_grad_(False)
-    tried(model, "as it is")
+    conduct_of(model, "as it is")
     model.model.layers[1] = _Changed(model.model.layers[1], change)
     with pytest.raises(UnsupportedModelError, match=message):
-        tried(model, "changed")
+        conduct_of(model, "changed")
 
 
 def test_a_block_that_takes_its_states_under_another_name_is_refused():
@@ -99,7 +99,7 @@ def test_a_block_that_takes_its_states_under_another_name_is_refused():
         lambda _block, args, others: ((), {**others, "states": args[0]}), with_kwargs=True
     )
     with pytest.raises(UnsupportedModelError, match="block 1 takes its states under another name"):
-        tried(model, "changed")
+        conduct_of(model, "changed")
 
 
 def test_the_form_of_what_blocks_give_is_seen():

@@ -19,7 +19,7 @@ from tests.repository import ROOT
 def test_every_contestant_has_each_place_of_a_round_once():
     seen = []
     contestants = {name: lambda _batch, name=name: seen.append(name) for name in "abc"}
-    found = workload.interleaved(contestants, [[1, 2], [3]])
+    found = workload.interleave(contestants, [[1, 2], [3]])
     assert ["".join(seen[i : i + 3]) for i in (0, 3, 6)] == ["abc", "bca", "cab"]
     assert {name: [len(epoch) for epoch in times] for name, times in found.items()} == {
         name: [2, 1] for name in "abc"
@@ -28,7 +28,7 @@ def test_every_contestant_has_each_place_of_a_round_once():
 
 def test_the_time_belongs_to_who_took_it():
     contestants = {"quick": lambda _: None, "slow": lambda _: time.sleep(0.05)}
-    found = workload.interleaved(contestants, [[0, 1]])
+    found = workload.interleave(contestants, [[0, 1]])
     assert min(found["slow"][0]) >= 0.05 > max(found["quick"][0])
 
 
@@ -61,7 +61,7 @@ def test_the_limit_trains_its_vector_and_nothing_else(monkeypatch):
         torch.optim, "AdamW", lambda given, **_: made.extend(given) or torch.optim.SGD(given)
     )
     step = workload.frozen_limit(model, data)
-    batch = workload.padded(data)
+    batch = workload.pad(data)
     assert (batch.labels[0] != -100).sum() == len(data[0].answer)
     assert batch.input_ids[0, batch.labels[0] != -100].tolist() == list(data[0].answer)
     before = {name: p.clone() for name, p in model.named_parameters()}
@@ -98,12 +98,12 @@ def test_our_step_keeps_states_in_the_first_epoch_and_takes_the_same_rows(tmp_pa
         step(None)
     expected = [sorted(batch) for batch in workload.epochs(2, 1)[0]]
     assert asked == [(keep, rows) for keep in (True, False) for rows in expected]
-    assert isinstance(our_methods.encoded(data, 4), Encoded)
+    assert isinstance(our_methods.encode_samples(data, 4), Encoded)
 
 
 def test_a_process_prints_times_and_versions():
     asked = task("generation", rows=2, prompt_tokens=4, new_tokens=3, warm_up=1, rounds=2)
-    found = environments.measured("csreft", asked)
+    found = environments.measure("csreft", asked)
     assert list(found["seconds"]) == [
         measure.REFERENCES[0],
         "CS-ReFT, prompt only",

@@ -26,12 +26,12 @@ from csreft_core.comparison.folder import (
     open_comparison,
 )
 from csreft_core.comparison.measures import gradient_conflict
-from csreft_core.comparison.presets import COMPARISONS, compared
+from csreft_core.comparison.presets import COMPARISONS, chosen_variants
 from csreft_core.comparison.work import work
 from csreft_core.config import BaseConfig, Config
 from csreft_core.errors import AdapterError, ConfigError, RunError
 from csreft_core.inference.scoring import encode_rows, evaluate
-from csreft_core.methods.budget import matched
+from csreft_core.methods.budget import match_budget
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.methods.presets import METHODS
 from csreft_core.runs.all_runs import open_run
@@ -178,7 +178,7 @@ def test_given_gates_on_free_subspaces_harm_nothing_and_learned_ones_do(made, wh
 @pytest.fixture
 def old(whole: Comparison, tmp_path: Path) -> Comparison:
     """The folder that a version without the joint start left, shipped without its runs."""
-    found = begin(tmp_path / "old", whole.asked())
+    found = begin(tmp_path / "old", whole.plan())
     for method in METHOD_LABELS:
         result = result_of(whole, method)
         if result["state"] == "finished":
@@ -252,7 +252,7 @@ def test_the_conflict_is_taken_half_way_and_the_run_goes_on_to_the_same_end(whol
 def test_gradients_of_separate_parts_do_not_conflict_and_of_one_skill_agree(made, base):
     """With oracle gates each skill has its own free rows; the same rows twice have cosine 1."""
     assignments = ["router.gates=oracle", "adapter.constraint=none", "router.supervision=0"]
-    config = replace(compared("main", ["csreft"], assignments)["csreft"].config)
+    config = replace(chosen_variants("main", ["csreft"], assignments)["csreft"].config)
     skill_set = read_skills(str(made / "skills.jsonl"))
     method = build_method(config, base, skill_set.names)
     rows = encode_rows(skill_set.split("train"), base, "Q: {prompt}\nA:", 64)
@@ -321,11 +321,11 @@ def test_two_processes_share_the_cells(made, capfd):
 
 
 def test_a_comparison_of_an_earlier_version_goes_on_with_its_base_and_no_other(old, base):
-    asked = old.asked()
+    asked = old.plan()
     by_the_old_rule = replace(asked, base_fingerprint=old_rule(base.model))
     shutil.rmtree(old.path)
     begin(old.path, by_the_old_rule)
-    assert begin(old.path, asked).asked() == by_the_old_rule
+    assert begin(old.path, asked).plan() == by_the_old_rule
     with pytest.raises(RunError, match=r"other per_skill, weights \(as far as"):
         begin(old.path, replace(asked, base_fingerprint="0" * 64, per_skill=5))
 
@@ -368,7 +368,7 @@ def test_a_broken_folder_says_what_to_do(tmp_path, made, whole):
         open_comparison(tmp_path / "one")
     assert list_comparisons(tmp_path) == []
     assert [c.name for c in list_comparisons(made)].count("whole") == 1
-    asked = replace(whole.asked(), variants={"../x": Variant(config=Config())})
+    asked = replace(whole.plan(), variants={"../x": Variant(config=Config())})
     with pytest.raises(RunError, match="cannot name"):
         begin(tmp_path / "two", asked)
 
@@ -378,7 +378,7 @@ def test_a_budget_is_met_as_nearly_as_the_method_can(base, label):
     """Next sizes up and down are no nearer, by ratio."""
     budget, skills = 3000, ("red", "blue")
     config = METHODS[label].config
-    found = matched(config, base, skills, budget)
+    found = match_budget(config, base, skills, budget)
     total = build_method(found, base, skills).counts()["total"]
     ratio = max(total / budget, budget / total)
     if label == "full":
@@ -405,7 +405,7 @@ def test_a_budget_is_met_as_nearly_as_the_method_can(base, label):
 
 def test_too_small_a_budget_takes_fewer_blocks(base):
     config = METHODS["lora"].config
-    found = matched(config, base, ("red", "blue"), 500)
+    found = match_budget(config, base, ("red", "blue"), 500)
     assert found.method.size == 1
     assert found.method.layers is not None
     assert len(found.method.layers) < base.n_layers

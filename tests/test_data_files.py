@@ -8,7 +8,7 @@ import pytest
 
 from csreft_core.app.skills.uploads import open_upload, skill_set_of
 from csreft_core.errors import SkillSetError
-from csreft_core.skills.names import folded
+from csreft_core.skills.names import fold
 from csreft_core.skills.skill_set import SkillSet, as_jsonl, read_kept, read_skills, write_skills
 from tests.data_files import DataFile, data_files
 
@@ -43,7 +43,7 @@ def texts(value: Any) -> Iterator[str]:
 
 def lost(record: dict[str, Any], row: str, notes: str) -> list[str]:
     """The fields of a record that are neither in its row nor named in a note."""
-    named = {folded(name) for name in re.findall(r"'([^']+)'", notes)}
+    named = {fold(name) for name in re.findall(r"'([^']+)'", notes)}
     return [
         name
         for name, value in record.items()

@@ -275,7 +275,7 @@ OWN = {
 @pytest.mark.parametrize("name", OWN)
 def test_the_base_s_own_settings_are_followed_where_they_are_asked_for(folder, name):
     base = bringing(folder, **{name: OWN[name]})
-    assert decoding.differing(base.own_decoding) == {name: OWN[name]}
+    assert decoding.settings_that_differ(base.own_decoding) == {name: OWN[name]}
     engine = Engine(base)
     settings = {"max_new_tokens": 6, "template": "{prompt}"}
     own = engine.generate(None, "w9 w10 w9", decoding="base", **settings)
@@ -288,7 +288,7 @@ def test_the_base_s_own_settings_are_followed_where_they_are_asked_for(folder, n
 
 def test_the_base_s_own_draws_have_a_seed_of_the_call(folder):
     base = bringing(folder, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=1)
-    found = decoding.differing(base.own_decoding)
+    found = decoding.settings_that_differ(base.own_decoding)
     assert found == {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50}
     engine, settings = Engine(base), {"max_new_tokens": 6, "decoding": "base"}
     state = torch.get_rng_state()

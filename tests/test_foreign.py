@@ -37,7 +37,7 @@ def _short(monkeypatch):
 
 
 def render(template: str) -> list[str]:
-    return foreign.ask("rendered", template, [CHAT], name="it", seconds=foreign.SECONDS)
+    return foreign.ask("render", template, [CHAT], name="it", seconds=foreign.SECONDS)
 
 
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
@@ -51,7 +51,7 @@ def test_a_worker_that_hangs_without_computing_is_ended(monkeypatch):
     monkeypatch.setattr(foreign, "_WAIT_S", 0.0)
     start = time.perf_counter()
     with pytest.raises(UnsupportedModelError, match="ends the process"):
-        foreign.ask("rendered", HOSTILE["loop"], [CHAT], name="it", seconds=60.0)
+        foreign.ask("render", HOSTILE["loop"], [CHAT], name="it", seconds=60.0)
     assert time.perf_counter() - start < 30  # not the minute that it may compute
 
 

@@ -63,8 +63,8 @@ def test_all_who_ask_at_once_share_one_load():
         loader.go.set()
         engines = {id(future.result()) for future in asked}
     assert loader.calls == ["one"]
-    assert engines == {id(bases.held(ONE).engine)}
-    assert bases.held(ONE).seconds > 0
+    assert engines == {id(bases.find(ONE).engine)}
+    assert bases.find(ONE).seconds > 0
     assert bases.load(ONE) is None
 
 
@@ -76,7 +76,7 @@ def test_a_load_says_how_far_it_is():
     load = bases.load(ONE)
     assert (load.phase, load.share, load.error) == ("reading the weights", 0.25, None)
     loader.go.set()
-    until(lambda: bases.held(ONE) is not None)
+    until(lambda: bases.find(ONE) is not None)
     assert load.share == 1.0
 
 
@@ -90,10 +90,10 @@ def test_a_cancelled_load_ends_and_can_be_started_again():
     loader.go.set()
     assert isinstance(load.future.exception(20), LoadCancelled)
     assert bases.load(ONE) is None
-    assert bases.held(ONE) is None
+    assert bases.find(ONE) is None
     assert not loader.models
     bases.begin(ONE, "page")
-    until(lambda: bases.held(ONE) is not None)
+    until(lambda: bases.find(ONE) is not None)
     assert len(loader.models) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_load_that_others_want_goes_on(other):
         assert not bases.cancel(ONE, "page")
         assert not bases.load(ONE).wanted_by("page")
         loader.go.set()
-    until(lambda: bases.held(ONE) is not None)
+    until(lambda: bases.find(ONE) is not None)
 
 
 def test_a_page_that_is_gone_does_not_keep_a_load_alive():
@@ -150,7 +150,7 @@ def test_the_least_recently_used_base_leaves_before_a_third_is_loaded():
     bases.engine(TWO)
     bases.engine(ONE)
     bases.engine(THREE)
-    assert list(bases.all_held()) == [ONE, THREE]
+    assert list(bases.everything()) == [ONE, THREE]
     # When the third load began, the second model was gone from memory and the first was there.
     assert there[-1] == [True, False]
 
@@ -162,7 +162,7 @@ def test_an_unloaded_base_leaves_the_memory():
     assert loader.models[0]() is not None
     bases.unload(ONE)
     assert loader.models[0]() is None
-    assert not bases.all_held()
+    assert not bases.everything()
 
 
 def test_loads_run_one_after_the_other():
@@ -174,5 +174,5 @@ def test_loads_run_one_after_the_other():
     waiting = [c for c in (ONE, TWO) if bases.load(c).phase.startswith("waiting")]
     assert len(waiting) == 1
     loader.go.set()
-    until(lambda: len(bases.all_held()) == 2)
+    until(lambda: len(bases.everything()) == 2)
     assert loader.most_running == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from benchmarks.memory import save_random, step_use, wanted
+from benchmarks.memory import config_on, save_random, step_use
 from csreft_core.base import devices
 from csreft_core.base.devices import compute_type, free_bytes
 from csreft_core.base.load import load_base
@@ -86,7 +86,7 @@ def test_the_estimate_is_near_what_a_training_step_uses(paths, name, layers, siz
     base_config = BaseConfig(path=paths[name], precision=precision)
     shape, base = shape_of(base_config), load_base(base_config)
     for checkpointing in (False, True):
-        config = wanted(base_config, layers, checkpointing=checkpointing)
+        config = config_on(base_config, layers, checkpointing=checkpointing)
         estimate = need(shape, config, batch=batch, length=length, answer=answer)
         use = step_use(base, config, batch=batch, length=length, answer=answer)
         off = estimate_error(estimate, use)
@@ -442,7 +442,7 @@ def test_a_training_is_told_what_would_fit(monkeypatch):
 
 def test_the_advice_knows_a_quantised_base(paths):
     pytest.importorskip("bitsandbytes")
-    config = wanted(BaseConfig(path=paths["small"], precision="nf4"), (0, 2))
+    config = config_on(BaseConfig(path=paths["small"], precision="nf4"), (0, 2))
     base = load_base(config.base)
     assert shape_of_description(base.model.config) == shape_of(config.base)
     assert replace(config.base, precision="fp32") != config.base

@@ -16,12 +16,12 @@ SHIPPED = {comparison.name: comparison for comparison in shipped_comparisons()}
 
 def test_the_main_one_comes_first_and_has_every_method():
     assert next(iter(SHIPPED)) == "main"
-    assert set(SHIPPED["main"].asked().methods) == set(METHODS)
+    assert set(SHIPPED["main"].plan().methods) == set(METHODS)
 
 
 @pytest.mark.parametrize("comparison", SHIPPED.values(), ids=list(SHIPPED))
 def test_every_cell_is_there_with_five_seeds_and_the_command(comparison: Comparison):
-    asked = comparison.asked()
+    asked = comparison.plan()
     assert len(asked.seeds) >= 5
     assert asked.command.startswith("python -m csreft_core compare")
     assert asked.machine
@@ -32,7 +32,7 @@ def test_every_cell_is_there_with_five_seeds_and_the_command(comparison: Compari
 
 def test_they_were_made_on_the_shipped_base():
     fingerprint = load_base(BaseConfig()).fingerprint
-    recorded = {c.asked().base_fingerprint for c in SHIPPED.values()}
+    recorded = {c.plan().base_fingerprint for c in SHIPPED.values()}
     assert [differences(record, fingerprint) for record in recorded] == [()] * len(recorded)
 
 

@@ -16,7 +16,7 @@ from csreft_core.config import PLAIN_TEMPLATE
 from csreft_core.errors import SkillSetError, UnsupportedModelError
 from csreft_core.skills.batching import collate, epoch_order
 from csreft_core.skills.encoding import Example, encode, prompt_ids
-from csreft_core.skills.names import alike, folded, is_part, plain_name
+from csreft_core.skills.names import fold, is_part, lookalikes, plain_name
 from csreft_core.skills.skill_set import (
     SHIPPED,
     TEST_SPLITS,
@@ -246,8 +246,8 @@ def test_epochs_and_seeds_differ():
 
 def test_names_as_people_see_them():
     assert plain_name(" cafe\u0301\u200b  noir\ufeff") == "caf\u00e9 noir"
-    assert folded(" Skill-Name ") == "skill_name"
-    assert alike(["French", "plural", "french", "Plu-ral"]) == [
+    assert fold(" Skill-Name ") == "skill_name"
+    assert lookalikes(["French", "plural", "french", "Plu-ral"]) == [
         ("French", "french"),
         ("plural", "Plu-ral"),
     ]

@@ -22,7 +22,7 @@ from csreft_core.app.skills.uploads import (
 )
 from csreft_core.errors import AdapterError, CsreftError, SkillSetError
 from csreft_core.reft.adapter import load_adapter
-from csreft_core.skills.formats.column_mapping import ColumnMapping, suggested
+from csreft_core.skills.formats.column_mapping import ColumnMapping, suggest_mapping
 from csreft_core.skills.skill_set import read_skills
 from tests.broken_files import GOOD_JSONL, GOOD_ROWS, Bomb, broken_files
 
@@ -169,7 +169,7 @@ def test_other_columns_are_mapped_by_hand():
     upload = open_upload("x.csv", data)
     assert not upload.is_known
     assert upload.columns == ("frage", "antwort", "teil")
-    assert suggested(upload.columns) == ColumnMapping()
+    assert suggest_mapping(upload.columns) == ColumnMapping()
     with pytest.raises(SkillSetError, match=r"'prompt' is missing; found frage"):
         skill_set_of(upload)
     with pytest.raises(SkillSetError, match="one for the response"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from csreft_core.attachment.wrapped_forwards import Wrapped, recomputed, replaced
+from csreft_core.attachment.wrapped_forwards import Wrapper, exchange_forwards, recompute_blocks
 from csreft_core.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def adding(number):
 
 def test_a_wrapped_module_does_more_and_a_restored_one_is_as_before():
     module = nn.Identity()
-    wrapped = Wrapped(module, adding(1))
+    wrapped = Wrapper(module, adding(1))
     assert module(torch.zeros(())) == 1
     assert inspect.signature(module.forward) == inspect.signature(nn.Identity().forward)
     wrapped.restore()
@@ -30,7 +30,7 @@ def test_a_wrapped_module_does_more_and_a_restored_one_is_as_before():
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_several_may_be_taken_off_in_any_order(order):
     module, numbers = nn.Identity(), [1, 10, 100]
-    wrapped = [Wrapped(module, adding(number)) for number in numbers]
+    wrapped = [Wrapper(module, adding(number)) for number in numbers]
     assert module(torch.zeros(())) == 111
     left = 111
     for i in order:
@@ -43,7 +43,7 @@ def test_several_may_be_taken_off_in_any_order(order):
 def test_a_forward_that_was_there_before_comes_back():
     module = nn.Identity()
     module.__dict__["forward"] = own = lambda x: x + 5
-    wrapped = Wrapped(module, adding(1))
+    wrapped = Wrapper(module, adding(1))
     assert module(torch.zeros(())) == 6
     wrapped.restore()
     assert module.forward is own
@@ -54,7 +54,7 @@ def test_a_module_compiled_before_is_wrapped_all_the_same():
     module, x = nn.Linear(2, 2), torch.ones(1, 2)
     expected, compiled = module(x), torch.compile(module, backend="eager")
     assert torch.equal(compiled(x), expected)
-    wrapped = Wrapped(module, adding(1))
+    wrapped = Wrapper(module, adding(1))
     assert torch.equal(compiled(x), expected + 1)
     wrapped.restore()
     assert torch.equal(compiled(x), expected)
@@ -62,7 +62,7 @@ def test_a_module_compiled_before_is_wrapped_all_the_same():
 
 def test_what_is_left_of_it_in_a_copy_is_that_of_the_copy():
     module = nn.Linear(2, 2)
-    wrapped = Wrapped(module, adding(1))
+    wrapped = Wrapper(module, adding(1))
     left = module.forward
     with pytest.raises(ConfigError, match="would go on running the original"):
         copy.deepcopy(module)
@@ -79,7 +79,7 @@ def test_what_is_left_of_it_in_a_copy_is_that_of_the_copy():
 def test_hooks_of_others_run_around_it():
     module, seen = nn.Identity(), []
     module.register_forward_hook(lambda _m, _a, output: seen.append(output.item()))
-    wrapped = Wrapped(module, adding(1))
+    wrapped = Wrapper(module, adding(1))
     module(torch.zeros(()))
     wrapped.restore()
     module(torch.zeros(()))
@@ -87,12 +87,12 @@ def test_hooks_of_others_run_around_it():
 
 
 def test_a_replaced_forward_stands_inside_and_ends_with_an_error():
-    blocks = [Wrapped(nn.Identity(), adding(1)) for _ in range(2)]
+    blocks = [Wrapper(nn.Identity(), adding(1)) for _ in range(2)]
     modules = [wrapped._module for wrapped in blocks]
-    with replaced({blocks[1]: lambda x: x * 0 + 7}):
+    with exchange_forwards({blocks[1]: lambda x: x * 0 + 7}):
         assert [m(torch.ones(())).item() for m in modules] == [2, 8]
     assert [m(torch.ones(())).item() for m in modules] == [2, 2]
-    with pytest.raises(RuntimeError), replaced({blocks[0]: torch.linalg.cholesky}):
+    with pytest.raises(RuntimeError), exchange_forwards({blocks[0]: torch.linalg.cholesky}):
         modules[0](torch.ones(()))
     assert [m(torch.ones(())).item() for m in modules] == [2, 2]
 
@@ -109,9 +109,9 @@ def test_only_what_is_inside_is_recomputed():
         runs["around"] += 1
         return inner(*args, **kwargs)
 
-    blocks = [Wrapped(Squared(), around) for _ in range(2)]
+    blocks = [Wrapper(Squared(), around) for _ in range(2)]
     x = torch.tensor(3.0, requires_grad=True)
-    with recomputed(blocks[1:]):
+    with recompute_blocks(blocks[1:]):
         y = blocks[1]._module(blocks[0]._module(x))
     y.backward()
     assert x.grad == 4 * 27

@@ -70,7 +70,7 @@ def choose_comparison() -> Comparison | None:
 
 def show_about(comparison: Comparison) -> None:
     """What was compared, where and when, and what is missing."""
-    asked = comparison.asked()
+    asked = comparison.plan()
     first = asked.first
     budget = (
         "sizes of the presets"
@@ -224,7 +224,7 @@ def _choose(name: str, label: str, options: dict[str, str]) -> str:
 
 def _choose_methods(comparison: Comparison) -> tuple[str, ...]:
     """The methods that are drawn side by side; they stay in the URL, joined by commas."""
-    labels = comparison.asked().methods
+    labels = comparison.plan().methods
     usual = [label for label in _FIRST if label in labels] or list(labels[:4])
     text = remembered("drawn", ",".join(usual))
     chosen = [label for label in text.split(",") if label in labels] or usual

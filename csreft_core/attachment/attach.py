@@ -26,10 +26,10 @@ from csreft_core.attachment.token_wise import at_sites, candidates, is_token_wis
 from csreft_core.attachment.wrapped_forwards import (
     Around,
     Forward,
-    Wrapped,
-    recomputed,
-    replaced,
-    uncopied,
+    Wrapper,
+    exchange_forwards,
+    forbid_copies,
+    recompute_blocks,
     whole_rows,
 )
 from csreft_core.base.blocks import states_of, with_states
@@ -82,8 +82,8 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._wrapped: dict[nn.Module, Wrapped] = {}
-        self._others: list[Wrapped] = []
+        self._wrapped: dict[nn.Module, Wrapper] = {}
+        self._others: list[Wrapper] = []
         self._wrapping, self._detached = Lock(), False
         if base.model in _ATTACHED:
             raise ConfigError(
@@ -94,16 +94,16 @@ class Attachment:
         self._wrap(base.model, self._around_model)
         self._wrap_methods(adapter)
 
-    def _wrap(self, module: nn.Module, around: Around) -> Wrapped:
+    def _wrap(self, module: nn.Module, around: Around) -> Wrapper:
         with self._wrapping:
             if self._detached:
                 raise RuntimeError("the attachment was detached; attach again")
             if module not in self._wrapped:
-                self._others += uncopied(module)
-                self._wrapped[module] = Wrapped(module, around)
+                self._others += forbid_copies(module)
+                self._wrapped[module] = Wrapper(module, around)
             return self._wrapped[module]
 
-    def _block(self, layer: int) -> Wrapped:
+    def _block(self, layer: int) -> Wrapper:
         return self._wrap(self.base.blocks[layer], partial(self._around_block, layer))
 
     def _wrap_what_is_needed(self, this: Pass) -> None:
@@ -152,7 +152,7 @@ class Attachment:
             )
 
         for name, around in (("generate", note), ("train", train_both), (SERVES_ALONE, refuse)):
-            self._others.append(Wrapped(model, around, name))
+            self._others.append(Wrapper(model, around, name))
 
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
@@ -185,7 +185,7 @@ class Attachment:
 
         For everyone who uses the base meanwhile; so it is for training only.
         """
-        return replaced(
+        return exchange_forwards(
             {
                 self._block(layer): partial(self._passed_on, layer, states.get(layer))
                 for layer in range(max(states) + 1)
@@ -202,7 +202,9 @@ class Attachment:
 
         Our edits stand around what is repeated, so gates and positions are decided once.
         """
-        return recomputed([self._block(layer) for layer in range(above + 1, self.base.n_layers)])
+        return recompute_blocks(
+            [self._block(layer) for layer in range(above + 1, self.base.n_layers)]
+        )
 
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass.

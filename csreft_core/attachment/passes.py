@@ -126,7 +126,7 @@ def decide_gates(this: Pass, layer: int, hidden: Float[Tensor, "batch seq d_mode
     adapter = this.request.adapter
     if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
         return False
-    given = this.request.setting.given(len(hidden), this.request.labels)
+    given = this.request.setting.fixed_gates(len(hidden), this.request.labels)
     router, home = adapter.router, next(adapter.parameters()).device
     if given is not None:
         this.gates = for_rows(given.to(home, torch.float32), len(hidden))

@@ -42,12 +42,12 @@ def is_token_wise(
     if module not in _KNOWN:
         if not 0 < len(sites[0]) < states[..., 0].numel():
             return False  # with no such token, or no other, every part would pass
-        _KNOWN[module] = _tried(part, states, sites)
+        _KNOWN[module] = _try_out(part, states, sites)
     return _KNOWN[module]
 
 
 @torch.no_grad()
-def _tried(
+def _try_out(
     part: Callable[..., object], states: Float[Tensor, "batch seq d_model"], sites: Sites
 ) -> bool:
     others_zero = torch.zeros_like(states)

@@ -21,7 +21,7 @@ Forward = Callable[..., Any]
 Around = Callable[[Forward, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Wrapped:
+class Wrapper:
     """Stands for a method of one module and calls `around(inner, args, kwargs)` until `restore`.
 
     Args:
@@ -42,7 +42,7 @@ class Wrapped:
         self._own = functools.update_wrapper(partial(_call, self), self.inner, updated=())
         module.__dict__[name] = self._own
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Wrapped":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Wrapper":
         """What is left in other people's wrappers after `restore`, for a copy of the module."""
         if self._active:
             _refuse_copy()
@@ -61,24 +61,24 @@ class Wrapped:
             return
         own[self._name] = self._before
         earlier = self._before.args[0] if isinstance(self._before, partial) else None
-        if isinstance(earlier, Wrapped) and not earlier._active:
+        if isinstance(earlier, Wrapper) and not earlier._active:
             earlier.restore()
 
 
-def _call(wrapped: Wrapped, *args: Any, **kwargs: Any) -> Any:
+def _call(wrapped: Wrapper, *args: Any, **kwargs: Any) -> Any:
     if wrapped._active:
         return wrapped._around(wrapped.inner, args, kwargs)
     return wrapped.inner(*args, **kwargs)
 
 
-def uncopied(module: nn.Module) -> list[Wrapped]:
+def forbid_copies(module: nn.Module) -> list[Wrapper]:
     """Refuse copies of a wrapped module until each is restored: they would run the original.
 
     `copy`, `deepcopy`, pickle (so `torch.save` and processes that are spawned) ask for the state;
     `DataParallel` for replicas.
     """
     names = ("__getstate__", "_replicate_for_data_parallel")
-    return [Wrapped(module, lambda *_: _refuse_copy(), name) for name in names]
+    return [Wrapper(module, lambda *_: _refuse_copy(), name) for name in names]
 
 
 def _refuse_copy() -> NoReturn:
@@ -89,7 +89,7 @@ def _refuse_copy() -> NoReturn:
 
 
 @contextmanager
-def replaced(forwards: Mapping[Wrapped, Forward]) -> Iterator[None]:
+def exchange_forwards(forwards: Mapping[Wrapper, Forward]) -> Iterator[None]:
     """Inside the `with`, these functions stand for the `forward` of these modules."""
     before = {wrapped: wrapped.inner for wrapped in forwards}
     try:
@@ -101,13 +101,13 @@ def replaced(forwards: Mapping[Wrapped, Forward]) -> Iterator[None]:
             wrapped.inner = forward
 
 
-def recomputed(blocks: Sequence[Wrapped]) -> AbstractContextManager[None]:
+def recompute_blocks(blocks: Sequence[Wrapper]) -> AbstractContextManager[None]:
     """Inside the `with`, these blocks keep their input alone for the backward pass.
 
     There they run a second time (Chen et al. 2016, arXiv 1604.06174). Only the block itself does,
     not what is wrapped around it. The backward pass may come after the `with`.
     """
-    return replaced(
+    return exchange_forwards(
         {block: partial(checkpoint, block.inner, use_reentrant=False) for block in blocks}
     )
 

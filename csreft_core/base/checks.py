@@ -42,7 +42,7 @@ class Conduct:
     cuts_rows: bool
 
 
-def tried(model: PreTrainedModel, name: str) -> Conduct:
+def conduct_of(model: PreTrainedModel, name: str) -> Conduct:
     """Try a frozen model.
 
     Args:
@@ -109,7 +109,7 @@ class _Trial:
     def blocks(self) -> tuple[tuple[Form, ...], Float[Tensor, "token v"]]:
         """Run the row alone: each block gives states that can be edited, and they count."""
         blocks = find_blocks(self.model)
-        with _watched(blocks) as seen:
+        with _watch(blocks) as seen:
             logits = self.logits(self.row[None])
         expected = (1, len(self.row), self.model.config.get_text_config().hidden_size)
         if [layer for layer, *_ in seen] != [*range(len(blocks))]:
@@ -179,7 +179,7 @@ class _Trial:
         ids, mask = torch.stack([longer, longer]), torch.ones(2, len(longer), dtype=torch.long)
         mask[0, : len(self.more)] = 0
         generate: Any = self.model.generate
-        with self._running("generate"), _watched(find_blocks(self.model)) as seen:
+        with self._running("generate"), _watch(find_blocks(self.model)) as seen:
             out = generate(
                 input_ids=ids,
                 attention_mask=mask.to(ids.device),
@@ -245,7 +245,7 @@ _Seen = list[tuple[int, Form, tuple[int, ...], bool, Tensor]]
 
 
 @contextmanager
-def _watched(blocks: nn.ModuleList) -> Iterator[_Seen]:
+def _watch(blocks: nn.ModuleList) -> Iterator[_Seen]:
     """Notes each run of a block: layer, form, shape, whether it takes states, what is added.
 
     A zero is added to the states, whose gradient says what an edit would change.

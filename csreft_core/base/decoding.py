@@ -158,23 +158,25 @@ def token_ids(value: object) -> tuple[int, ...]:
     return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
 
 
-def differing(own: Mapping[str, Any]) -> dict[str, Any]:
+def settings_that_differ(own: Mapping[str, Any]) -> dict[str, Any]:
     """Which of a base's own settings would change an answer, as far as `BASES` follows them.
 
     It follows what changes the score of a token and how one is drawn. Beams, caches, helper models
     and the longest answer stay ours.
     """
-    draws = {"top_k": 50, **_said(own, Draws)} if own.get("do_sample") is True else {}
-    found = {**_said(own, Scores), **draws}  # where nothing is said, transformers takes 50
+    draws = {"top_k": 50, **_settings_of(own, Draws)} if own.get("do_sample") is True else {}
+    found = {**_settings_of(own, Scores), **draws}  # where nothing is said, transformers takes 50
     differs = {name: value for name, value in found.items() if value != _NEUTRAL.get(name)}
     return {"do_sample": True, **differs} if own.get("do_sample") is True else differs
 
 
-def _said(own: Mapping[str, Any], kind: type) -> dict[str, Any]:
+def _settings_of(own: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: own[name] for name in kind.__annotations__ if own.get(name) is not None}
 
 
-def followed(own: Mapping[str, Any], n_tokens: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def scores_and_draws(
+    own: Mapping[str, Any], n_tokens: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The settings that `BASES` follows: those of scores, and of the draw if tokens are drawn.
 
     Args:
@@ -184,8 +186,8 @@ def followed(own: Mapping[str, Any], n_tokens: int) -> tuple[dict[str, Any], dic
     Raises:
         ConfigError: a setting that makes no sense.
     """
-    found = differing(own)
-    scores, draws = _said(found, Scores), _said(found, Draws)
+    found = settings_that_differ(own)
+    scores, draws = _settings_of(found, Scores), _settings_of(found, Draws)
     try:
         TypeAdapter(Scores).validate_json(json.dumps(scores), strict=True)
         TypeAdapter(Draws).validate_json(json.dumps(draws), strict=True)
@@ -203,7 +205,7 @@ def followed(own: Mapping[str, Any], n_tokens: int) -> tuple[dict[str, Any], dic
         "forced_eos_token_id",
     )
     tokens = [token for name in lists for token in _flat(scores.get(name, []))]
-    beyond = [token for token in (*tokens, *_biased(scores)) if token >= n_tokens]
+    beyond = [token for token in (*tokens, *_bias_tokens(scores)) if token >= n_tokens]
     if beyond:
         raise ConfigError(
             f"the base's own decoding settings name token {beyond[0]}, but it has {n_tokens}; "
@@ -212,7 +214,7 @@ def followed(own: Mapping[str, Any], n_tokens: int) -> tuple[dict[str, Any], dic
     return scores, draws if found.get("do_sample") else None
 
 
-def _biased(scores: Mapping[str, Any]) -> list[int]:
+def _bias_tokens(scores: Mapping[str, Any]) -> list[int]:
     return [token for tokens, _ in scores.get("sequence_bias", ()) for token in tokens]
 
 

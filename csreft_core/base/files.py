@@ -59,7 +59,7 @@ def base_folder(config: BaseConfig, progress: Progress = silent, *, weights: boo
     """
     local = _local(config)
     if local is None:
-        return _fetched(config, progress, weights=weights)
+        return _fetch(config, progress, weights=weights)
     if not (local / "config.json").is_file():
         raise UnsupportedModelError(
             f"base.path {config.path!r}: no folder with a config.json; {CHOICES}"
@@ -95,11 +95,11 @@ def hub_bytes(config: BaseConfig) -> int | None:
     except (HTTPError, HFValidationError) as error:
         raise UnsupportedModelError(_hub_message(config, error)) from None
     files = [file for file in listed if isinstance(file, DryRunFileInfo)]
-    _check_listed(config, files)
+    _check_hub_files(config, files)
     return sum(file.file_size or 0 for file in files if file.filename.endswith(".safetensors"))
 
 
-def _check_listed(config: BaseConfig, files: list[DryRunFileInfo]) -> None:
+def _check_hub_files(config: BaseConfig, files: list[DryRunFileInfo]) -> None:
     name = f"base.path {config.path!r}"
     if not any(file.filename.endswith(".safetensors") for file in files):
         raise UnsupportedModelError(
@@ -117,7 +117,7 @@ def _check_listed(config: BaseConfig, files: list[DryRunFileInfo]) -> None:
         )
 
 
-def _fetched(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
+def _fetch(config: BaseConfig, progress: Progress, *, weights: bool) -> Path:
     """The snapshot of a Hub id in the Hub's cache. What was fetched before a break is kept."""
     progress("looking at the Hub", 0, 0)
     try:

@@ -58,7 +58,7 @@ def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def rendered(source: str, chats: list[dict[str, Any]]) -> list[str]:
+def render(source: str, chats: list[dict[str, Any]]) -> list[str]:
     """The text of each chat; a chat holds the names that the template may use."""
     template = environment().from_string(source)
     texts = [template.render(**chat) for chat in chats]
@@ -69,7 +69,7 @@ def rendered(source: str, chats: list[dict[str, Any]]) -> list[str]:
     return texts
 
 
-def tried(file: str, texts: list[str]) -> int:
+def try_tokenizer(file: str, texts: list[str]) -> int:
     """Load a `tokenizer.json` and read some texts; the number of its tokens."""
     from tokenizers import Tokenizer
 
@@ -81,7 +81,7 @@ def tried(file: str, texts: list[str]) -> int:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """What comes of a request, or why nothing does."""
-    job = {"rendered": rendered, "tried": tried}[request["job"]]
+    job = {"render": render, "try_tokenizer": try_tokenizer}[request["job"]]
     try:
         return {"result": job(*request["arguments"])}
     # A panic of the tokeniser's library is no Exception; all that foreign code raises is told.

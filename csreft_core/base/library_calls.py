@@ -134,7 +134,7 @@ def read_call(inputs: dict[str, Any]) -> Call:
         tokens,
         _mask(inputs.get("attention_mask"), tokens),
         inputs.get("position_ids"),
-        _cached(inputs),
+        _cache_of(inputs),
         next((name for name in _PACKED if inputs.get(name) is not None), None),
         inputs.get("use_cache"),
     )
@@ -159,7 +159,7 @@ def _mask(mask: Any, tokens: Tensor) -> Bool[Tensor, "batch total"] | None:
     return real
 
 
-def _cached(inputs: dict[str, Any]) -> Cached | None:
+def _cache_of(inputs: dict[str, Any]) -> Cached | None:
     found = []
     for name, value in inputs.items():
         if value is None or isinstance(value, (Tensor, bool, int, str)):

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils.logging import set_tqdm_hook
 
 from csreft_core.base.blocks import find_blocks
-from csreft_core.base.checks import Conduct, tried
+from csreft_core.base.checks import Conduct, conduct_of
 from csreft_core.base.decoding import end_tokens, greedy, of_config, read_own, take_over
 from csreft_core.base.devices import compute_type, free_bytes, resolve_device
 from csreft_core.base.files import (
@@ -142,7 +142,7 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
         if config.check_memory:
             _check_fits(config, about, _bytes(files))
         with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
-            model, known = _identified(config, folder, files, tokenizer, progress)
+            model, known = _model_and_record(config, folder, files, tokenizer, progress)
     progress("looking at the model", 0, 0)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
         return freeze(
@@ -173,7 +173,7 @@ def _check_fits(config: BaseConfig, about: PreTrainedConfig, stored: int | None)
         )
 
 
-def _identified(
+def _model_and_record(
     config: BaseConfig,
     folder: Path,
     files: WeightFiles,
@@ -193,7 +193,7 @@ def _weights(
     """The model with its weights on their devices, and which tensors of the files it leaves."""
     compute = compute_type(config)
     quantization = settings(config.precision, compute)
-    with _watched(progress) as stopped:
+    with _watch_tensors(progress) as stopped:
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -229,7 +229,7 @@ def _places(config: BaseConfig) -> str | dict[str, torch.device]:
 
 
 @contextmanager
-def _watched(progress: Progress) -> Iterator[list[BaseException]]:
+def _watch_tensors(progress: Progress) -> Iterator[list[BaseException]]:
     """Tells how many tensors are loaded; yields a list for what `progress` raises.
 
     transformers walks over the tensors under a progress bar, for which it takes a hook.
@@ -300,7 +300,7 @@ def freeze(
         revision=revision,
         fingerprint=(known or identity(model, tokenizer)).text(),
         blocks=blocks,
-        conduct=tried(model, base_id),
+        conduct=conduct_of(model, base_id),
         d_model=int(width),
         n_parameters=model.num_parameters(),
         ends=ends,

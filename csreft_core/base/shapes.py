@@ -50,7 +50,7 @@ class BlockBytes:
         """Bytes for `batch` rows of `length` tokens."""
         return self.fixed + batch * (length * self.token + length**2 * self.pair)
 
-    def doubled(self) -> "BlockBytes":
+    def in_twice_the_bits(self) -> "BlockBytes":
         """The same numbers in twice as many bits."""
         return BlockBytes(2 * self.fixed, 2 * self.token, 2 * self.pair)
 
@@ -113,7 +113,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     Raises:
         UnsupportedModelError: blocks that cannot be found.
     """
-    model: Any = _built(about)
+    model: Any = _build_empty(about)
     text = about.get_text_config()
     blocks, head = find_blocks(model), model.get_output_embeddings()
     linear = [
@@ -125,7 +125,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     n_linear_parameters = sum(size for size, _ in linear)
     buffer_bytes = sum(b.numel() * b.element_size() for b in model.buffers())
     n_layers, context = len(blocks), getattr(text, "max_position_embeddings", None)
-    full, half, autocast = _kept(model, blocks)
+    full, half, autocast = _bytes_by_format(model, blocks)
     return Shape(
         n_layers=n_layers,
         d_model=text.hidden_size,
@@ -144,7 +144,7 @@ def shape_of_description(about: PreTrainedConfig) -> Shape:
     )
 
 
-def _built(about: PreTrainedConfig) -> PreTrainedModel:
+def _build_empty(about: PreTrainedConfig) -> PreTrainedModel:
     """The model in 32 bits: for another format transformers changes torch's default meanwhile.
 
     That default belongs to the process, so another thread that loads a base would take it up.
@@ -167,15 +167,15 @@ def _outputs(linear: nn.Module) -> int:
     return linear.weight.shape[1] if isinstance(linear, Conv1D) else linear.weight.shape[0]
 
 
-def _kept(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[BlockBytes, ...]:
+def _bytes_by_format(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[BlockBytes, ...]:
     """What a block keeps in 32 bits, in 16 bits and under autocast. Leaves one block."""
     del blocks[1:]
-    full = _kept_by_a_block(model, blocks[0], torch.float32)
-    half = _kept_by_a_block(model, blocks[0], torch.bfloat16)
-    autocast = _kept_by_a_block(model, blocks[0], torch.float32, autocast=True)
+    full = _measure_block(model, blocks[0], torch.float32)
+    half = _measure_block(model, blocks[0], torch.bfloat16)
+    autocast = _measure_block(model, blocks[0], torch.float32, autocast=True)
     half = half or full or _estimate(blocks[0], torch.bfloat16.itemsize)
     # Of mixtures of experts fake tensors know 16 bits alone.
-    return full or half.doubled(), half, autocast or half
+    return full or half.in_twice_the_bits(), half, autocast or half
 
 
 def _estimate(block: nn.Module, e: int) -> BlockBytes:
@@ -190,7 +190,7 @@ def _estimate(block: nn.Module, e: int) -> BlockBytes:
     return BlockBytes(0, e * sum(sum(p.shape[-2:]) for p in matrices), 3 * e * heads)
 
 
-def _kept_by_a_block(
+def _measure_block(
     model: PreTrainedModel, block: nn.Module, dtype: torch.dtype, *, autocast: bool = False
 ) -> BlockBytes | None:
     """Run a block on fake tensors of three lengths; the three numbers follow. None if it fails."""

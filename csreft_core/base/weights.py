@@ -63,7 +63,7 @@ def _names(name: str, folder: Path) -> list[str]:
     if (folder / SINGLE).is_file():
         return [SINGLE]
     if (folder / INDEX).is_file():
-        return _indexed(name, folder)
+        return _index_files(name, folder)
     if (folder / LORA).is_file():
         raise UnsupportedModelError(
             f"{name} is a LoRA alone, without the weights it is for; load both with peft, call "
@@ -79,7 +79,7 @@ def _names(name: str, folder: Path) -> list[str]:
     )
 
 
-def _indexed(name: str, folder: Path) -> list[str]:
+def _index_files(name: str, folder: Path) -> list[str]:
     named = _weight_map(name, folder / INDEX).values()
     found = {file: None for file in named if isinstance(file, str)}
     for file in (*found, *(file for file in named if not isinstance(file, str))):

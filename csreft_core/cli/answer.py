@@ -15,7 +15,7 @@ from csreft_core.analysis.interference.composition import (
 )
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.attach import attach
-from csreft_core.base.decoding import BASES, OURS, check_decoding, differing, in_words
+from csreft_core.base.decoding import BASES, OURS, check_decoding, in_words, settings_that_differ
 from csreft_core.base.load import Base, load_base
 from csreft_core.cli.model_outputs import REFT_LONGEST, read_instructions, write_outputs
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
@@ -36,7 +36,7 @@ _PROMPT_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class _Trained:
+class _TrainedRun:
     """A run that can be used, without its base."""
 
     run: Run
@@ -67,9 +67,9 @@ class _Trained:
         return found.split(split)
 
 
-def _open(path: str) -> _Trained:
+def _open(path: str) -> _TrainedRun:
     run = open_run(Path(path))
-    return _Trained(run, run.config(), load_adapter(run.adapter_path))
+    return _TrainedRun(run, run.config(), load_adapter(run.adapter_path))
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
@@ -143,7 +143,7 @@ def generate_command(args: argparse.Namespace) -> int:
         decoding=args.decoding,
         **sampling,
     )
-    own = differing(engine.base.own_decoding) if args.decoding == BASES else {}
+    own = settings_that_differ(engine.base.own_decoding) if args.decoding == BASES else {}
     if args.json:
         shown = {
             "prompt": answer.prompt,

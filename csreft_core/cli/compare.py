@@ -19,11 +19,11 @@ from csreft_core.base.devices import machine
 from csreft_core.base.load import Base, load_base
 from csreft_core.cli.output import print_table, quiet_libraries, rows_text, say_notes
 from csreft_core.cli.settings import numbers
-from csreft_core.comparison.folder import Asked, Comparison, Variant, begin
-from csreft_core.comparison.presets import compared, settings_of
+from csreft_core.comparison.folder import Comparison, Plan, Variant, begin
+from csreft_core.comparison.presets import chosen_variants, settings_of
 from csreft_core.comparison.work import chosen_skills, work
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.methods.budget import matched
+from csreft_core.methods.budget import match_budget
 from csreft_core.methods.build import build_method
 from csreft_core.training.loop import check_answers
 
@@ -33,7 +33,7 @@ _LIBRARIES = ("torch", "transformers", "peft")
 def compare_command(args: argparse.Namespace) -> int:
     """Train and measure what is not done yet, then print a table."""
     quiet_libraries()
-    variants = compared(args.preset, _listed(args.methods), args.set)
+    variants = chosen_variants(args.preset, _parts(args.methods), args.set)
     first = settings_of(variants)
     if not _is_helper():
         say_notes(chosen_skills(next(iter(variants.values()))))
@@ -44,7 +44,7 @@ def compare_command(args: argparse.Namespace) -> int:
     if not args.unwritable_answers and not (Path(args.out) / "comparison.json").exists():
         for variant in {v.config.data: v for v in variants.values()}.values():
             check_answers(variant.config, base, chosen_skills(variant))
-    comparison = begin(Path(args.out), _asked(args, variants, base))
+    comparison = begin(Path(args.out), _plan(args, variants, base))
     helpers = [] if _is_helper() else _helpers(args)
     try:
         _work(comparison, base, helpers)
@@ -69,15 +69,15 @@ def _work(comparison: Comparison, base: Base, helpers: list[subprocess.Popen[byt
         work(comparison, base, tell)  # what a helper has left
 
 
-def _listed(text: str | None) -> list[str]:
+def _parts(text: str | None) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
 
 
-def _asked(args: argparse.Namespace, variants: dict[str, Variant], base: Base) -> Asked:
+def _plan(args: argparse.Namespace, variants: dict[str, Variant], base: Base) -> Plan:
     for option in ("single_steps", "sequential_steps", "jobs"):
         if getattr(args, option) < 1:
             raise ConfigError(f"--{option.replace('_', '-')} must be at least 1")
-    return Asked(
+    return Plan(
         name=args.preset,
         variants=variants,
         seeds=numbers(args.seeds, "--seeds", 0),
@@ -103,7 +103,7 @@ def _within(
     for label, variant in variants.items():
         skills = chosen_skills(variant).names
         try:
-            config = matched(variant.config, base, skills, budget)
+            config = match_budget(variant.config, base, skills, budget)
             total = build_method(config, base, skills).counts()["total"]
         except ConfigError as error:  # it will fail as a cell, with this message
             found[label] = variant

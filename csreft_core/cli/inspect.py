@@ -10,7 +10,7 @@ import pandas as pd
 
 from csreft_core.analysis.subject import open_subject
 from csreft_core.cli.output import print_table, quiet_libraries, say_notes
-from csreft_core.cli.tables import assigned, check_known, made, table_function
+from csreft_core.cli.tables import call_table, check_arguments, parse_assignment, table_function
 from csreft_core.errors import ConfigError
 from csreft_core.reft.adapter import load_adapter
 from csreft_core.reft.gate_settings import parse_gate_setting
@@ -31,7 +31,7 @@ def inspect_command(args: argparse.Namespace) -> int:
         rows = read_skills(args.skills, subject.config.data.skill_column, to_train=False)
         say_notes(rows)
         subject = replace(subject, skill_set=rows)
-    print_table(made(make, subject, **arguments), csv=args.csv, json=args.json)
+    print_table(call_table(make, subject, **arguments), csv=args.csv, json=args.json)
     return 0
 
 
@@ -42,7 +42,7 @@ def _arguments(args: argparse.Namespace, make: Callable[..., pd.DataFrame]) -> d
     given: dict[str, Any] = {"prompts": args.prompt, "split": args.split, "gates": args.gates}
     arguments = {name: value for name, value in given.items() if value is not None}
     for text in args.set:
-        name, value = assigned(text)
+        name, value = parse_assignment(text)
         arguments[name] = value
-    check_known(make, arguments)
+    check_arguments(make, arguments)
     return arguments

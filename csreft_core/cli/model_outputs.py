@@ -87,7 +87,7 @@ def write_outputs(
     Raises:
         ConfigError: `out` holds something else, or a prompt is too long.
     """
-    outputs = _begun(out, instructions, generator)
+    outputs = _earlier_answers(out, instructions, generator)
     yield len(outputs)
     for row in instructions[len(outputs) :]:
         prompt = "\n".join(filter(None, (row["instruction"], row.get("input", "").strip())))
@@ -98,7 +98,9 @@ def write_outputs(
         yield len(outputs)
 
 
-def _begun(out: Path, instructions: Sequence[dict[str, Any]], generator: str) -> list[Any]:
+def _earlier_answers(
+    out: Path, instructions: Sequence[dict[str, Any]], generator: str
+) -> list[Any]:
     """The answers that are there from before."""
     if not out.exists():
         return []

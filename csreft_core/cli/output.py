@@ -30,7 +30,7 @@ def say_notes(skill_set: SkillSet) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def begun(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def after_first(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same records, once the first is there: no bar is drawn for what cannot start."""
     return chain([*islice(records, 1)], records)
 

@@ -59,16 +59,16 @@ def check_skills_command(args: argparse.Namespace) -> int:
     subject = open_skills(args.skills, args.set)
     say_notes(subject.skill_set)
     if args.table is not None:
-        _print(_made(args.table, subject, args.step), args)
+        _print(_table(args.table, subject, args.step), args)
     elif args.json:
-        print(json.dumps({name: _records(_made(name, subject, args.step)) for name in TABLES}))
+        print(json.dumps({name: _records(_table(name, subject, args.step)) for name in TABLES}))
     else:
         for name, sentence in _SENTENCES.items():
-            print(f"{name:<11} {sentence(_made(name, subject, args.step))}")
+            print(f"{name:<11} {sentence(_table(name, subject, args.step))}")
     return 0
 
 
-def _made(name: str, subject: SkillSubject, step: int) -> pd.DataFrame:
+def _table(name: str, subject: SkillSubject, step: int) -> pd.DataFrame:
     if name == "batch":
         if step < 0:
             raise ConfigError(f"--step is {step}; steps count from 0")

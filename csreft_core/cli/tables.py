@@ -32,7 +32,7 @@ def table_function(view: str, table: str | None) -> Callable[..., pd.DataFrame]:
     return getattr(module, f"{name}_table")
 
 
-def assigned(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str) -> tuple[str, Any]:
     """Name and value of `name=value`; a value that is no JSON is a text.
 
     Raises:
@@ -47,7 +47,7 @@ def assigned(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def check_known(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None:
+def check_arguments(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None:
     """See that a table takes these arguments.
 
     Raises:
@@ -62,7 +62,9 @@ def check_known(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None
         )
 
 
-def made(make: Callable[..., pd.DataFrame], *positional: Any, **arguments: Any) -> pd.DataFrame:
+def call_table(
+    make: Callable[..., pd.DataFrame], *positional: Any, **arguments: Any
+) -> pd.DataFrame:
     """The table, if its arguments have the types that it asks for.
 
     Raises:

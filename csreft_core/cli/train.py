@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from csreft_core.base.load import Base, load_base
-from csreft_core.cli.output import begun, quiet_libraries, say_notes
+from csreft_core.cli.output import after_first, quiet_libraries, say_notes
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError
 from csreft_core.runs.all_runs import Run, check_new_run, create_run, open_run
@@ -128,7 +128,7 @@ def _follow(
     """Draw the progress; returns the last record of each kind."""
     seen: dict[str, dict[str, Any]] = {}
     on_terminal = sys.stderr.isatty()
-    records = begun(records)
+    records = after_first(records)
     with tqdm(
         total=run.config().train.steps,
         unit="step",

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from csreft_core.cli.output import begun, quiet_libraries, rows_text
+from csreft_core.cli.output import after_first, quiet_libraries, rows_text
 from csreft_core.shipped.doctor import run_checks
 
 
@@ -37,7 +37,7 @@ def build_pocket_command(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     out = Path(args.out)
-    records = begun(build(out, steps=args.steps, seed=args.seed))
+    records = after_first(build(out, steps=args.steps, seed=args.seed))
     record: dict[str, Any] = {}
     with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
         for record in records:

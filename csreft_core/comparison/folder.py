@@ -45,7 +45,7 @@ class Variant:
 
 
 @strict_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Asked:
+class Plan:
     """What a comparison is made of.
 
     Attributes:
@@ -87,7 +87,7 @@ class Asked:
         return next(iter(self.variants.values())).config
 
 
-_ASKED = TypeAdapter(Asked)
+_PLAN = TypeAdapter(Plan)
 # What may differ when the same comparison is gone on with.
 _CIRCUMSTANCES = {"command", "machine", "date", "versions", "name"}
 
@@ -103,7 +103,7 @@ class Comparison:
         """The folder's name."""
         return self.path.name
 
-    def asked(self) -> Asked:
+    def plan(self) -> Plan:
         """Read what was asked.
 
         Raises:
@@ -112,7 +112,7 @@ class Comparison:
         path = self.path / "comparison.json"
         try:
             check_plain(path, _MOST_BYTES)
-            return _ASKED.validate_json(path.read_bytes())
+            return _PLAN.validate_json(path.read_bytes())
         except OSError:
             raise RunError(
                 f"{self.path}: is no comparison, it has no comparison.json; make one with: "
@@ -127,7 +127,7 @@ class Comparison:
 
     def cells(self) -> list[tuple[str, int]]:
         """Method and seed of every cell; all methods of a seed stand together."""
-        asked = self.asked()
+        asked = self.plan()
         return [(method, seed) for seed in asked.seeds for method in asked.methods]
 
     def cell_path(self, method: str, seed: int) -> Path:
@@ -170,7 +170,7 @@ class Comparison:
         write_atomic(folder / "result.json", text + "\n")
 
 
-def begin(path: Path, asked: Asked) -> Comparison:
+def begin(path: Path, asked: Plan) -> Comparison:
     """Make a comparison's folder, or go on with the one that is there.
 
     Raises:
@@ -183,8 +183,8 @@ def begin(path: Path, asked: Asked) -> Comparison:
         raise RunError(f"{bad[0]!r} cannot name a method; use a-z, 0-9, '_', '.' and '+'")
     comparison = Comparison(path)
     if (path / "comparison.json").is_file():
-        begun = comparison.asked()
-        before, now = (_ASKED.dump_python(a, mode="json") for a in (begun, asked))
+        begun = comparison.plan()
+        before, now = (_PLAN.dump_python(a, mode="json") for a in (begun, asked))
         apart = {*_CIRCUMSTANCES, "base_fingerprint"}
         different = [n for n in now if n not in apart and before[n] != now[n]]
         different += differences(begun.base_fingerprint, asked.base_fingerprint)
@@ -198,7 +198,7 @@ def begin(path: Path, asked: Asked) -> Comparison:
         raise RunError(f"{path}: has other files in it; choose a new folder")
     with storage_errors(path):
         (path / "cells").mkdir(parents=True)
-        write_atomic(path / "comparison.json", _ASKED.dump_json(asked, indent=1) + b"\n")
+        write_atomic(path / "comparison.json", _PLAN.dump_json(asked, indent=1) + b"\n")
     return comparison
 
 
@@ -209,7 +209,7 @@ def open_comparison(path: Path) -> Comparison:
         RunError: there is none, or it is broken.
     """
     comparison = Comparison(path)
-    comparison.asked()
+    comparison.plan()
     return comparison
 
 
@@ -234,7 +234,7 @@ def start_of(row: dict[str, Any]) -> str:
     return row.get("start", UNTRAINED)
 
 
-def lacking(result: dict[str, Any]) -> list[str]:
+def missing_starts(result: dict[str, Any]) -> list[str]:
     """The starts from which a finished cell does not know loss and exact match."""
     known = {start_of(row) for row in result["interference"] if "exact_change" in row}
     return [start for start in STARTS if start not in known]

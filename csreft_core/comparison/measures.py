@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import request
-from csreft_core.base.memory.use import measured
+from csreft_core.base.memory.use import measure_use
 from csreft_core.config import Config
 from csreft_core.inference.scoring import Encoded, answer_scores, batches, row_labels
 from csreft_core.reft.tuning import Tuning
@@ -74,7 +74,7 @@ def _cosine(one: Float[Tensor, " n"], other: Float[Tensor, " n"]) -> float | Non
 
 
 def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: Encoded) -> int:
-    """Peak memory of a training step in bytes, see `memory.use.measured`.
+    """Peak memory of a training step in bytes, see `memory.use.measure_use`.
 
     The second of two steps on the first rows, so that AdamW's averages are there. Frozen weights
     that the method replaces (full fine-tuning) are not counted. The parameters are changed.
@@ -103,7 +103,7 @@ def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: 
         step()
         step()
 
-    return measured(attachment.base.model, two_steps, held=method.parameters()).total
+    return measure_use(attachment.base.model, two_steps, held=method.parameters()).total
 
 
 @torch.no_grad()

@@ -149,11 +149,11 @@ def memorise(
         RunError: a run in the folder is damaged.
     """
     for trial in trials:
-        run = _trained(folder / trial.name, trial, base, source)
-        yield {**asdict(trial), **_given_back(run, base)}
+        run = _train(folder / trial.name, trial, base, source)
+        yield {**asdict(trial), **_recall(run, base)}
 
 
-def _trained(path: Path, trial: Trial, base: Base, source: str) -> Run:
+def _train(path: Path, trial: Trial, base: Base, source: str) -> Run:
     if (path / "config.json").is_file():
         run = open_run(path)
     else:
@@ -186,7 +186,7 @@ def _check_fits(row: Row, config: Config, base: Base, trial: Trial) -> None:
 
 
 @torch.no_grad()
-def _given_back(run: Run, base: Base) -> dict[str, Any]:
+def _recall(run: Run, base: Base) -> dict[str, Any]:
     config = run.config()
     template = resolve_template(config.data.template, base.tokenizer)
     encoded = encode_rows(run.skill_set().rows, base, template, config.train.max_length)

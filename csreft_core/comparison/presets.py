@@ -10,12 +10,12 @@ from csreft_core.methods.presets import METHODS, named_config
 _CSREFT = preset("recommended")
 
 
-def _changed(changes: Mapping[str, Iterable[str]]) -> dict[str, Variant]:
+def _variants(changes: Mapping[str, Iterable[str]]) -> dict[str, Variant]:
     return {label: Variant(config=with_overrides(_CSREFT, set_)) for label, set_ in changes.items()}
 
 
 def _each(setting: str, values: Iterable[str]) -> dict[str, Variant]:
-    return _changed({value: [f"{setting}={value}"] for value in values})
+    return _variants({value: [f"{setting}={value}"] for value in values})
 
 
 def _plain(*labels: str) -> dict[str, Variant]:
@@ -41,7 +41,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "gate": _each("router.gate", ("sigmoid", "softmax", "hard", "top_k")),
     "granularity": _each("router.granularity", ("per_prompt", "per_token")),
     "skills": _skills(range(2, 9)),
-    "positions": _changed(
+    "positions": _variants(
         {
             rule: [f"adapter.positions={rule}"]
             for rule in ("l1", "f1", "f1+l1", "f2+l2", "all_prompt", "all")
@@ -63,7 +63,7 @@ COMPARISON_NOTES: dict[str, str] = {
 }
 
 
-def compared(
+def chosen_variants(
     name: str, methods: Iterable[str] = (), changes: Iterable[str] = ()
 ) -> dict[str, Variant]:
     """The variants of a comparison.

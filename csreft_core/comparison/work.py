@@ -22,7 +22,7 @@ from csreft_core.comparison.folder import (
     UNTRAINED,
     Comparison,
     Variant,
-    lacking,
+    missing_starts,
     start_of,
 )
 from csreft_core.comparison.measures import gradient_conflict, step_bytes, tokens_per_second
@@ -60,7 +60,7 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
     Raises:
         RunError: the comparison was begun on another base.
     """
-    asked = comparison.asked()
+    asked = comparison.plan()
     other = differences(asked.base_fingerprint, base.fingerprint)
     if other:
         raise RunError(
@@ -73,23 +73,23 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
             with storage_errors(comparison.path), lock.acquire(blocking=False):
                 before = comparison.result(method, seed)
                 known = before if before and before["state"] == "finished" else None
-                if known and not lacking(known):
+                if known and not missing_starts(known):
                     continue
                 tell(method, seed, "running")
-                found = _done(comparison, method, seed, base, known)
+                found = _cell_result(comparison, method, seed, base, known)
                 comparison.write_result(method, seed, found)
                 tell(method, seed, (found["message"] if known else "") or found["state"])
         except Timeout:
             continue
 
 
-def _done(
+def _cell_result(
     comparison: Comparison, method: str, seed: int, base: Base, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The result of a cell; what is known stays, also where the rest fails."""
     try:
         cell = _Cell(comparison, method, seed, base)
-        found = cell.measured() if known is None else known | cell.missing(known)
+        found = cell.measure() if known is None else known | cell.missing(known)
     except Exception as error:  # noqa: BLE001 - one cell that fails must not end the others
         message = str(error) if isinstance(error, CsreftError) else repr(error)
         told = {"method": method, "seed": seed, "state": "failed", "message": message}
@@ -101,16 +101,16 @@ class _Cell:
     """One method from one seed, with its folder, data and settings."""
 
     def __init__(self, comparison: Comparison, method: str, seed: int, base: Base) -> None:
-        asked = comparison.asked()
+        asked = comparison.plan()
         variant = asked.variants[method]
         config = variant.config
-        self.asked, self.base = asked, base
+        self.plan, self.base = asked, base
         self.path = comparison.cell_path(method, seed)
         self.config = replace(config, train=replace(config.train, seed=seed))
         self.skill_set = chosen_skills(variant)
         self.template = resolve_template(config.data.template, base.tokenizer)
 
-    def measured(self) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Train and measure everything.
 
         Raises:
@@ -141,7 +141,7 @@ class _Cell:
         Raises:
             RunError: the training that was done again gives other scores than the known ones.
         """
-        run, starts = None, lacking(known)
+        run, starts = None, missing_starts(known)
         if JOINT in starts:
             run = self.same_run(known["scores"])
         kept = [row for row in known["interference"] if start_of(row) not in starts]
@@ -151,9 +151,9 @@ class _Cell:
     def same_run(self, scores: list[dict[str, Any]]) -> Run:
         """The run of the cell, trained again if it is gone, with the scores that are known."""
         if (self.path / "config.json").is_file():
-            return self.finished(open_run(self.path))
+            return self.finish(open_run(self.path))
         # In a folder of its own: the result must stay where it is until there is a new one.
-        run = self.finished(self.run(self.path / "again", self.config, self.skill_set))
+        run = self.finish(self.run(self.path / "again", self.config, self.skill_set))
         found = {(row["split"], row["skill"]): row for row in self.scores(run, decode=False)}
         for row in scores:
             again = found[row["split"], row["skill"]]
@@ -166,7 +166,7 @@ class _Cell:
                 )
         return run
 
-    def encoded(self, split: str, per_skill: int | None = None) -> Encoded:
+    def encode_split(self, split: str, per_skill: int | None = None) -> Encoded:
         """Rows of a split as tokens."""
         rows = self.skill_set.split(split)
         rows = rows if per_skill is None else evenly(rows, per_skill)
@@ -183,7 +183,7 @@ class _Cell:
                         run.request_stop()
             conflict = self.conflict(run)
             write_atomic(found, json.dumps(conflict))
-        return self.finished(run)
+        return self.finish(run)
 
     def run(self, path: Path, config: Config, skill_set: SkillSet) -> Run:
         """The run in a folder, made if it is not there."""
@@ -192,7 +192,7 @@ class _Cell:
         (path / "result.json").unlink(missing_ok=True)  # of a cell that failed before
         return create_run(path, config, skill_set)
 
-    def finished(self, run: Run, start: Path | None = None) -> Run:
+    def finish(self, run: Run, start: Path | None = None) -> Run:
         """The run, trained to its end."""
         if run.status().state != "finished":
             for _ in train(run, self.base, resume=True, start=start):
@@ -202,7 +202,7 @@ class _Cell:
     def conflict(self, run: Run) -> list[dict[str, Any]]:
         """Cosines of the gradients at the parameters that the run has saved."""
         method = load_method(run.adapter_path, self.base)
-        rows = self.encoded("train", _CONFLICT_ROWS)
+        rows = self.encode_split("train", _CONFLICT_ROWS)
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
             return gradient_conflict(attachment, method, self.config, rows)
 
@@ -210,11 +210,11 @@ class _Cell:
         """Of a training step of the main run."""
         method = build_method(self.config, self.base, self.skill_set.names).train()
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
-            return step_bytes(attachment, method, self.config, self.encoded("train"))
+            return step_bytes(attachment, method, self.config, self.encode_split("train"))
 
     def speed(self, run: Run) -> float:
         """Of the trained method, in tokens a second."""
-        method, rows = load_method(run.adapter_path, self.base), self.encoded("train")
+        method, rows = load_method(run.adapter_path, self.base), self.encode_split("train")
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
             return tokens_per_second(attachment, method, rows, self.config.router.gates)
 
@@ -226,7 +226,7 @@ class _Cell:
             for split in SCORED_SPLITS:
                 if split not in self.skill_set.splits:
                     continue
-                rows = self.encoded(split, self.asked.per_skill)
+                rows = self.encode_split(split, self.plan.per_skill)
                 found = evaluate(attachment, method, rows, gates=gates, decode=decode)
                 for skill, score in found["skills"].items():
                     yield {"split": split, "skill": skill, **score}
@@ -246,12 +246,12 @@ class _Cell:
             start: `untrained`, or `joint`: the end of the training on all skills.
             joint: That training.
         """
-        config = self.short(self.asked.single_steps)
+        config = self.short(self.plan.single_steps)
         adapter = joint.adapter_path if start == JOINT and joint is not None else None
         for place, skill in enumerate(self.skill_set.names):
             path = self.path / _FOLDERS[start] / str(place)
             run = self.run(path, config, only_rows(self.skill_set, skill))
-            for ends in first_and_last(self.finished(run, adapter)):
+            for ends in first_and_last(self.finish(run, adapter)):
                 (loss, loss_after), (exact, exact_after) = ends.loss, ends.exact_match
                 yield {
                     "start": start,
@@ -266,11 +266,11 @@ class _Cell:
 
     def one_after_another(self) -> Iterator[dict[str, Any]]:
         """Short runs on one skill after another, each from the parameters of the one before."""
-        config, start = self.short(self.asked.sequential_steps), None
+        config, start = self.short(self.plan.sequential_steps), None
         for stage, skill in enumerate(self.skill_set.names):
             path = self.path / "sequence" / str(stage)
             run = self.run(path, config, only_rows(self.skill_set, skill))
-            start = self.finished(run, start).adapter_path
+            start = self.finish(run, start).adapter_path
             last = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
             for other, score in last["skills"].items():
                 yield {

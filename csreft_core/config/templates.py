@@ -34,7 +34,7 @@ def chat_settings(template: str) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def checked(template: str) -> str:
+def check_template(template: str) -> str:
     """The template, if it is one; else a `ValueError` says what it may be."""
     settings = chat_settings(template)
     if settings is None and template != "auto" and template.count("{prompt}") != 1:
@@ -45,7 +45,7 @@ def checked(template: str) -> str:
     return template
 
 
-def unescaped(text: str) -> str:
+def unescape(text: str) -> str:
     r"""A template as one types it in one line: `\n` and `\t` are line end and tab, `\\` is `\`."""
     if chat_settings(text) is not None:  # JSON, which has escapes of its own
         return text

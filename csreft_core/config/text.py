@@ -123,7 +123,7 @@ def read_value(path: str, text: str) -> Any:
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
-        return templates.unescaped(text) if path == "data.template" else text
+        return templates.unescape(text) if path == "data.template" else text
 
 
 def value_text(path: str, value: Any) -> str:

@@ -92,7 +92,7 @@ class DataConfig:
         description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
         "folder.",
     )
-    template: Annotated[str, AfterValidator(template_text.checked)] = Field(
+    template: Annotated[str, AfterValidator(template_text.check_template)] = Field(
         default="auto",
         description="'auto' (the tokeniser's chat template if it has one, else a plain one), "
         "'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text with "

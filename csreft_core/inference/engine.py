@@ -17,7 +17,7 @@ from transformers import LogitsProcessorList, TextIteratorStreamer
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, Request, request
-from csreft_core.base.decoding import OURS, check_decoding, followed
+from csreft_core.base.decoding import OURS, check_decoding, scores_and_draws
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.memory.exhausted import memory_errors
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
@@ -133,7 +133,7 @@ class Engine:
             steps = sampler(*sampling)
             return {"generation_config": self.base.greedy(n_tokens), "logits_processor": steps}
         check_decoding(kind, *sampling[:2])
-        scores, draws = followed(self.base.own_decoding, self.base.vocabulary)
+        scores, draws = scores_and_draws(self.base.own_decoding, self.base.vocabulary)
         steps = LogitsProcessorList() if draws is None else own_sampler(draws, sampling[2])
         return {
             "generation_config": self.base.greedy(n_tokens, **scores),

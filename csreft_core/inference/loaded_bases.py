@@ -29,7 +29,7 @@ class LoadCancelled(Exception):
 
 
 @dataclass(frozen=True)
-class Held:
+class LoadedBase:
     """A base in memory and how long it took to come there."""
 
     engine: Engine
@@ -51,7 +51,7 @@ class Load:
         self.config = config
         self.phase = "waiting for another load to end"
         self.share: float | None = None
-        self.future: Future[Held] = Future()
+        self.future: Future[LoadedBase] = Future()
         self.cancelled = False
         self._seen: dict[str, float] = {}
 
@@ -99,7 +99,7 @@ class LoadedBases:
         self._most = most
         self._load_base = load
         self._lock, self._turn = Lock(), Lock()
-        self._held: OrderedDict[BaseConfig, Held] = OrderedDict()
+        self._bases: OrderedDict[BaseConfig, LoadedBase] = OrderedDict()
         self._loads: dict[BaseConfig, Load] = {}
 
     def engine(self, config: BaseConfig) -> Engine:
@@ -136,25 +136,25 @@ class LoadedBases:
         """The load of a base that runs or has failed."""
         return self._loads.get(config)
 
-    def held(self, config: BaseConfig) -> Held | None:
+    def find(self, config: BaseConfig) -> LoadedBase | None:
         """The base if it is in memory."""
-        return self._held.get(config)
+        return self._bases.get(config)
 
-    def all_held(self) -> dict[BaseConfig, Held]:
+    def everything(self) -> dict[BaseConfig, LoadedBase]:
         """Every base in memory, the least recently used first."""
         with self._lock:
-            return dict(self._held)
+            return dict(self._bases)
 
     def unload(self, config: BaseConfig) -> None:
         """Let go of a base."""
         with self._lock:
-            self._held.pop(config, None)
+            self._bases.pop(config, None)
         _free()
 
-    def _touch(self, config: BaseConfig) -> Held | None:
-        if config in self._held:
-            self._held.move_to_end(config)
-        return self._held.get(config)
+    def _touch(self, config: BaseConfig) -> LoadedBase | None:
+        if config in self._bases:
+            self._bases.move_to_end(config)
+        return self._bases.get(config)
 
     def _begin(self, config: BaseConfig) -> Load:
         load = self._loads.get(config)
@@ -171,7 +171,7 @@ class LoadedBases:
                 self._make_room()
                 start = time.perf_counter()
                 base = self._load_base(load.config, progress=load.progress)
-                held = Held(Engine(base), time.perf_counter() - start)
+                held = LoadedBase(Engine(base), time.perf_counter() - start)
         # Of any kind: whoever waits would wait for ever.
         except BaseException as error:  # noqa: BLE001 - raised again by those who wait
             # Without its traceback, which would keep what was loaded so far in memory.
@@ -180,7 +180,7 @@ class LoadedBases:
             load.future.set_exception(error.with_traceback(None))
             return
         with self._lock:
-            self._held[load.config] = held
+            self._bases[load.config] = held
         self._end(load, forget=True)
         load.future.set_result(held)
 
@@ -192,9 +192,9 @@ class LoadedBases:
 
     def _make_room(self) -> None:
         with self._lock:
-            full = len(self._held) >= self._most
-            while len(self._held) >= self._most:
-                self._held.popitem(last=False)
+            full = len(self._bases) >= self._most
+            while len(self._bases) >= self._most:
+                self._bases.popitem(last=False)
         if full:
             _free()
 

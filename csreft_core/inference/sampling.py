@@ -105,7 +105,7 @@ def sampler(temperature: float, top_p: float, seed: int) -> LogitsProcessorList:
 
 
 def own_sampler(draws: Mapping[str, Any], seed: int) -> LogitsProcessorList:
-    """As `sampler`, by the settings that a base brings (`decoding.followed`)."""
+    """As `sampler`, by the settings that a base brings (`decoding.scores_and_draws`)."""
     steps = LogitsProcessorList(make(draws[name]) for name, make in _OWN.items() if name in draws)
     steps.append(_GumbelMax(seed))
     return steps

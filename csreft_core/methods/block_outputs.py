@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from csreft_core.attachment.passes import in_float32
 from csreft_core.base.blocks import states_of, with_states
 from csreft_core.base.load import Base
-from csreft_core.methods.changed_base import ChangedBase, MethodSpec, removing
+from csreft_core.methods.changed_base import ChangedBase, MethodSpec, remover
 
 _States = Float[Tensor, "batch seq d_model"]
 
@@ -43,7 +43,7 @@ class _BlockOutputs(ChangedBase):
 
     def change(self, current_pass: Callable[[], Any]) -> Callable[[], None]:  # noqa: ARG002
         """Hook the blocks."""
-        return removing(
+        return remover(
             [
                 module.register_forward_hook(self._hook(block), with_kwargs=True)
                 for block, module in self._blocks.items()

@@ -16,7 +16,7 @@ _BLOCKS_ALONE = ("red", "ia3")  # their size is the number of blocks
 _ALL_BLOCKS = ("prefix",)
 
 
-def matched(config: Config, base: Base, skills: tuple[str, ...], budget: int) -> Config:
+def match_budget(config: Config, base: Base, skills: tuple[str, ...], budget: int) -> Config:
     """The config with the size whose number of trained parameters is nearest to the budget.
 
     Nearest by ratio. CS-ReFT and its forms change `adapter.rank`; other methods `method.size`, and
@@ -62,15 +62,15 @@ def _choices(config: Config, base: Base, skills: tuple[str, ...], budget: int) -
 
 def _sizes(config: Config, base: Base, skills: tuple[str, ...], budget: int) -> Iterator[Config]:
     """The two sizes around the budget; the count grows by the same number with each."""
-    one = _total(_sized(config, 1), base, skills)
-    step = _total(_sized(config, 2), base, skills) - one
+    one = _total(_with_size(config, 1), base, skills)
+    step = _total(_with_size(config, 2), base, skills) - one
     exact = 1 + (budget - one) / step
     for size in dict.fromkeys((max(1, math.floor(exact)), max(1, math.ceil(exact)))):
-        sized = _sized(config, size)
+        sized = _with_size(config, size)
         try:
             build_method(sized, base, skills)
         except ConfigError:  # more rows than the base has dimensions
-            sized = _sized(config, _largest(config, base, skills, size))
+            sized = _with_size(config, _largest(config, base, skills, size))
         yield sized
 
 
@@ -81,7 +81,7 @@ def _largest(config: Config, base: Base, skills: tuple[str, ...], size: int) -> 
     return max(1, min(size, base.d_model // k if stacked else base.d_model))
 
 
-def _sized(config: Config, size: int) -> Config:
+def _with_size(config: Config, size: int) -> Config:
     if config.method.name == "csreft":
         return replace(config, adapter=replace(config.adapter, rank=size))
     return replace(config, method=replace(config.method, size=size))

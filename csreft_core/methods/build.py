@@ -69,10 +69,10 @@ def build_method(config: Config, base: Base, skills: tuple[str, ...]) -> Tuning:
         router=config.router,
         seed=config.train.seed,
     )
-    return _built(spec, base)
+    return _method_of(spec, base)
 
 
-def _built(spec: MethodSpec, base: Base) -> ChangedBase:
+def _method_of(spec: MethodSpec, base: Base) -> ChangedBase:
     generator = torch.Generator().manual_seed(spec.seed)
     if spec.method.name in _CLASSES:
         return _CLASSES[spec.method.name](spec, base, generator)
@@ -114,7 +114,7 @@ def load_method(path: Path, base: Base) -> Tuning:
     spec, tensors = found
     check_fingerprint(spec, base.fingerprint, base.id)
     _check_claims(path, spec, base, tensors)
-    method = _built(spec, base)
+    method = _method_of(spec, base)
     own = method.state_dict()
     same = own.keys() == tensors.keys() and all(
         own[name].shape == tensors[name].shape for name in own

@@ -76,7 +76,7 @@ class ChangedBase(Tuning):
 
     def applied(self, current_pass: Callable[[], Any]) -> AbstractContextManager[None]:
         """See `Tuning.applied`."""
-        return _undone(self.change(current_pass))
+        return _undo_after(self.change(current_pass))
 
     def save(self, path: Path) -> None:
         """Write the parameters, with the description as JSON in the metadata."""
@@ -87,14 +87,14 @@ class ChangedBase(Tuning):
 
 
 @contextmanager
-def _undone(undo: Callable[[], None]) -> Iterator[None]:
+def _undo_after(undo: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
         undo()
 
 
-def removing(handles: list[RemovableHandle]) -> Callable[[], None]:
+def remover(handles: list[RemovableHandle]) -> Callable[[], None]:
     """What takes hooks away."""
 
     def undo() -> None:

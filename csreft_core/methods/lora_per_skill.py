@@ -17,7 +17,7 @@ from csreft_core.methods.changed_base import (
     in_and_out,
     key,
     linear_layers,
-    removing,
+    remover,
 )
 from csreft_core.reft.adapter import router_of
 
@@ -62,7 +62,7 @@ class LoRAPerSkill(ChangedBase):
 
     def change(self, current_pass: Callable[[], Any]) -> Callable[[], None]:
         """Hook the linear layers."""
-        return removing(
+        return remover(
             [
                 linear.register_forward_hook(self._hook(key(name), current_pass))
                 for name, linear in self._linears.items()

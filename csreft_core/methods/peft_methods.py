@@ -37,7 +37,7 @@ class _Injected(ChangedBase):
         self._swaps: list[tuple[nn.Module, str, nn.Module, nn.Module]] = []
         names = sorted(config.target_modules)  # peft shortens its own list
         before = dict(model.named_modules())
-        with _seeded(generator, base.device), _same_attributes(model):
+        with _seeding(generator, base.device), _same_attributes(model):
             inject_adapter_in_model(config, model)
         for name in names:
             parent, _, last = name.rpartition(".")
@@ -77,7 +77,7 @@ class LoRA(_Injected):
             lora_alpha=method.scale * method.size,  # type: ignore[arg-type]
             use_dora=method.name == "dora",
             target_modules=[*layers],
-            fan_in_fan_out=_transposed(layers),
+            fan_in_fan_out=_are_transposed(layers),
         )
 
 
@@ -102,11 +102,11 @@ class IA3(_Injected):
         return IA3Config(
             target_modules=[*attention, *inner],
             feedforward_modules=inner,
-            fan_in_fan_out=_transposed(layers),
+            fan_in_fan_out=_are_transposed(layers),
         )
 
 
-def _transposed(layers: dict[str, nn.Module]) -> bool:
+def _are_transposed(layers: dict[str, nn.Module]) -> bool:
     return all(isinstance(layer, Conv1D) for layer in layers.values())
 
 
@@ -133,7 +133,7 @@ class PrefixTuning(ChangedBase):
         super().__init__(spec)
         config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=spec.method.size)
         with (
-            _seeded(generator, base.device),
+            _seeding(generator, base.device),
             _same_attributes(base.model),
             warnings.catch_warnings(),
         ):
@@ -173,7 +173,7 @@ class PrefixTuning(ChangedBase):
 
 
 @contextmanager
-def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+def _seeding(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """peft draws from the global random state, which is the same afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -31,7 +31,7 @@ class GateSetting:
         """Whether the router decides."""
         return self.kind in ("learned", "hard")
 
-    def given(
+    def fixed_gates(
         self, n: int, labels: Float[Tensor, "batch k"] | None = None
     ) -> Float[Tensor, "batch k"] | None:
         """Gates of n prompts, or None where the router decides.

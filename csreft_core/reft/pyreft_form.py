@@ -177,7 +177,7 @@ def _read_edit(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, weights_only=True, map_location="cpu")
     except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError):
-        raise _damaged(path) from None
+        raise _damage_error(path) from None
     found = found if isinstance(found, dict) else {}
     if _OTHER_KEYS["rotate_layer"] in found:
         found = {ours: found.get(theirs) for ours, theirs in _OTHER_KEYS.items()}
@@ -191,7 +191,7 @@ def _read_edit(path: Path) -> dict[str, Tensor]:
                 "missing; only pyreft's Loreft, Noreft and Nodireft can be imported"
             )
     if any(t is not None and t.numel() * t.element_size() > n_bytes for t in tensors.values()):
-        raise _damaged(path)  # one number that is repeated, or files unpacked to a multiple
+        raise _damage_error(path)  # one number that is repeated, or files unpacked to a multiple
     edit = {key: tensor.float() for key, tensor in tensors.items() if tensor is not None}
     if not all(torch.isfinite(tensor).all() for tensor in edit.values()):
         raise AdapterError(f"{path}: holds values that are not finite; train again")
@@ -216,17 +216,17 @@ def _check_archive(path: Path) -> None:
             pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
             plain = all(entry.compress_type == ZIP_STORED for entry in entries)
             if not plain or len(pickles) != 1 or pickles[0].file_size > _MOST_PICKLE_BYTES:
-                raise _damaged(path)
+                raise _damage_error(path)
             operations = [*pickletools.genops(archive.read(pickles[0]))]
     except (BadZipFile, ValueError, OSError, EOFError, KeyError, RuntimeError):
-        raise _damaged(path) from None
+        raise _damage_error(path) from None
     called = {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
     others = {operation.name for operation, _, _ in operations} & {"STACK_GLOBAL", "INST"}
     if others or any(_CALLS.fullmatch(name) is None for name in called):
-        raise _damaged(path)
+        raise _damage_error(path)
 
 
-def _damaged(path: Path) -> AdapterError:
+def _damage_error(path: Path) -> AdapterError:
     return AdapterError(
         f"{path}: is damaged, or holds more than tensors; save it again with pyreft"
     )

@@ -129,9 +129,9 @@ class Subspaces(nn.Module):
         self.constraint: Constraint = constraint
         self._basis_rule: Constraint = "none" if form == "noreft" else constraint
         self.dropout_seed = 0
-        self._folded: tuple[tuple[int, ...], list[tuple[Tensor | None, Tensor, Tensor]]] | None = (
-            None
-        )
+        self._kept_maps: (
+            tuple[tuple[int, ...], list[tuple[Tensor | None, Tensor, Tensor]]] | None
+        ) = None
         self._start(init, generator)
 
     def _start(self, init: str, generator: torch.Generator) -> None:
@@ -170,7 +170,7 @@ class Subspaces(nn.Module):
                 return self.raw
         return constrained_basis(self.raw, rule)
 
-    def _fold(self) -> list[tuple[Tensor | None, Tensor, Tensor]]:
+    def _edit_maps(self) -> list[tuple[Tensor | None, Tensor, Tensor]]:
         """Per group: the map to edit coordinates (or None), its offset, and R, with rows k*r."""
         R = self.basis()
         to_coordinates = self.W
@@ -185,16 +185,16 @@ class Subspaces(nn.Module):
             for group in range(self.n_groups)
         ]
 
-    def folded(self) -> list[tuple[Tensor | None, Tensor, Tensor]]:
-        """As `_fold`, kept between calls while no parameter changes and no gradient is wanted."""
+    def edit_maps(self) -> list[tuple[Tensor | None, Tensor, Tensor]]:
+        """As `_edit_maps`, kept while no parameter changes and no gradient is wanted."""
         if torch.is_grad_enabled():
-            return self._fold()
+            return self._edit_maps()
         trained = (self.raw, self.b) if self.W is None else (self.raw, self.b, self.W)
         key = tuple(x for p in trained for x in (p.data_ptr(), p._version))
-        kept = self._folded
+        kept = self._kept_maps
         if kept is None or kept[0] != key:
-            kept = (key, self._fold())
-            self._folded = kept
+            kept = (key, self._edit_maps())
+            self._kept_maps = kept
         return kept[1]
 
     def forward(
@@ -210,7 +210,7 @@ class Subspaces(nn.Module):
             gates: $\alpha$; values outside [0, 1] are allowed.
             group: 0, or 1 for the last tokens of an untied edit.
         """
-        to_coordinates, b, R = self.folded()[group]
+        to_coordinates, b, R = self.edit_maps()[group]
         coordinates = b.expand(h.shape[0], -1)
         if to_coordinates is not None:
             coordinates = torch.addmm(b, h.to(R.dtype), to_coordinates.mT)
@@ -227,7 +227,7 @@ class Subspaces(nn.Module):
         The same numbers as `forward` outside training, and no longer those of parameters that
         change afterwards.
         """
-        to_coordinates, b, R = self.folded()[group]
+        to_coordinates, b, R = self.edit_maps()[group]
         scale = gates.to(R.dtype).repeat_interleave(self.rank, -1)
         if to_coordinates is None:
             constant = (b * scale) @ R

@@ -86,7 +86,7 @@ def create_run(path: Path, config: Config, skill_set: SkillSet) -> Run:
     now = time.time()
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_half_made(path.parent)
+        _clear_leftovers(path.parent)
         new = Path(tempfile.mkdtemp(dir=path.parent, prefix=_NEW))
         try:
             new.chmod(0o755)
@@ -103,7 +103,7 @@ def create_run(path: Path, config: Config, skill_set: SkillSet) -> Run:
     return Run(path)
 
 
-def _clear_half_made(root: Path) -> None:
+def _clear_leftovers(root: Path) -> None:
     """Remove what processes have left that were killed while they made a run."""
     for folder in root.glob(f"{_NEW}*"):
         if time.time() - folder.lstat().st_mtime > _LEFT_OVER_S:
@@ -143,7 +143,7 @@ def runs_root() -> Path:
     return user_data_path("csreft", appauthor=False) / "runs"
 
 
-def _sorted_out(root: Path) -> tuple[list[Run], list[tuple[Path, str]]]:
+def _scan(root: Path) -> tuple[list[Run], list[tuple[Path, str]]]:
     runs, broken = [], []
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
@@ -185,12 +185,12 @@ def _why_broken(folder: Path, error: RunError | OSError) -> str:
 
 def list_runs(root: Path) -> list[Run]:
     """The runs in a folder, newest first; broken ones are left out."""
-    return _sorted_out(root)[0]
+    return _scan(root)[0]
 
 
 def broken_runs(root: Path) -> list[tuple[Path, str]]:
     """The folders that are no runs or broken ones, each with what is wrong."""
-    return _sorted_out(root)[1]
+    return _scan(root)[1]
 
 
 def example_runs() -> list[Run]:

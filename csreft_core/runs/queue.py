@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from csreft_core.config import Config, assignments, preset
 from csreft_core.errors import ConfigError, RunError, StorageError
 from csreft_core.files import storage_errors
+from csreft_core.runs.all_runs import check_name, create_run, list_runs, runs_root
 from csreft_core.runs.run import Run
 from csreft_core.runs.status import Status
-from csreft_core.runs.all_runs import check_name, create_run, list_runs, runs_root
 from csreft_core.skills.skill_set import SkillSet
 
 PROGRAM = (sys.executable, "-m", "csreft_core")
@@ -103,7 +103,7 @@ def _start(run: Run, command: Sequence[str]) -> None:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=_environment(),
-                **_detached(),
+                **_detach_options(),
             )
     except OSError as error:
         message = f"the process did not start ({error.strerror})"
@@ -125,7 +125,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _detached() -> dict[str, Any]:
+def _detach_options() -> dict[str, Any]:
     """Goes on when the parent ends, and hears nothing of its Ctrl+C."""
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from csreft_core.base.text.chat_templates import WrittenPrompt, written_prompts
-from csreft_core.base.text.reading import ReadText, going_on, read_texts
+from csreft_core.base.text.reading import ReadText, continuation_ids, read_texts
 from csreft_core.base.text.tokenisers import special_texts, tokens_of, unknown_token
 from csreft_core.config.templates import chat_settings
 from csreft_core.errors import UnsupportedModelError
@@ -50,8 +50,8 @@ def prompt_ids(
         UnsupportedModelError: a chat template that fails, or tokens that the base does not have.
     """
     (written,) = written_prompts([prompt], tokenizer, template)
-    (ids,) = read_texts([_asked(written, prompt)], tokenizer, _front(tokenizer, template))
-    _check_known([ids], tokenizer, vocabulary)
+    (ids,) = read_texts([_read_text(written, prompt)], tokenizer, _front(tokenizer, template))
+    _check_vocabulary([ids], tokenizer, vocabulary)
     return ids
 
 
@@ -89,21 +89,21 @@ def encode(
         )
     front = _front(tokenizer, template)
     written = written_prompts([row.prompt for row in rows], tokenizer, template)
-    asked = [_asked(w, row.prompt) for w, row in zip(written, rows, strict=True)]
+    asked = [_read_text(w, row.prompt) for w, row in zip(written, rows, strict=True)]
     prompts = read_texts(asked, tokenizer, front)
     answers = _answers(asked, prompts, [w.separator for w in written], rows, tokenizer, front)
-    lost = _lost(answers, rows, tokenizer)
+    lost = _reasons_lost(answers, rows, tokenizer)
     examples, n_cut = [], 0
     for prompt, answer, why in zip(prompts, answers, lost, strict=True):
         whole = Example(tuple(prompt), (*answer, tokenizer.eos_token_id), why)
         example = _cut(whole, tokenizer.bos_token_id, max_length)
         n_cut += example != whole
         examples.append(example)
-    _check_known([e.prompt + e.answer for e in examples], tokenizer, vocabulary)
+    _check_vocabulary([e.prompt + e.answer for e in examples], tokenizer, vocabulary)
     return examples, n_cut
 
 
-def spelled_special(rows: Sequence[Row], tokenizer: Any) -> list[list[str]]:
+def special_spellings(rows: Sequence[Row], tokenizer: Any) -> list[list[str]]:
     """The special tokens that each row's texts spell; they are read as text."""
     special = special_texts(tokenizer)
     return [
@@ -111,7 +111,7 @@ def spelled_special(rows: Sequence[Row], tokenizer: Any) -> list[list[str]]:
     ]
 
 
-def _asked(written: WrittenPrompt, prompt: str) -> ReadText:
+def _read_text(written: WrittenPrompt, prompt: str) -> ReadText:
     spans = ((written.start, written.end),) if written.start >= 0 else ()
     return ReadText(written.text, spans, prompt)
 
@@ -157,12 +157,12 @@ def _answers(
     ]
     joined = read_texts(whole, tokenizer, front)
     return [
-        ids[len(prompt) :] if ids[: len(prompt)] == prompt else going_on(text, tokenizer)
+        ids[len(prompt) :] if ids[: len(prompt)] == prompt else continuation_ids(text, tokenizer)
         for ids, prompt, text in zip(joined, prompts, texts, strict=True)
     ]
 
 
-def _lost(answers: Sequence[list[int]], rows: Sequence[Row], tokenizer: Any) -> list[Lost]:
+def _reasons_lost(answers: Sequence[list[int]], rows: Sequence[Row], tokenizer: Any) -> list[Lost]:
     """Whether the tokens of an answer stand for it; white space is not compared."""
     unknown = unknown_token(tokenizer)
     texts = tokenizer.batch_decode(
@@ -178,7 +178,9 @@ def _lost(answers: Sequence[list[int]], rows: Sequence[Row], tokenizer: Any) -> 
     ]
 
 
-def _check_known(all_ids: Sequence[Sequence[int]], tokenizer: Any, vocabulary: int | None) -> None:
+def _check_vocabulary(
+    all_ids: Sequence[Sequence[int]], tokenizer: Any, vocabulary: int | None
+) -> None:
     """See that the embedding has a row for each token."""
     if vocabulary is None:
         return

@@ -24,23 +24,23 @@ def plain_name(name: str) -> str:
 
 
 @lru_cache(4096)
-def folded(name: str) -> str:
+def fold(name: str) -> str:
     """A name without capitals, with `_` for spaces and dashes, as fields and splits are known."""
     return _BETWEEN.sub("_", plain_name(name).casefold()).strip("_")
 
 
-def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+def lookalikes(names: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ in nothing but capitals, spaces, dashes and underscores."""
     first: dict[str, str] = {}
     found = []
     for name in names:
-        known = first.setdefault(folded(name).replace("_", ""), name)
+        known = first.setdefault(fold(name).replace("_", ""), name)
         if known != name:
             found.append((known, name))
     return found
 
 
-def joined(skills: Sequence[str]) -> str:
+def joint_name(skills: Sequence[str]) -> str:
     """The name under which rows are counted: `a`, `a+b` for two skills, or `unlabelled`."""
     return "+".join(skills) or UNLABELLED
 
@@ -50,7 +50,7 @@ def is_part(name: str, whole: str, names: Iterable[str]) -> bool:
     return name == whole if whole in names else f"+{name}+" in f"+{whole}+"
 
 
-def check_joined(places: Mapping[tuple[str, ...], str]) -> None:
+def check_joint_names(places: Mapping[tuple[str, ...], str]) -> None:
     """See that no two sets of skills are counted under one name.
 
     Args:
@@ -61,15 +61,15 @@ def check_joined(places: Mapping[tuple[str, ...], str]) -> None:
     """
     seen: dict[str, tuple[str, ...]] = {}
     for skills, where in places.items():
-        other = seen.setdefault(joined(skills), skills)
+        other = seen.setdefault(joint_name(skills), skills)
         if other != skills:
             raise SkillSetError(
-                f"{where}: field 'skill': {_said(skills)} would be counted as {joined(skills)!r}, "
-                f"and so would {_said(other)} of {places[other]}; rename one of the skills"
+                f"{where}: field 'skill': {_in_words(skills)} would be counted as "
+                f"{joint_name(skills)!r}, and so would {_in_words(other)} of {places[other]}; rename one of the skills"
             )
 
 
-def _said(skills: tuple[str, ...]) -> str:
+def _in_words(skills: tuple[str, ...]) -> str:
     if not skills:
         return "the row without a skill"
     return f"the skill {skills[0]!r}" if len(skills) == 1 else f"the pair {', '.join(skills)}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.column_mapping import ColumnMapping
-from csreft_core.skills.formats.records import Record, listed
+from csreft_core.skills.formats.records import Record, name_list
 from csreft_core.skills.formats.rows import ReadRow, ReadRows, as_rows
 from csreft_core.skills.skill_set import SkillSet, checked_set
 
@@ -175,17 +175,19 @@ def skills_from_preset(
             the columns that the preset needs.
     """
     if name not in DATA_PRESETS:
-        raise SkillSetError(f"unknown data preset {name!r}; choose one of {listed(DATA_PRESETS)}")
+        raise SkillSetError(
+            f"unknown data preset {name!r}; choose one of {name_list(DATA_PRESETS)}"
+        )
     if limit is not None and limit < 1:
         raise SkillSetError(f"the limit is {limit}; give at least 1 row of each skill, or no limit")
     preset = DATA_PRESETS[name]
-    read = list(_limited(_rows(preset, _published(name, preset, folder)), limit))
+    read = list(_limit_rows(_rows(preset, _load_published(name, preset, folder)), limit))
     if not read:
         raise SkillSetError(f"{name}: no row has a prompt and an answer; check the local copy")
     return checked_set(ReadRows(read), name, seed)
 
 
-def _published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[Fields]:
+def _load_published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[Fields]:
     if find_spec("datasets") is None:
         raise SkillSetError(
             f"the data preset {name!r} needs the library datasets; install it with: "
@@ -206,8 +208,8 @@ def _published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[F
     missing = [column for column in preset.columns if column not in rows.column_names]
     if missing:
         raise SkillSetError(
-            f"{name}: the rows have no {listed(missing)}; found {listed(rows.column_names)}; is it "
-            f"a copy of {preset.source}?"
+            f"{name}: the rows have no {name_list(missing)}; found {name_list(rows.column_names)}; "
+            f"is it a copy of {preset.source}?"
         )
     return rows
 
@@ -250,7 +252,7 @@ def _rows(preset: DataPreset, published: Iterable[Fields]) -> Iterator[ReadRow]:
             yield read
 
 
-def _limited(read: Iterable[ReadRow], limit: int | None) -> Iterator[ReadRow]:
+def _limit_rows(read: Iterable[ReadRow], limit: int | None) -> Iterator[ReadRow]:
     if limit is None:
         yield from read
         return

@@ -19,7 +19,7 @@ from csreft_core.config import ASSETS
 from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
 from csreft_core.skills.formats.rows import SPLITS, ReadRows, Row, kept_rows, read_rows
-from csreft_core.skills.names import joined
+from csreft_core.skills.names import joint_name
 from csreft_core.skills.splits import check_leaks, check_names, in_one_order, with_splits
 from csreft_core.skills.spreadsheets import harmless
 
@@ -219,7 +219,7 @@ def _line(row: Row) -> str:
 
 def skill_name(row: Row) -> str:
     """The name under which a row is counted: `a`, `a+b` for two skills, or `unlabelled`."""
-    return joined(row.skills)
+    return joint_name(row.skills)
 
 
 def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.rows import ReadRow
-from csreft_core.skills.names import alike, check_joined
+from csreft_core.skills.names import check_joint_names, lookalikes
 
 
 def with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
@@ -93,9 +93,9 @@ def check_names(read: list[ReadRow]) -> tuple[str, ...]:
         places.setdefault(item.row.skills, item.where)
         for name in item.row.skills:
             of_name.setdefault(name, item.where)
-    check_joined(places)
+    check_joint_names(places)
     return tuple(
         f"{of_name[b]}: the skills {a!r} (of {of_name[a]}) and {b!r} differ in nothing but "
         "capitals, spaces or dashes and are two; rename one if one skill is meant"
-        for a, b in alike(of_name)
+        for a, b in lookalikes(of_name)
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from csreft_core.base.text.tokenisers import unknown_words
 from csreft_core.errors import SkillSetError
-from csreft_core.skills.encoding import Example, spelled_special
+from csreft_core.skills.encoding import Example, special_spellings
 from csreft_core.skills.formats.rows import Row
 
 FLAG = "--unwritable-answers"
@@ -53,7 +53,7 @@ def unwritable_message(
 
 def special_message(rows: Sequence[Row], tokenizer: Any) -> str | None:
     """How many rows spell special tokens; None where none does."""
-    found = [tokens for tokens in spelled_special(rows, tokenizer) if tokens]
+    found = [tokens for tokens in special_spellings(rows, tokenizer) if tokens]
     if not found:
         return None
     return (

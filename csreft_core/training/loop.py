@@ -27,7 +27,7 @@ from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row, SkillSet
 from csreft_core.skills.unwritable import check_writable, special_message, unwritable_message
 from csreft_core.training.loss import Window
-from csreft_core.training.processes import any_of, failing_together, gathered
+from csreft_core.training.processes import any_of, failing_together, gather
 from csreft_core.training.records import eval_record, start_record, step_record
 from csreft_core.training.reporting import on_device, report, reporting, with_provenance
 from csreft_core.training.snapshots import save_snapshot
@@ -89,7 +89,7 @@ def train(
             heart.follow(lambda: training.step)
             try:
                 with training.adapter.applied(attachment.current_pass):
-                    yield from _begun(training)
+                    yield from _begin(training)
                     yield from _run_steps(training)
             finally:
                 if training.kept is not None:
@@ -153,7 +153,9 @@ def _prepare(
         train_rows=train_rows,
         kept=kept,
         notes=tuple(filter(None, (note, reason, *_text_notes(train_rows, base)))),
-        validation=_spread(encoded("validation" if "validation" in skill_set.splits else "train")),
+        validation=_scored_part(
+            encoded("validation" if "validation" in skill_set.splits else "train")
+        ),
         optimizer=optimizer,
         scheduler=rates(optimizer, config.train),
     )
@@ -167,18 +169,18 @@ def _text_notes(rows: Encoded, base: Base) -> tuple[str | None, ...]:
     )
 
 
-def _spread(encoded: Encoded) -> Encoded:
+def _scored_part(encoded: Encoded) -> Encoded:
     """The rows that are scored."""
     take = scored_rows(len(encoded.rows))
     return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
 
 
-def _begun(training: TrainingState) -> Iterator[dict[str, Any]]:
+def _begin(training: TrainingState) -> Iterator[dict[str, Any]]:
     """Say what is trained; a resumed run has said it, and loses what came after its checkpoint."""
     if training.accelerator.is_main_process:
         training.run.truncate_metrics(training.step)
     record = start_record(training)
-    yield record if training.step > 0 else _written(training, record)
+    yield record if training.step > 0 else _write(training, record)
 
 
 def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
@@ -186,7 +188,7 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     log_every = math.ceil(t.steps / _RECORDS)
     window = Window()
     if training.step == 0:
-        yield from _evaluated(training)
+        yield from _evaluate(training)
     while training.step < t.steps:
         with _memory(training):
             one_step(training, window)
@@ -194,11 +196,11 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
         due = step % t.eval_every == 0, step % t.checkpoint_every == 0, step == t.steps
         stopping = any_of(training.accelerator, training.run.stop_requested())
         if any(due) or stopping or step % log_every == 0 or step == 1:
-            whole = Window.merged(gathered(training.accelerator, window))
-            yield _written(training, step_record(training, whole))
+            whole = Window.merge(gather(training.accelerator, window))
+            yield _write(training, step_record(training, whole))
             window = Window()
         if due[0] or due[2]:
-            yield from _evaluated(training)
+            yield from _evaluate(training)
         if (due[1] or stopping) and not due[2]:
             save_checkpoint(training)
         if stopping and not due[2]:
@@ -225,7 +227,7 @@ def _memory(training: TrainingState) -> AbstractContextManager[None]:
     return memory_errors("training", base.device, advice)
 
 
-def _written(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
+def _write(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
     """Append the record and refresh the status."""
     if training.accelerator.is_main_process:
         training.run.append_metric(record)
@@ -233,7 +235,7 @@ def _written(training: TrainingState, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
+def _evaluate(training: TrainingState) -> Iterator[dict[str, Any]]:
     """Score the validation rows and keep a snapshot for pictures over training."""
     if not training.accelerator.is_main_process:
         return
@@ -247,7 +249,7 @@ def _evaluated(training: TrainingState) -> Iterator[dict[str, Any]]:
             decode=False,
         )
         gates = _snapshot(training)
-    yield _written(training, eval_record(training, scores, gates))
+    yield _write(training, eval_record(training, scores, gates))
 
 
 def _snapshot(training: TrainingState) -> list[tuple[Row, Tensor]]:

@@ -31,7 +31,7 @@ class Window:
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def merged(cls, windows: Sequence["Window"]) -> "Window":
+    def merge(cls, windows: Sequence["Window"]) -> "Window":
         """The windows of all processes as one; each has counted the tokens of all."""
         whole = cls(tokens=windows[0].tokens, since=windows[0].since)
         for window in windows:

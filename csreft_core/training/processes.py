@@ -42,7 +42,7 @@ def any_of(accelerator: Accelerator, value: bool) -> bool:
     return bool(total(accelerator, torch.tensor([float(value)])) > 0)
 
 
-def gathered(accelerator: Accelerator, value: T) -> list[T]:
+def gather(accelerator: Accelerator, value: T) -> list[T]:
     """The value of every process, in their order.
 
     Raises:
@@ -64,13 +64,13 @@ def failing_together(accelerator: Accelerator) -> Iterator[None]:
     if accelerator.num_processes == 1:
         yield
         return
-    with _held() as errors:
+    with _holding_errors() as errors:
         yield
     _tell_errors(accelerator, errors)
 
 
 @contextmanager
-def summed_gradients(
+def summing_gradients(
     accelerator: Accelerator, parameters: Sequence[nn.Parameter]
 ) -> Iterator[None]:
     """After this block each gradient is the sum over the processes.
@@ -84,7 +84,7 @@ def summed_gradients(
     if accelerator.num_processes == 1:
         yield
         return
-    with _held() as errors:
+    with _holding_errors() as errors:
         yield
     failed = torch.tensor([float(len(errors))], device=parameters[0].device)
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -97,7 +97,7 @@ def summed_gradients(
 
 
 @contextmanager
-def _held() -> Iterator[list[Exception]]:
+def _holding_errors() -> Iterator[list[Exception]]:
     """Errors of this block, which are raised once the others know."""
     errors: list[Exception] = []
     try:
@@ -108,7 +108,7 @@ def _held() -> Iterator[list[Exception]]:
 
 def _tell_errors(accelerator: Accelerator, errors: list[Exception]) -> None:
     """Raise this process's error, or one that tells of the first other process's."""
-    texts = gathered(accelerator, _text(errors[0]) if errors else None)
+    texts = gather(accelerator, _text(errors[0]) if errors else None)
     if errors:
         raise errors[0]
     for process, text in enumerate(texts):

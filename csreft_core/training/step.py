@@ -13,7 +13,7 @@ from csreft_core.skills.batching import micro_batches, step_rows
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row
 from csreft_core.training.loss import Window, batch_loss, is_global, total_gates
-from csreft_core.training.processes import failing_together, summed_gradients, total
+from csreft_core.training.processes import failing_together, summing_gradients, total
 from csreft_core.training.state import TrainingState
 
 _Part = Int[np.ndarray, " _part"]  # micro-batches differ in length
@@ -34,7 +34,7 @@ def one_step(training: TrainingState, window: Window) -> None:
     training.optimizer.zero_grad(set_to_none=True)
     parameters = [p for p in training.adapter.parameters() if p.requires_grad]
     usage = _usage(training, parts, len(taken))
-    with summed_gradients(accelerator, parameters):
+    with summing_gradients(accelerator, parameters):
         for place, part in enumerate(parts):
             _backward(training, part, place, n_tokens, len(taken), usage, window)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

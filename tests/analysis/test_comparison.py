@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from csreft_core.analysis.methods import comparison as tables
-from csreft_core.comparison.folder import Asked, Comparison, Variant, begin, lacking
+from csreft_core.comparison.folder import Comparison, Plan, Variant, begin, missing_starts
 from csreft_core.config import Config
 from csreft_core.errors import RunError
 
@@ -69,7 +69,7 @@ def result() -> dict[str, Any]:
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
-    asked = Asked(
+    asked = Plan(
         name="main",
         variants={name: Variant(config=Config()) for name in ("csreft", "red", "bitfit")},
         seeds=(0, 1),
@@ -146,8 +146,8 @@ def test_a_result_of_before_has_one_start_and_no_exact_match(comparison):
     rows = alone("untrained", 1.0)
     old = [{n: r[n] for n in ("trained", "evaluated", "change", "before", "n")} for r in rows]
     comparison.write_result("csreft", 0, {**result(), "interference": old})
-    assert lacking({"interference": old}) == ["untrained", "joint"]
-    assert lacking(result()) == []
+    assert missing_starts({"interference": old}) == ["untrained", "joint"]
+    assert missing_starts(result()) == []
     cell = tables.cells(comparison).iloc[0]
     assert cell["harm"] == pytest.approx(0.8 / 6)
     assert cell[["harm_exact", "gain_exact", "joint_harm", "joint_harm_exact"]].isna().all()
@@ -217,7 +217,7 @@ def test_numbers_that_are_not_finite_become_null(comparison):
 
 
 def test_the_same_comparison_goes_on_and_another_does_not(comparison):
-    asked = comparison.asked()
-    assert begin(comparison.path, replace(asked, machine="another")).asked() == asked
+    asked = comparison.plan()
+    assert begin(comparison.path, replace(asked, machine="another")).plan() == asked
     with pytest.raises(RunError, match="other seeds"):
         begin(comparison.path, replace(asked, seeds=(0,)))

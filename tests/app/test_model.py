@@ -84,7 +84,7 @@ def test_a_first_start_shows_the_shipped_base_loaded_with_true_numbers(open_app,
     assert numbers["Estimate off by"] == "+0.00%"
     assert list(table_of_layers(app)["bytes"]) == [852_992] * 6
     assert ticked(app) == [1]
-    assert [config.path for config in bases.all_held()] == ["pocket"]
+    assert [config.path for config in bases.everything()] == ["pocket"]
 
 
 def test_the_shown_command_and_code_give_the_same_numbers(open_app, free, capsys, monkeypatch):
@@ -205,12 +205,12 @@ def test_a_load_shows_how_far_it_is_and_ends_in_the_measured_base(open_app, base
     numbers = {metric.label: metric.value for metric in app.metric}
     assert numbers["Layers"] == "3"
     assert table_of_layers(app)["bytes"].gt(0).all()
-    (held,) = bases.all_held().values()
+    (held,) = bases.everything().values()
     assert numbers["Parameters"] == f"{held.engine.base.n_parameters:,}"
     unload = next(b for b in app.button if b.key.startswith("unload"))
     unload.click().run()
     assert_no_bug(app)
-    assert not bases.all_held()
+    assert not bases.everything()
     assert not app.button(key="load").disabled
 
 
@@ -240,7 +240,7 @@ def test_a_load_can_be_cancelled(open_app, monkeypatch, tiny_folder):
     assert load.future.exception(60) is not None
     app.run()
     assert not app.error
-    assert not bases.all_held()
+    assert not bases.everything()
     assert not app.button(key="load").disabled
 
 

@@ -187,7 +187,7 @@ def test_others_compute_while_a_base_loads(open_app, one_turn, pool, monkeypatch
     bases = LoadedBases(load=load)
     monkeypatch.setattr(cached, "bases", lambda: bases)
     open_app("pages/Model.py")
-    assert bases.all_held()
+    assert bases.everything()
 
 
 def test_others_compute_while_answers_are_streamed(open_app, one_turn, pool, monkeypatch):

@@ -72,7 +72,7 @@ class Comparison:
 
     def __init__(self, path: Path):
         self._rows = main_table(str(path)).set_index("method")
-        self._asked = open_comparison(path).asked()
+        self._asked = open_comparison(path).plan()
 
     def __getattr__(self, method: str) -> SimpleNamespace:
         row = self._rows.loc[method].to_dict()

@@ -117,7 +117,7 @@ def conditions_table(
     )
     table = judge_conditions(measured)
     asked = [open_comparison(Path(folder)) for folder in folders]
-    recorded = {source_of(one.name): one.asked().command for one in asked}
+    recorded = {source_of(one.name): one.plan().command for one in asked}
     return table.assign(
         command=[
             command_of(name, *(recorded.get(part, "") for part in _comparisons(name, source)))

@@ -58,7 +58,7 @@ def edit_coordinates(
     """
     subspaces = adapter.at(layer)
     with torch.no_grad():
-        maps, b, _ = subspaces.folded()[group]
+        maps, b, _ = subspaces.edit_maps()[group]
     found = np.broadcast_to(b.detach().double().numpy(), (len(h), len(b)))
     if maps is not None:
         found = found + h @ maps.detach().double().numpy().T

@@ -15,7 +15,7 @@ import pandas as pd
 
 from csreft_core.analysis.methods import comparison as compared
 from csreft_core.analysis.statistics.seed_intervals import seed_mean
-from csreft_core.comparison.folder import STARTS, UNTRAINED, Asked, label_name, open_comparison
+from csreft_core.comparison.folder import STARTS, UNTRAINED, Plan, label_name, open_comparison
 from csreft_core.errors import ConfigError
 from csreft_core.methods.presets import METHODS
 
@@ -93,7 +93,7 @@ def read_tables(comparison: str) -> MethodTables:
     found = open_comparison(Path(comparison))
     interference = compared.interference(found)
     n_skills = interference["trained"].nunique()
-    asked = found.asked()
+    asked = found.plan()
     edits = {
         label: variant.config.adapter
         for label, variant in asked.variants.items()
@@ -112,7 +112,7 @@ def read_tables(comparison: str) -> MethodTables:
     )
 
 
-def _work(asked: Asked) -> tuple[Any, ...]:
+def _work(asked: Plan) -> tuple[Any, ...]:
     first = asked.first
     return (
         first.data,

@@ -6,7 +6,7 @@ import pandas as pd
 
 from csreft_core.analysis.skills.subject import SkillSubject
 from csreft_core.base.text.tokenisers import unknown_words
-from csreft_core.skills.encoding import spelled_special
+from csreft_core.skills.encoding import special_spellings
 from csreft_core.skills.skill_set import Row, skill_name
 from csreft_core.skills.unwritable import why_lost
 
@@ -119,7 +119,7 @@ def special_table(subject: SkillSubject) -> pd.DataFrame:
     first: dict[str, Row] = {}
     counts: Counter[str] = Counter()
     rows = subject.skill_set.rows
-    for row, tokens in zip(rows, spelled_special(rows, subject.reader.tokenizer), strict=True):
+    for row, tokens in zip(rows, special_spellings(rows, subject.reader.tokenizer), strict=True):
         counts.update(tokens)
         for token in tokens:
             first.setdefault(token, row)

@@ -137,7 +137,7 @@ Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _by_group(adapter: CSReFT, points: p.Points, layer: int) -> Iterator[tuple[np.ndarray, Maps]]:
     """Which points a group of the edit moves, and its map to edit coordinates, offset and R."""
     with torch.no_grad():
-        maps = adapter.at(layer).folded()
+        maps = adapter.at(layer).edit_maps()
     for group, (to_edit, b, R) in enumerate(maps):
         rows = np.maximum(points.group, 0) == group
         linear = np.zeros(R.shape) if to_edit is None else _numbers(to_edit)

@@ -197,7 +197,7 @@ def subspace_rows(adapter: CSReFT, layer: int, name: str, position: str) -> Axis
     i = index_of(adapter, name)
     check_edited(adapter, layer)
     with torch.no_grad():
-        R = adapter.at(layer).folded()[group_at(adapter, position)][2]
+        R = adapter.at(layer).edit_maps()[group_at(adapter, position)][2]
         rank = adapter.at(layer).rank
         return orthonormal_rows(R[i * rank : (i + 1) * rank].double()).cpu().numpy()
 

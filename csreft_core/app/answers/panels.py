@@ -29,7 +29,7 @@ from csreft_core.app.page.prompts import trained_setting, wants_answers
 from csreft_core.app.page.state import remembered, written
 from csreft_core.app.page.turns import TURNS
 from csreft_core.app.page.widgets import help_text
-from csreft_core.base.decoding import BASES, differing, in_words
+from csreft_core.base.decoding import BASES, in_words, settings_that_differ
 from csreft_core.charts.answers import dose_curve, next_tokens
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
@@ -162,7 +162,7 @@ def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
 def _how(run: Run, sampling: Sampling) -> str:
     """How the answers were decoded, in words."""
     if sampling.decoding == BASES:
-        own = differing(cached.engine_of(run).base.own_decoding)
+        own = settings_that_differ(cached.engine_of(run).base.own_decoding)
         return f"by the base's own settings: {in_words(own)}"
     return "greedy" if sampling.temperature == 0 else "drawn, same seed for all"
 

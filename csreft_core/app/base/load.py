@@ -14,13 +14,13 @@ from csreft_core.app.page.widgets import duration, help_text, show_data
 from csreft_core.base.devices import free_bytes
 from csreft_core.charts.base import size_text
 from csreft_core.config import BaseConfig, Config
-from csreft_core.inference.loaded_bases import Held, Load
+from csreft_core.inference.loaded_bases import Load, LoadedBase
 
 _EVERY_S = 1.0
 _SHIPPED = BaseConfig()
 
 
-def show(base: BaseConfig, *, has_room: bool) -> Held | None:
+def show(base: BaseConfig, *, has_room: bool) -> LoadedBase | None:
     """The base's state in memory with its buttons; gives it once it is there.
 
     Args:
@@ -30,7 +30,7 @@ def show(base: BaseConfig, *, has_room: bool) -> Held | None:
     # The shipped base takes a moment and 6 MB: one need not ask for it, unless it was unloaded.
     if base == _SHIPPED and not st.session_state.get("base-unloaded"):
         cached.engine_of_base(base)
-    held, load = cached.bases().held(base), cached.bases().load(base)
+    held, load = cached.bases().find(base), cached.bases().load(base)
     loading = held is None and load is not None and _runs(load) and load.wanted_by(_who())
     if held is not None:
         _show_held(base)
@@ -123,7 +123,7 @@ def _unload(base: BaseConfig) -> None:
 
 
 def _show_others(base: BaseConfig) -> None:
-    others = [other for other in cached.bases().all_held() if other != base]
+    others = [other for other in cached.bases().everything() if other != base]
     if not others:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -132,7 +132,7 @@ def _show_others(base: BaseConfig) -> None:
             _unload_button(other, f"Unload {plain(other.path)} ({other.precision})")
 
 
-def show_measured(held: Held, config: Config) -> None:
+def show_measured(held: LoadedBase, config: Config) -> None:
     """What the loaded base takes and how far the estimate was from it."""
     base = held.engine.base
     table = tables.measured_table(base, tables.needed(config))

@@ -17,7 +17,7 @@ from csreft_core.app.page.widgets import help_text, show_data
 from csreft_core.base.shapes import Shape
 from csreft_core.config import BaseConfig, Config
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.inference.loaded_bases import Held
+from csreft_core.inference.loaded_bases import LoadedBase
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _text(layers: tuple[int, ...]) -> str:
     return "-".join(map(str, layers))
 
 
-def show_layers(choice: Choice, held: Held | None) -> None:
+def show_layers(choice: Choice, held: LoadedBase | None) -> None:
     """The table of layers, in which the edited ones are ticked."""
     st.header("Where will the edits go?", anchor=False, divider="gray", help=help_text("layers"))
     table = _planned(choice.config.base) if held is None else tables.layers_table(held.engine.base)
@@ -164,7 +164,7 @@ def _ticked() -> None:
     keep("edit", _text(tuple(sorted(rows))))
 
 
-def _shown(table: pd.DataFrame, held: Held | None) -> list[str]:
+def _shown(table: pd.DataFrame, held: LoadedBase | None) -> list[str]:
     return [str(name) for name in table if held is not None or name not in ("bytes", "device")]
 
 

@@ -65,7 +65,7 @@ def bases() -> LoadedBases:
 
 def engine_of_base(config: BaseConfig) -> Engine:
     """The engine of a base, loaded now if it is not in memory."""
-    if bases().held(config) is not None:
+    if bases().find(config) is not None:
         return bases().engine(config)
     with st.spinner("Loading the base model …"), TURNS.stepped_aside():
         return bases().engine(config)

@@ -15,7 +15,7 @@ from csreft_core.app.skills.uploads import MAX_BYTES, MAX_ROWS, Upload, is_kept,
 from csreft_core.app.skills.uploads import skill_set_of as rows_of_upload
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError, CsreftError
-from csreft_core.skills.formats.column_mapping import ColumnMapping, known_form, suggested
+from csreft_core.skills.formats.column_mapping import ColumnMapping, known_form, suggest_mapping
 from csreft_core.skills.formats.files import SUFFIXES
 from csreft_core.skills.formats.rows import as_rows
 from csreft_core.skills.skill_set import CELLS, SHIPPED, SkillSet, as_cells
@@ -175,7 +175,7 @@ def short(path: Path) -> Path:
 def _map_columns(upload: Upload) -> None:
     """Say what the columns mean, with a preview."""
     form, columns = known_form(upload.columns), list(upload.columns)
-    guess = suggested(upload.columns)
+    guess = suggest_mapping(upload.columns)
     title = f"Columns: read as {form}" if form else "Columns: say what they mean"
     with st.expander(title, expanded=form is None, icon=":material/view_column:"):
         if form is None and upload.is_table:

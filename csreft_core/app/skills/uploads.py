@@ -17,7 +17,7 @@ from csreft_core.app.page.ceilings import MOST_UPLOAD_ROWS as MAX_ROWS
 from csreft_core.errors import SkillSetError
 from csreft_core.files import clear_left_over, storage_errors, write_atomic
 from csreft_core.runs.all_runs import runs_root
-from csreft_core.skills.formats.column_mapping import ColumnMapping, known_form, usual
+from csreft_core.skills.formats.column_mapping import ColumnMapping, known_form, usual_mapping
 from csreft_core.skills.formats.files import read_records, suffix_of
 from csreft_core.skills.formats.records import Record
 from csreft_core.skills.formats.rows import as_rows, columns_of
@@ -108,7 +108,7 @@ def skill_set_of(upload: Upload, mapping: ColumnMapping | None = None) -> SkillS
     Raises:
         SkillSetError: a row that is wrong, or splits that leak; names row and column.
     """
-    chosen = usual(upload.columns) if mapping is None else mapping
+    chosen = usual_mapping(upload.columns) if mapping is None else mapping
     return checked_set(as_rows(upload.records, upload.name, chosen), upload.name)
 
 

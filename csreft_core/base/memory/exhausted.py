@@ -47,7 +47,7 @@ def memory_errors(doing: str, device: torch.device, advice: Callable[[], str]) -
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        asked = _asked_for(str(error))
+        asked = _missing_text(str(error))
         # The frames of the failed work hold its tensors, and the error holds the frames.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
@@ -59,7 +59,7 @@ def memory_errors(doing: str, device: torch.device, advice: Callable[[], str]) -
         ) from None
 
 
-def _asked_for(message: str) -> str:
+def _missing_text(message: str) -> str:
     """What the allocator was asked for, from its message."""
     found = re.search(r"allocate ([\d.]+) (bytes|[KMG]iB)", message)
     if found is None:

@@ -100,7 +100,7 @@ def need(
     trained = _trained_bytes(shape, config, n_skills)
     e = compute_type(config.base).itemsize
     if training:
-        activations = _kept(shape, config, batch, length)
+        activations = _activation_bytes(shape, config, batch, length)
         logits = batch * answer * shape.vocab_size * (e + 8)
         optimizer = 3 * trained
     else:
@@ -142,7 +142,7 @@ def _trained_bytes(shape: Shape, config: Config, n_skills: int) -> int:
     return 4 * parameter_counts(adapter)["total"]
 
 
-def _kept(shape: Shape, config: Config, batch: int, length: int) -> float:
+def _activation_bytes(shape: Shape, config: Config, batch: int, length: int) -> float:
     """What the forward keeps for the backward pass, without the logits."""
     e, layers = compute_type(config.base).itemsize, config.adapter.layers
     n_above = shape.n_layers - 1 - min(layers)

@@ -59,7 +59,7 @@ class Use:
     total: int
 
 
-def measured(model: nn.Module, work: Callable[[], Any], held: Iterable[Tensor] = ()) -> Use:
+def measure_use(model: nn.Module, work: Callable[[], Any], held: Iterable[Tensor] = ()) -> Use:
     """What a model and some work with it take at most.
 
     Args:

@@ -134,7 +134,7 @@ def _chat(names: dict[str, Any], system: str | None, *turns: str) -> dict[str, A
 
 def _render(source: str, chats: list[dict[str, Any]]) -> list[str]:
     try:
-        return foreign.ask("rendered", source, chats, name=_NAME)
+        return foreign.ask("render", source, chats, name=_NAME)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(
             f"{error}; set data.template to a text with {{prompt}}, or give what it asks for, such "

@@ -117,7 +117,7 @@ def _pieces(text: ReadText, tokenizer: Any, pattern: re.Pattern[str], begins: bo
         if piece and (begins or last == 0):
             ids += _ids(tokenizer, [piece], split_special_tokens=True)[0]
         elif piece:
-            ids += going_on(piece, tokenizer)
+            ids += continuation_ids(piece, tokenizer)
         if end > start:
             ids.append(tokenizer.convert_tokens_to_ids(text.text[start:end]))
         last = end
@@ -128,7 +128,7 @@ def _is_users(place: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:
     return any(place[0] < b and place[1] > a for a, b in spans)
 
 
-def going_on(text: str, tokenizer: Any) -> list[int]:
+def continuation_ids(text: str, tokenizer: Any) -> list[int]:
     """The tokens of a text as it goes on from another: read behind one that joins with nothing."""
     for anchor in _ANCHORS:
         alone, both = _ids(tokenizer, [anchor, anchor + text], split_special_tokens=True)

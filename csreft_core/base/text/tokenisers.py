@@ -56,7 +56,7 @@ def load_tokenizer(source: Path | str, name: str, revision: str | None = None) -
 def _try_out(file: str, changed: int, size: int, name: str) -> None:  # noqa: ARG001 - of the key
     """See once that the file loads and reads some texts, where it can do no harm."""
     seconds = foreign.SECONDS + size / _BYTES_PER_SECOND
-    foreign.ask("tried", file, _TRIED, name=f"{name}: its tokenizer.json", seconds=seconds)
+    foreign.ask("try_tokenizer", file, _TRIED, name=f"{name}: its tokenizer.json", seconds=seconds)
 
 
 def tokens_of(texts: list[str], tokenizer: Any, **settings: Any) -> Any:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from csreft_core.errors import SkillSetError
-from csreft_core.skills.formats.records import listed, quoted, shown
-from csreft_core.skills.names import folded
+from csreft_core.skills.formats.records import name_list, quote, short_text
+from csreft_core.skills.names import fold
 
 ROLES = {
     "system": "system",
@@ -52,39 +52,39 @@ def turns_of(messages: Any, field: str, where: str, say: Say) -> list[Turn]:
     """
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: expected a list of objects with the texts 'role' and "
-            f"'content', got {shown(messages)}"
+            f"{where}: field {quote(field)}: expected a list of objects with the texts 'role' and "
+            f"'content', got {short_text(messages)}"
         )
     turns = []
     for i, message in enumerate(messages, start=1):
-        turn, unused = _turn(message, f"{where}: field {quoted(field)}, message {i}")
+        turn, unused = _turn(message, f"{where}: field {quote(field)}, message {i}")
         turns.append(turn)
         for name in unused:
-            say(f"in {quoted(field)}, the field {quoted(name)} is not used")
+            say(f"in {quote(field)}, the field {quote(name)} is not used")
     return [turn for turn in turns if turn.text.strip() or turn.role != "system"]
 
 
 def _turn(message: dict[str, Any], where: str) -> tuple[Turn, list[str]]:
     """What was said, and the names of fields that hold something and are not used."""
-    names = {folded(name): name for name in message}
+    names = {fold(name): name for name in message}
     role_name, content_name = (
         next((names[name] for name in usual if name in names), None) for usual in (_ROLE, _CONTENT)
     )
     if role_name is None:
         raise SkillSetError(
-            f"{where}: expected the texts 'role' and 'content', found {listed(message)}"
+            f"{where}: expected the texts 'role' and 'content', found {name_list(message)}"
         )
     for name, value in message.items():
-        _check_member(folded(name), name, value, where)
-    role = ROLES.get(folded(str(message[role_name])))
+        _check_member(fold(name), name, value, where)
+    role = ROLES.get(fold(str(message[role_name])))
     if role is None:
         raise SkillSetError(
-            f"{where}: the role {shown(message[role_name])} is not understood; expected system, "
-            "user or assistant (tool calls are not trained here)"
+            f"{where}: the role {short_text(message[role_name])} is not understood; expected "
+            "system, user or assistant (tool calls are not trained here)"
         )
     if content_name is None:
         raise SkillSetError(
-            f"{where}: expected the texts 'role' and 'content', found {listed(message)}"
+            f"{where}: expected the texts 'role' and 'content', found {name_list(message)}"
         )
     known = (role_name, content_name, names.get("weight"))
     unused = [name for name, value in message.items() if value and name not in known]
@@ -95,16 +95,16 @@ def _turn(message: dict[str, Any], where: str) -> tuple[Turn, list[str]]:
 def _check_member(known: str, name: str, value: Any, where: str) -> None:
     if known in _CALLS and value:
         raise SkillSetError(
-            f"{where}: {quoted(name)}: tool calls are not trained here; drop the row"
+            f"{where}: {quote(name)}: tool calls are not trained here; drop the row"
         )
     if known in _THOUGHTS and value:
         raise SkillSetError(
-            f"{where}: {quoted(name)} is no part of the answer here; write it into the content, or "
+            f"{where}: {quote(name)} is no part of the answer here; write it into the content, or "
             "drop the field"
         )
     if known in _CHOSEN and value is not None:
         raise SkillSetError(
-            f"{where}: {quoted(name)} is not understood; say which answers are trained with "
+            f"{where}: {quote(name)} is not understood; say which answers are trained with "
             "'weight' 0 or 1, as OpenAI's files do, or drop the field"
         )
 
@@ -114,13 +114,13 @@ def _content(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:
-        raise SkillSetError(f"{where}: expected a text as content, got {shown(value)}")
+        raise SkillSetError(f"{where}: expected a text as content, got {short_text(value)}")
     texts = []
     for part in value:
         text = part.get("text") if isinstance(part, dict) else part
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind != "text" or not isinstance(text, str):
-            what = shown(part if kind == "text" else kind)
+            what = short_text(part if kind == "text" else kind)
             raise SkillSetError(
                 f"{where}: a part of the content is no text but {what}; only text is read here"
             )
@@ -132,7 +132,7 @@ def _is_trained(message: dict[str, Any], names: dict[str, str], where: str) -> b
     value = message.get(names.get("weight", "weight"))
     weight = None if value is None or isinstance(value, bool) else str(value)
     if value is not None and weight not in ("0", "1", "0.0", "1.0"):
-        raise SkillSetError(f"{where}: 'weight': expected 0 or 1, got {shown(value)}")
+        raise SkillSetError(f"{where}: 'weight': expected 0 or 1, got {short_text(value)}")
     return weight not in ("0", "0.0")
 
 
@@ -150,8 +150,8 @@ def history_turns(history: Any, field: str, where: str, say: Say) -> list[Turn]:
     )
     if not is_pairs:
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: expected a list of pairs, what the user said and "
-            f"what the assistant answered, got {shown(history)}"
+            f"{where}: field {quote(field)}: expected a list of pairs, what the user said and "
+            f"what the assistant answered, got {short_text(history)}"
         )
     return [
         Turn(role, text)
@@ -175,17 +175,17 @@ def prompt_and_answer(turns: Sequence[Turn], field: str, where: str, say: Say) -
             else ""
         )
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: expected a message of the user and then one of the "
+            f"{where}: field {quote(field)}: expected a message of the user and then one of the "
             f"assistant{ignored}, got the roles {', '.join(t.role for t in turns) or 'of nobody'}"
         )
     if any(not turn.text.strip() for turn in turns[: last + 1]):
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: a message is empty; fill it or drop the row"
+            f"{where}: field {quote(field)}: a message is empty; fill it or drop the row"
         )
     if last < len(turns) - 1:
-        say(f"in {quoted(field)}, what follows the last trained answer is not used")
+        say(f"in {quote(field)}, what follows the last trained answer is not used")
     if sum(i < last for i in answers):
-        say(f"in {quoted(field)}, the last answer is trained; the earlier ones stand in the prompt")
+        say(f"in {quote(field)}, the last answer is trained; the earlier ones stand in the prompt")
     if last == 1:
         return turns[0].text, turns[1].text
     say("a system text and earlier turns stand in the prompt, as lines such as 'system: ...'")

@@ -7,7 +7,7 @@ are, the file is read as it is; all others need a mapping, for which there is a 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from csreft_core.skills.names import folded
+from csreft_core.skills.names import fold
 
 CHATS = ("messages", "conversations", "conversation")
 # Each name of a prompt with the names of its answer, the usual one first.
@@ -83,29 +83,31 @@ def text_pair(names: Iterable[str]) -> tuple[str, str] | None:
 
 def known_form(columns: Sequence[str]) -> str | None:
     """How the texts of a file are read, by its columns; None where they have to be mapped."""
-    names = set(map(folded, columns))
+    names = set(map(fold, columns))
     if names & set(CHATS):
         return "chat messages"
     pair = text_pair(names)
     return None if pair is None else " and ".join(pair)
 
 
-def usual(columns: Sequence[str]) -> ColumnMapping:
+def usual_mapping(columns: Sequence[str]) -> ColumnMapping:
     """How a file is read when nothing else is said: skill and split by their usual names."""
-    names = {folded(name): name for name in reversed(columns)}
+    names = {fold(name): name for name in reversed(columns)}
     return ColumnMapping(skill=_first(_SKILLS, names), split=_first(_SPLITS, names))
 
 
-def suggested(columns: Sequence[str]) -> ColumnMapping:
+def suggest_mapping(columns: Sequence[str]) -> ColumnMapping:
     """A mapping for somebody to confirm; the texts too where the form of the file is not known."""
-    names = {folded(name): name for name in reversed(columns)}
+    names = {fold(name): name for name in reversed(columns)}
     if known_form(columns):
-        return usual(columns)
+        return usual_mapping(columns)
     prompt, response = (
         _first((*sure, *_MAYBE[part]), names)
         for part, sure in (("prompt", PROMPTS), ("response", RESPONSES))
     )
-    return replace(usual(columns), prompt=prompt, response=response, input=_first(INPUTS, names))
+    return replace(
+        usual_mapping(columns), prompt=prompt, response=response, input=_first(INPUTS, names)
+    )
 
 
 def _first(known: Sequence[str], names: dict[str, str]) -> str | None:

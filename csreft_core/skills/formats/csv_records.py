@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.column_mapping import text_pair
-from csreft_core.skills.formats.records import Record, shown
-from csreft_core.skills.names import folded
+from csreft_core.skills.formats.records import Record, short_text
+from csreft_core.skills.names import fold
 
 _SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ ;,\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
@@ -45,7 +45,7 @@ def csv_records(text: str, source: str, *, header: bool = True) -> Iterator[Reco
                 names = _columns(cells, where, header=header)
                 if header:
                     continue
-            yield Record(where, _fitted(names, cells, where, separator), "cells")
+            yield Record(where, _row_of_cells(names, cells, where, separator), "cells")
     except csv.Error as error:
         raise SkillSetError(
             f"{source}:{skipped + reader.line_num}: is not CSV ({error}); mend the line, or give "
@@ -59,7 +59,7 @@ def _separator(text: str, source: str) -> str:
     several = [letter for letter, names in first.items() if len(names) > 1]
     if len(several) < 2:
         return several[0] if several else ","
-    known = [letter for letter in several if text_pair(map(folded, first[letter]))]
+    known = [letter for letter in several if text_pair(map(fold, first[letter]))]
     if len(known) != 1:
         what = " and ".join(_SEPARATORS[letter] for letter in several)
         raise SkillSetError(
@@ -88,12 +88,13 @@ def _columns(names: list[str], where: str, *, header: bool) -> list[str]:
     twice = next((name for name, n in Counter(named).items() if n > 1), None)
     if twice is not None:
         raise SkillSetError(
-            f"{where}: the first line has two columns named {shown(twice)}; give each its own name"
+            f"{where}: the first line has two columns named {short_text(twice)}; give "
+            "each its own name"
         )
     return named
 
 
-def _fitted(names: list[str], cells: list[str], where: str, separator: str) -> dict[str, str]:
+def _row_of_cells(names: list[str], cells: list[str], where: str, separator: str) -> dict[str, str]:
     while len(cells) > len(names) and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) != len(names):

@@ -24,9 +24,9 @@ from csreft_core.skills.formats.column_mapping import (
     SYSTEMS,
     text_pair,
 )
-from csreft_core.skills.formats.json_records import decoded_json
-from csreft_core.skills.formats.records import Record, listed, quoted, shown
-from csreft_core.skills.names import folded
+from csreft_core.skills.formats.json_records import decode_json
+from csreft_core.skills.formats.records import Record, name_list, quote, short_text
+from csreft_core.skills.names import fold
 
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _PREFERENCE = ("chosen", "rejected", "accepted", "chosen_response", "rejected_response")
@@ -77,10 +77,10 @@ class Fields:
         for name, value in record.fields.items():
             if name in elsewhere:
                 continue
-            known = folded(name)
+            known = fold(name)
             if self.names.setdefault(known, name) != name:
                 raise SkillSetError(
-                    f"{self.where}: the fields {quoted(self.names[known])} and {quoted(name)} have "
+                    f"{self.where}: the fields {quote(self.names[known])} and {quote(name)} have "
                     "one name; rename one"
                 )
             if not is_empty(value):
@@ -100,16 +100,16 @@ class Fields:
         self.used.append(name)
         self.filled.pop(name, None)
         value = self.all[self.names[name]]
-        return decoded_list(value, self.where) if self.cells else value
+        return decode_list(value, self.where) if self.cells else value
 
     def refusal(self, name: str, reason: str) -> SkillSetError:
         """That the field of a folded name cannot be used."""
-        return SkillSetError(f"{self.where}: field {quoted(self.names[name])}: {reason}")
+        return SkillSetError(f"{self.where}: field {quote(self.names[name])}: {reason}")
 
     def say_unused(self) -> None:
         """Remark on each field that holds something and was not used."""
         for name in self.filled:
-            self.say(f"the field {quoted(self.names[name])} is not used")
+            self.say(f"the field {quote(self.names[name])} is not used")
 
 
 def is_empty(value: Any) -> bool:
@@ -124,14 +124,16 @@ def text_of(value: Any, field: str, where: str) -> str:
         SkillSetError: it is none, empty, or has letters that are none.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise SkillSetError(f"{where}: field {quoted(field)} is empty; fill it or drop the row")
+        raise SkillSetError(f"{where}: field {quote(field)} is empty; fill it or drop the row")
     if not isinstance(value, str):
-        raise SkillSetError(f"{where}: field {quoted(field)}: expected a text, got {shown(value)}")
+        raise SkillSetError(
+            f"{where}: field {quote(field)}: expected a text, got {short_text(value)}"
+        )
     if "\0" in value:
-        raise SkillSetError(f"{where}: field {quoted(field)}: has a NUL character; take it out")
+        raise SkillSetError(f"{where}: field {quote(field)}: has a NUL character; take it out")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: has half a character (\\ud800 to \\udfff)"
+            f"{where}: field {quote(field)}: has half a character (\\ud800 to \\udfff)"
         )
     return without_margins(value)
 
@@ -147,7 +149,7 @@ def without_margins(text: str) -> str:
     return lines if len(indent) > 1 or "\t" in indent else lines.lstrip()
 
 
-def decoded_list(value: Any, where: str) -> Any:
+def decode_list(value: Any, where: str) -> Any:
     """A cell of a table: a list where it is one written as JSON, else the text.
 
     Raises:
@@ -156,9 +158,9 @@ def decoded_list(value: Any, where: str) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     text = value.strip()
-    found, end = decoded_json(text, where)
+    found, end = decode_json(text, where)
     if end < len(text):
-        raise SkillSetError(f"{where}: is not JSON (more follows the list {shown(found)})")
+        raise SkillSetError(f"{where}: is not JSON (more follows the list {short_text(found)})")
     return found
 
 
@@ -176,7 +178,7 @@ def texts(fields: Fields) -> tuple[str, str]:
     if chat is None and text_pair(fields.names) is None:
         chat = next((name for name in CHATS if name in fields.names), None)
     prompt, answer = _from_chat(fields, chat) if chat else _from_pair(fields)
-    _check_left(fields, prompt, answer)
+    _check_unused(fields, prompt, answer)
     found = _PLACEHOLDER.search(f"{prompt}\n{answer}")
     if found:
         fields.say(f"{found[0]} stays in the text as it is written; there is no picture or sound")
@@ -220,13 +222,13 @@ def _no_texts(fields: Fields) -> SkillSetError:
         inner = [name for name, value in fields.all.items() if isinstance(value, dict)]
         hint = "; rename the fields, or map them on the page Skills"
         if inner:
-            hint = f"; texts inside {quoted(inner[0])} are not read, write one flat object a line"
+            hint = f"; texts inside {quote(inner[0])} are not read, write one flat object a line"
         elif fields.cells:
             hint += "; if the first line is a row, put a line with the columns' names before it"
         elif "text" in fields.names:
             hint = "; 'text' does not say where the answer begins, give the two parts"
     return SkillSetError(
-        f"{fields.where}: field {missing!r} is missing; found {listed(fields.all)}{hint}"
+        f"{fields.where}: field {missing!r} is missing; found {name_list(fields.all)}{hint}"
     )
 
 
@@ -256,7 +258,7 @@ def _from_messages(fields: Fields, question: str, answer: str) -> tuple[str, str
         for name in (question, answer)
         for turn in turns_of(fields.take_list(name), name, fields.where, fields.say)
     ]
-    return _checked(prompt_and_answer(turns, answer, fields.where, fields.say), answer, fields)
+    return _plain_texts(prompt_and_answer(turns, answer, fields.where, fields.say), answer, fields)
 
 
 def _from_chat(fields: Fields, chat: str) -> tuple[str, str]:
@@ -271,14 +273,14 @@ def _from_chat(fields: Fields, chat: str) -> tuple[str, str]:
             )
         turns = [*system, *(turn for turn in turns if turn.role != "system")]
     found = prompt_and_answer(turns, name, fields.where, fields.say)
-    return _checked(found, name, fields)
+    return _plain_texts(found, name, fields)
 
 
-def _checked(found: tuple[str, str], name: str, fields: Fields) -> tuple[str, str]:
+def _plain_texts(found: tuple[str, str], name: str, fields: Fields) -> tuple[str, str]:
     return text_of(found[0], name, fields.where), text_of(found[1], name, fields.where)
 
 
-def _check_left(fields: Fields, prompt: str, answer: str) -> None:
+def _check_unused(fields: Fields, prompt: str, answer: str) -> None:
     """Refuse a field that usually is a part of the row and was not used.
 
     What stands in the row already, such as the answer of a choice, loses nothing.

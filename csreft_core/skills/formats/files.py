@@ -53,13 +53,13 @@ def read_records(data: bytes, source: str, suffix: str, *, header: bool = True) 
     Raises:
         SkillSetError: the content is not text of that form; names the line.
     """
-    text = _decoded(data, source)
+    text = _decode(data, source)
     if suffix in (".csv", ".tsv"):
         return csv_records(text, source, header=header)
     return json_records(text, source)
 
 
-def _decoded(data: bytes, source: str) -> str:
+def _decode(data: bytes, source: str) -> str:
     for magic, kind in _BINARY.items():
         if data.startswith(magic):
             raise SkillSetError(f"{source}: is {kind}, not text; give JSONL, JSON or CSV as it is")

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.column_mapping import SPLIT_NAMES, known_form
-from csreft_core.skills.formats.records import Number, Record, shown
-from csreft_core.skills.names import folded
+from csreft_core.skills.formats.records import Number, Record, short_text
+from csreft_core.skills.names import fold
 
 MAX_RECORD_BYTES = 1_000_000
 # Names under which files keep their rows; a name of a split gives it to its rows.
@@ -52,7 +52,7 @@ def json_records(text: str, source: str) -> Iterator[Record]:
         around = {name: value for name, value in fields.items() if name not in wrapped}
         yield Record(where, around, "around")
         scanner.at = start
-        yield from _unwrapped(scanner, wrapped)
+        yield from _unwrap(scanner, wrapped)
 
 
 class _NoJsonValueError(Exception):
@@ -67,7 +67,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         name = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise _NoJsonValueError(f"the field {shown(name)} stands twice; keep one of the two")
+        raise _NoJsonValueError(f"the field {short_text(name)} stands twice; keep one of the two")
     return found
 
 
@@ -98,14 +98,14 @@ class _Scanner:
 
     def value(self, where: str) -> Any:
         """The value at the place, which moves behind it."""
-        found, self.at = decoded_json(self.text, where, self.at)
+        found, self.at = decode_json(self.text, where, self.at)
         return found
 
     def expect(self, letters: str, where: str) -> str:
         """One of these letters, behind spaces."""
         found = self.peek()
         if not found or found not in letters:
-            what = shown(found) if found else "the end"
+            what = short_text(found) if found else "the end"
             raise SkillSetError(
                 f"{where}: is not JSON (expected {' or '.join(letters)}, found {what}); mend it "
                 "there, or write one object a line"
@@ -123,7 +123,7 @@ class _Scanner:
             raise SkillSetError(f"{where}: the row is longer than 1 MB; split or shorten it")
 
 
-def decoded_json(text: str, where: str, at: int = 0) -> tuple[Any, int]:
+def decode_json(text: str, where: str, at: int = 0) -> tuple[Any, int]:
     """The JSON value that begins at a place of a text, and where it ends; numbers are `Number`.
 
     Raises:
@@ -165,11 +165,11 @@ def _records(scanner: _Scanner, split: str | None = None) -> Iterator[Record]:
 
 
 def _is_wrapper(name: str, value: list[Any]) -> bool:
-    known = folded(name) in _WRAPPERS or folded(name) in SPLIT_NAMES
+    known = fold(name) in _WRAPPERS or fold(name) in SPLIT_NAMES
     return known and all(isinstance(item, dict) for item in value)
 
 
-def _unwrapped(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
+def _unwrap(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
     """The rows that stand in some members of the object at the place."""
     scanner.expect("{", scanner.where())
     after = ","
@@ -180,7 +180,7 @@ def _unwrapped(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
         scanner.expect(":", where)
         scanner.peek()
         if name in wrapped:
-            yield from _records(scanner, SPLIT_NAMES.get(folded(name)))
+            yield from _records(scanner, SPLIT_NAMES.get(fold(name)))
         else:
             scanner.value(where)
         after = scanner.expect(",}", scanner.where())
@@ -188,5 +188,5 @@ def _unwrapped(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
 
 def _an_object(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise SkillSetError(f"{where}: expected a JSON object, got {shown(record)}")
+        raise SkillSetError(f"{where}: expected a JSON object, got {short_text(record)}")
     return record

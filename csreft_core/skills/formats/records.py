@@ -28,23 +28,24 @@ class Record(NamedTuple):
     kind: Literal["json", "cells", "around"] = "json"
 
 
-def shown(value: Any) -> str:
+def short_text(value: Any) -> str:
     """A value as short and plain text for a message."""
     text = str(value) if isinstance(value, Number) else json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def listed(names: Iterable[str], most: int = _SHOWN_NAMES) -> str:
+def name_list(names: Iterable[str], most: int = _SHOWN_NAMES) -> str:
     """The first names, for a message."""
     found = list(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
     plain = (
-        name if name.isprintable() and len(name) <= 40 else shown(name) for name in found[:most]
+        name if name.isprintable() and len(name) <= 40 else short_text(name)
+        for name in found[:most]
     )
     return (", ".join(plain) or "no field") + more
 
 
-def quoted(name: str) -> str:
+def quote(name: str) -> str:
     """A field's name in quotes, for a message."""
     text = repr(str(name))
     return text if len(text) <= 60 else text[:57] + "...'"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csreft_core.errors import SkillSetError
-from csreft_core.skills.formats.column_mapping import SPLIT_NAMES, ColumnMapping, usual
-from csreft_core.skills.formats.fields import Fields, decoded_list, is_empty, text_of, texts
+from csreft_core.skills.formats.column_mapping import SPLIT_NAMES, ColumnMapping, usual_mapping
+from csreft_core.skills.formats.fields import Fields, decode_list, is_empty, text_of, texts
 from csreft_core.skills.formats.files import SUFFIXES, read_records, suffix_of
-from csreft_core.skills.formats.records import Record, listed, quoted, shown
-from csreft_core.skills.names import folded, plain_name
+from csreft_core.skills.formats.records import Record, name_list, quote, short_text
+from csreft_core.skills.names import fold, plain_name
 
 SPLITS = (
     "train",
@@ -104,7 +104,7 @@ def read_rows(path: Path, skill_column: str = "skill", *, must_have: bool = True
         raise SkillSetError(f"{path}: the folder has no {', '.join(SUFFIXES)} file; add one")
     read = [_read_file(file, skill_column, file.stem, must_have) for file in files]
     others = [file.name for file in inside if file not in files]
-    notes = [f"{path}: not read: {listed(others)}"] * bool(others)
+    notes = [f"{path}: not read: {name_list(others)}"] * bool(others)
     notes += [note for part in read for note in part.notes]
     return ReadRows([row for part in read for row in part.rows], tuple(notes))
 
@@ -112,15 +112,15 @@ def read_rows(path: Path, skill_column: str = "skill", *, must_have: bool = True
 def _read_file(path: Path, skill_column: str, stem: str | None, must_have: bool) -> ReadRows:
     records = list(read_records(_content(path), str(path), path.suffix.lower()))
     columns = columns_of(records)
-    mapping = usual(columns)
+    mapping = usual_mapping(columns)
     if skill_column != "skill" and (must_have or skill_column in columns):
         if records and skill_column not in columns:
             raise SkillSetError(
                 f"{path}: no row has the field {skill_column!r} that data.skill_column names; "
-                f"the fields are {listed(columns)}"
+                f"the fields are {name_list(columns)}"
             )
         mapping = replace(mapping, skill=skill_column)
-    elif stem is not None and mapping.skill and folded(mapping.skill) not in ("skill", "skills"):
+    elif stem is not None and mapping.skill and fold(mapping.skill) not in ("skill", "skills"):
         mapping = replace(mapping, skill=None)
     return as_rows(records, str(path), mapping, stem)
 
@@ -148,7 +148,7 @@ def as_rows(
     Args:
         records: What was read.
         source: Name of the file, for messages.
-        mapping: Where the parts of a row stand, see `usual`.
+        mapping: Where the parts of a row stand, see `usual_mapping`.
         stem: The skill of records that name none.
 
     Raises:
@@ -161,14 +161,14 @@ def as_rows(
         if record.kind == "around":
             names = [name for name, value in record.fields.items() if value]
             if names:
-                what = f"around the rows stand fields that are not used: {listed(names, 30)}"
+                what = f"around the rows stand fields that are not used: {name_list(names, 30)}"
                 notes.add(what, record.where)
             continue
         rows.append(ReadRow(_row(record, mapping, stem, notes), record.where))
     if not rows:
         raise SkillSetError(f"{source}: has no rows; each needs a prompt and a response")
-    if mapping.skill is not None and folded(mapping.skill) not in ("skill", "skills"):
-        notes.add(f"the field {quoted(mapping.skill)} is read as the skill", source)
+    if mapping.skill is not None and fold(mapping.skill) not in ("skill", "skills"):
+        notes.add(f"the field {quote(mapping.skill)} is read as the skill", source)
     return ReadRows(rows, notes.lines())
 
 
@@ -194,10 +194,12 @@ class _Notes:
 
 def _row(record: Record, mapping: ColumnMapping, stem: str | None, notes: _Notes) -> Row:
     item, elsewhere = _item(record, mapping), _elsewhere(record, mapping)
-    elsewhere += [name for name in record.fields if item and folded(name) == "item"]
+    elsewhere += [name for name in record.fields if item and fold(name) == "item"]
     fields = Fields(record, lambda what: notes.add(what, record.where), elsewhere)
     if mapping.prompt is not None and mapping.response is not None:
-        prompt, response = _mapped(fields, mapping.prompt, mapping.response, mapping.input)
+        prompt, response = _texts_of_mapping(
+            fields, mapping.prompt, mapping.response, mapping.input
+        )
     else:
         prompt, response = texts(fields)
     fields.say_unused()
@@ -213,7 +215,7 @@ def _item(record: Record, mapping: ColumnMapping) -> str:
     """What the prompt asks about: the text or number in the field `item`; empty for none."""
     for name, value in record.fields.items():
         chosen = name in (mapping.prompt, mapping.response, mapping.input, mapping.skill)
-        if folded(name) == "item" and isinstance(value, str) and not is_empty(value) and not chosen:
+        if fold(name) == "item" and isinstance(value, str) and not is_empty(value) and not chosen:
             return text_of(value, name, record.where)
     return ""
 
@@ -222,20 +224,22 @@ def _elsewhere(record: Record, mapping: ColumnMapping) -> list[str]:
     return [name for name in (mapping.skill, mapping.split) if name in record.fields and name]
 
 
-def _mapped(fields: Fields, prompt: str, response: str, given: str | None) -> tuple[str, str]:
+def _texts_of_mapping(
+    fields: Fields, prompt: str, response: str, given: str | None
+) -> tuple[str, str]:
     """The texts of columns that were chosen by hand."""
-    found = [_chosen(fields, column) for column in (prompt, response)]
+    found = [_text_of_column(fields, column) for column in (prompt, response)]
     if given is not None and not is_empty(fields.all.get(given)):
-        found[0] = f"{found[0]}\n{_chosen(fields, given)}"
+        found[0] = f"{found[0]}\n{_text_of_column(fields, given)}"
     for column in (prompt, response, given):
-        fields.filled.pop(folded(column or ""), None)
+        fields.filled.pop(fold(column or ""), None)
     return found[0], found[1]
 
 
-def _chosen(fields: Fields, column: str) -> str:
+def _text_of_column(fields: Fields, column: str) -> str:
     if column not in fields.all:
         raise SkillSetError(
-            f"{fields.where}: field {quoted(column)} is missing; found {listed(fields.all)}"
+            f"{fields.where}: field {quote(column)} is missing; found {name_list(fields.all)}"
         )
     return text_of(fields.all[column], column, fields.where)
 
@@ -247,18 +251,20 @@ def _is_none(value: Any) -> bool:
 def _skills(value: Any, where: str, field: str, is_cell: bool) -> tuple[str, ...]:
     if value is None:
         return ()
-    value = decoded_list(value, where) if is_cell else value
+    value = decode_list(value, where) if is_cell else value
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(name, str) for name in values):
         raise SkillSetError(
-            f"{where}: field {quoted(field)}: expected a skill's name or a list of names, "
-            f"got {shown(value)}"
+            f"{where}: field {quote(field)}: expected a skill's name or a list of names, "
+            f"got {short_text(value)}"
         )
     names = tuple(plain_name(text_of(name, field, where)) for name in values)
     if not all(names):
-        raise SkillSetError(f"{where}: field {quoted(field)}: a name has no visible letter")
+        raise SkillSetError(f"{where}: field {quote(field)}: a name has no visible letter")
     if len(set(names)) < len(names):
-        raise SkillSetError(f"{where}: field {quoted(field)}: names a skill twice, {shown(value)}")
+        raise SkillSetError(
+            f"{where}: field {quote(field)}: names a skill twice, {short_text(value)}"
+        )
     return names
 
 
@@ -268,13 +274,13 @@ def _split(record: Record, column: str | None) -> str:
     given = record.fields.get(column)
     if given is None or (isinstance(given, str) and not given.strip()):
         return ""
-    split = SPLIT_NAMES.get(folded(given)) if isinstance(given, str) else None
+    split = SPLIT_NAMES.get(fold(given)) if isinstance(given, str) else None
     if split is None:
-        close = difflib.get_close_matches(folded(str(given)), SPLIT_NAMES, 1)
+        close = difflib.get_close_matches(fold(str(given)), SPLIT_NAMES, 1)
         meant = f"did you mean {SPLIT_NAMES[close[0]]!r}? " if close else ""
         raise SkillSetError(
-            f"{record.where}: field {quoted(column)}: {meant}expected a split, one of "
-            f"{', '.join(SPLITS)}, got {shown(given)}"
+            f"{record.where}: field {quote(column)}: {meant}expected a split, one of "
+            f"{', '.join(SPLITS)}, got {short_text(given)}"
         )
     return split
 
@@ -299,7 +305,7 @@ def _kept_row(record: Record) -> Row:
     ):
         raise SkillSetError(
             f"{record.where}: is no row of a kept skill set: expected the texts 'prompt' and "
-            f"'response', a split and names of skills, got {shown(record.fields)}"
+            f"'response', a split and names of skills, got {short_text(record.fields)}"
         )
     item = str(record.fields.get("item", ""))
     return Row(tuple(map(str, names)), str(prompt), str(response), str(split), item)
