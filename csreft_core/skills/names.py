@@ -65,7 +65,8 @@ def check_joint_names(places: Mapping[tuple[str, ...], str]) -> None:
         if other != skills:
             raise SkillSetError(
                 f"{where}: field 'skill': {_in_words(skills)} would be counted as "
-                f"{joint_name(skills)!r}, and so would {_in_words(other)} of {places[other]}; rename one of the skills"
+                f"{joint_name(skills)!r}, and so would {_in_words(other)} of {places[other]}; rename "
+                "one of the skills"
             )
 
 
