@@ -62,29 +62,29 @@ def python_of(peer: str) -> Path:
     Raises:
         PeerMissing: it cannot be built.
     """
-    wanted = PEERS[peer]
+    environment = PEERS[peer]
     # The same torch for all, so that only the libraries differ.
     torch = f"torch=={metadata.version('torch').partition('+')[0]}"
-    named = repr((torch, wanted, sys.version_info[:2])).encode()
-    folder = cache_folder() / f"{peer}-{hashlib.sha256(named).hexdigest()[:12]}"
+    key = repr((torch, environment, sys.version_info[:2])).encode()
+    folder = cache_folder() / f"{peer}-{hashlib.sha256(key).hexdigest()[:12]}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    finished = folder / "finished"
-    if finished.exists():
+    marker = folder / "finished"
+    if marker.exists():
         return python
     print(f"building the environment of {peer} in {folder}", file=sys.stderr)
     venv.create(folder, with_pip=True, clear=True)
-    _pip(python, torch, *wanted.packages)
-    if wanted.alone:
-        _pip(python, "--no-deps", *wanted.alone)
-    finished.touch()
+    _pip(python, torch, *environment.packages)
+    if environment.alone:
+        _pip(python, "--no-deps", *environment.alone)
+    marker.touch()
     return python
 
 
 def _pip(python: Path, *arguments: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PeerMissing(f"pip install: {_last_line(done.stderr)}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise PeerMissing(f"pip install: {_last_line(process.stderr)}")
 
 
 def measure(library: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def measure(library: str, task: dict[str, Any]) -> dict[str, Any]:
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [
             str(python),
             "-W",
@@ -115,9 +115,9 @@ def measure(library: str, task: dict[str, Any]) -> dict[str, Any]:
         check=False,
         env={**os.environ, **offline, "OMP_NUM_THREADS": threads},
     )
-    if done.returncode:
-        raise PeerMissing(_last_line(done.stderr))
-    return json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        raise PeerMissing(_last_line(process.stderr))
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _last_line(text: str) -> str:

@@ -26,10 +26,10 @@ def lines_of(seconds: dict[str, Any], n_tokens: int) -> dict[str, list[str]]:
     limits = limits_of(seconds, -1)
     return {
         name: [
-            f"{n_tokens / statistics.median(found[-1]):.0f}",
-            f"{1 / ratio(found[-1], limits):.3f}",
+            f"{n_tokens / statistics.median(epochs[-1]):.0f}",
+            f"{1 / ratio(epochs[-1], limits):.3f}",
         ]
-        for name, found in seconds.items()
+        for name, epochs in seconds.items()
     }
 
 
@@ -47,16 +47,16 @@ def of_batch(rows: int, args: argparse.Namespace) -> Any:
             "threads": args.threads,
         }
         try:
-            found = measure(library, task)
+            result = measure(library, task)
         except PeerMissing as missing:
             lines.append([library, f"not measured: {missing}", ""])
             continue
-        raw[library], versions[library] = found["seconds"], found["versions"]
-        far = disagreement(found["seconds"])
+        raw[library], versions[library] = result["seconds"], result["versions"]
+        far = disagreement(result["seconds"])
         note = "" if far <= NOISE else f" (the two differ by {far:.0%}: too noisy)"
-        for name, line in lines_of(found["seconds"], rows * NEW).items():
-            shown = f"{name} (process of {library}){note}" if name in REFERENCES else name
-            lines.append([shown, *line])
+        for name, line in lines_of(result["seconds"], rows * NEW).items():
+            label = f"{name} (process of {library}){note}" if name in REFERENCES else name
+            lines.append([label, *line])
     return results.table(["Method", "Tokens per second", "Speed"], lines), raw, versions
 
 
@@ -72,8 +72,8 @@ def main() -> None:
     about: dict[str, Any] = {"machine": results.machine(), "threads": args.threads}
     parts, raw = [], {}
     for rows in args.batch:
-        shown, raw[f"batch {rows}"], versions = of_batch(rows, args)
-        parts += [f"## Batch of {rows}", shown]
+        table, raw[f"batch {rows}"], versions = of_batch(rows, args)
+        parts += [f"## Batch of {rows}", table]
         about |= versions
     page = results.report("Generation against the base", parts, about)
     print(page)

@@ -53,7 +53,7 @@ class Contestant:
     step: Callable[[], object]
     ready: Callable[[], AbstractContextManager[Any]]
     reference: str
-    held: list[Tensor] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
 
 
 def samples(n: int, length: int, vocabulary: int) -> list[Sample]:
@@ -67,24 +67,24 @@ def limit(base: Base, data: list[Sample], layer: int, batch: int, *, recompute: 
     """The base with one trainable vector at the output of a block."""
     vector = torch.nn.Parameter(torch.zeros(base.d_model, device=base.device))
     optimizer = torch.optim.AdamW([vector], lr=1e-4)
-    taken = pad(data[:batch])
+    rows = pad(data[:batch])
     inputs = {
-        "input_ids": taken.input_ids.to(base.device),
-        "attention_mask": taken.attention_mask.to(base.device),
-        "labels": taken.labels.to(base.device),
+        "input_ids": rows.input_ids.to(base.device),
+        "attention_mask": rows.attention_mask.to(base.device),
+        "labels": rows.labels.to(base.device),
     }
 
-    def moved(_module: torch.nn.Module, _args: object, output: Any) -> Any:
+    def add_vector(_module: torch.nn.Module, _args: object, output: Any) -> Any:
         if isinstance(output, tuple):
             return (output[0] + vector.to(output[0].dtype), *output[1:])
         return output + vector.to(output.dtype)
 
     @contextmanager
     def ready() -> Iterator[None]:
-        handle = base.blocks[layer].register_forward_hook(moved)
-        repeated = [Wrapper(block, _recompute) for block in base.blocks[layer + 1 :] if recompute]
+        handle = base.blocks[layer].register_forward_hook(add_vector)
+        wrappers = [Wrapper(block, _recompute) for block in base.blocks[layer + 1 :] if recompute]
         yield
-        for block in repeated:
+        for block in wrappers:
             block.restore()
         handle.remove()
 
@@ -131,16 +131,18 @@ def contestants(
 ) -> dict[str, Contestant]:
     """All that take turns on one base."""
     data = samples(4 * args.batch, args.length, base.model.config.vocab_size)
-    found = {}
+    taking_turns = {}
     for recompute in (False, True):
         name = _limit_name(recompute)
-        found[name] = limit(base, data, layers[0], args.batch, recompute=recompute)
+        taking_turns[name] = limit(base, data, layers[0], args.batch, recompute=recompute)
         for keep in (False, True):
             words = ["CS-ReFT", *["checkpointed"] * recompute, *["kept states"] * keep]
             config = training_config(args, layers, recompute=recompute, keep=keep)
-            found[", ".join(words)] = ours(base, data, config, folder / f"{recompute}-{keep}")
-        found[f"{name} again"] = found[name]
-    return found
+            taking_turns[", ".join(words)] = ours(
+                base, data, config, folder / f"{recompute}-{keep}"
+            )
+        taking_turns[f"{name} again"] = taking_turns[name]
+    return taking_turns
 
 
 def training_config(
@@ -172,21 +174,21 @@ def rounds(
 ) -> dict[str, list[float]]:
     """Seconds of each contestant in each round."""
     names = list(taking_turns)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(WARM_UP + n):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             with taking_turns[name].ready():
                 seconds = seconds_of(taking_turns[name].step, device)
             if turn >= WARM_UP:
-                found[name].append(seconds)
-    return found
+                times[name].append(seconds)
+    return times
 
 
 def peak(base: Base, contestant: Contestant) -> int:
     """Bytes at the peak of one step, weights included."""
     with contestant.ready():
-        return measure_use(base.model, contestant.step, contestant.held).total
+        return measure_use(base.model, contestant.step, contestant.tensors).total
 
 
 def training_table(
@@ -226,7 +228,7 @@ def generation_table(
         def answer(inputs: dict[str, Any] = inputs) -> None:
             base.model.generate(**inputs, max_new_tokens=48, do_sample=False)  # type: ignore[operator]
 
-        def attached(positions: str, answer: Callable[[], None] = answer) -> Contestant:
+        def with_adapter(positions: str, answer: Callable[[], None] = answer) -> Contestant:
             config = training_config(args, layers, recompute=False, keep=False)
             config = replace(config, adapter=replace(config.adapter, positions=positions))
             adapter = adapter_of(config, base, SKILLS).to(base.device).eval()
@@ -235,9 +237,9 @@ def generation_table(
         bare = Contestant(answer, nullcontext, "base")
         taking_turns = {
             "base": bare,
-            "CS-ReFT, prompt only": attached("f4+l4"),
+            "CS-ReFT, prompt only": with_adapter("f4+l4"),
             "base again": bare,
-            "CS-ReFT, every token": attached("all"),
+            "CS-ReFT, every token": with_adapter("all"),
         }
         seconds = rounds(taking_turns, args.rounds, base.device)
         references = [seconds["base"], seconds["base again"]]
@@ -330,8 +332,8 @@ def main() -> None:
         parts.append("**This has not run on a GPU.** It only shows that the script works.")
     for shape in args.shape:
         for precision in args.precision:
-            made, raw[f"{shape} {precision}"] = measure(args, shape, precision)
-            parts += made
+            sections, raw[f"{shape} {precision}"] = measure(args, shape, precision)
+            parts += sections
     page = results.report("GPU", parts, about(device, args))
     print(page)
     if args.save:

@@ -80,10 +80,10 @@ def generation(task: dict[str, Any], _folder: Path) -> Seconds:
         name: _answer_function(generate, ids, settings)
         for name, generate in _generations(task["library"], model).items()
     }
-    untouched = _answer_function(_untouched_generate(model), ids, settings)
-    contestants = _with_references(untouched, contestants, *REFERENCES)
+    reference = _answer_function(_untouched_generate(model), ids, settings)
+    contestants = _with_references(reference, contestants, *REFERENCES)
     rounds = [range(task["warm_up"]), range(task["rounds"])]
-    return {name: found[1:] for name, found in interleave(contestants, rounds).items()}
+    return {name: epochs[1:] for name, epochs in interleave(contestants, rounds).items()}
 
 
 def _generations(library: str, model: LlamaForCausalLM) -> dict[str, Callable[..., torch.Tensor]]:
@@ -127,20 +127,20 @@ def _with_references(
 ) -> dict[str, Callable[..., object]]:
     """The reference first, and once more in the middle of the others."""
     middle = len(others) // 2
-    listed = list(others.items())
+    pairs = list(others.items())
     first, again = names
-    return dict([(first, reference), *listed[:middle], (again, reference), *listed[middle:]])
+    return dict([(first, reference), *pairs[:middle], (again, reference), *pairs[middle:]])
 
 
 def versions() -> dict[str, str]:
     """What is installed here of the packages that matter."""
-    found = {"python": sys.version.split()[0]}
+    installed = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def main() -> None:
@@ -148,9 +148,9 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(task["threads"])
     transformers.logging.set_verbosity_error()
-    measured = {"training": training, "generation": generation}[task["what"]]
+    function = {"training": training, "generation": generation}[task["what"]]
     with tempfile.TemporaryDirectory() as folder:
-        seconds = measured(task, Path(folder))
+        seconds = function(task, Path(folder))
     print(json.dumps({"versions": versions(), "seconds": seconds}))
 
 

@@ -53,7 +53,7 @@ def switch(page: Page, name: str) -> float:
 
 def measure(address: str, chromium: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of every switch, by the page that is opened; the first round only warms up."""
-    found: dict[str, list[float]] = {name: [] for name in PAGES}
+    times: dict[str, list[float]] = {name: [] for name in PAGES}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
@@ -65,9 +65,9 @@ def measure(address: str, chromium: str, rounds: int) -> dict[str, list[float]]:
                 seconds = switch(page, name)
                 page.wait_for_timeout(500)
                 if turn:
-                    found[name].append(seconds)
+                    times[name].append(seconds)
         browser.close()
-    return found
+    return times
 
 
 def main() -> None:
@@ -77,10 +77,10 @@ def main() -> None:
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     args = parser.parse_args()
     with serving() as (address, _):
-        found = measure(address, args.chromium, args.rounds)
-    for name, seconds in found.items():
+        times = measure(address, args.chromium, args.rounds)
+    for name, seconds in times.items():
         print(f"{name:<14} median {1000 * np.median(seconds):5.0f} ms  of {len(seconds)}")
-    every = [s for seconds in found.values() for s in seconds]
+    every = [s for seconds in times.values() for s in seconds]
     low, high = np.percentile(every, [50, 95])
     print(f"all            median {1000 * low:5.0f} ms  p95 {1000 * high:.0f} ms  of {len(every)}")
 

@@ -45,13 +45,13 @@ def _processor() -> str:
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        return done.stdout.strip()
+        return process.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "csreft_core", "benchmarks/*.py")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    changes = git("status", "--porcelain", "--", "csreft_core", "benchmarks/*.py")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changes else "")
 
 
 def report(title: str, parts: Sequence[str], about: dict[str, Any]) -> str:

@@ -33,15 +33,15 @@ def new_prompts(subject: Subject, n: int, n_tokens: int, seed: int = 0) -> list[
     tokenizer, template = subject.engine.base.tokenizer, subject.template
     rng = random.Random(seed)
     vocabulary = sorted({word for row in subject.skill_set.rows for word in row.prompt.split()})
-    found: dict[str, None] = {}
-    while len(found) < n:
+    prompts: dict[str, None] = {}
+    while len(prompts) < n:
         words_ = [rng.choice(vocabulary) for _ in range(n_tokens)]
         while words_ and len(prompt_ids(" ".join(words_), tokenizer, template)) > n_tokens:
             words_.pop()
         prompt = " ".join(words_)
         if words_ and len(prompt_ids(prompt, tokenizer, template)) == n_tokens:
-            found[prompt] = None
-    return list(found)
+            prompts[prompt] = None
+    return list(prompts)
 
 
 def all_figures(subject: Subject, prompt: str, pinned: str) -> None:
@@ -80,15 +80,15 @@ def measure_patterns(subject: Subject, prompts: list[str], rounds: int) -> list[
     plain, n = prompts[: len(patterns)], len(patterns)
     engine, ratios = subject.engine, []
 
-    def timed(texts: list[str], setting: str | torch.Tensor) -> float:
+    def seconds_of(texts: list[str], setting: str | torch.Tensor) -> float:
         start = time.perf_counter()
         engine.trace(subject.adapter, texts, setting, template=subject.template)
         return time.perf_counter() - start
 
     for number in range(rounds + 3):
         pair = {
-            "patterns": lambda: timed([prompts[-1]] * n, patterns),
-            "plain": lambda: timed(plain, "learned"),
+            "patterns": lambda: seconds_of([prompts[-1]] * n, patterns),
+            "plain": lambda: seconds_of(plain, "learned"),
         }
         # Taking turns, each one first every second time.
         order = sorted(pair, reverse=bool(number % 2))

@@ -31,11 +31,11 @@ def limits_of(seconds: dict[str, Any], epoch: int) -> list[list[float]]:
 def rows_of(seconds: dict[str, Any]) -> dict[str, list[str]]:
     """A line for each method: milliseconds, and the ratio to the limit in each epoch."""
     lines = {}
-    for name, found in seconds.items():
+    for name, epochs in seconds.items():
         ratios = [
-            f"{ratio(times, limits_of(seconds, epoch)):.3f}" for epoch, times in enumerate(found)
+            f"{ratio(times, limits_of(seconds, epoch)):.3f}" for epoch, times in enumerate(epochs)
         ]
-        lines[name] = [f"{1000 * statistics.median(found[-1]):.0f}", ratios[0], ratios[-1]]
+        lines[name] = [f"{1000 * statistics.median(epochs[-1]):.0f}", ratios[0], ratios[-1]]
     return lines
 
 
@@ -59,16 +59,16 @@ def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespac
             "threads": args.threads,
         }
         try:
-            found = measure(library, task)
+            result = measure(library, task)
         except PeerMissing as missing:
             lines.append([library, f"not measured: {missing}", "", ""])
             continue
-        raw[library], versions[library] = found["seconds"], found["versions"]
-        far = disagreement(found["seconds"])
+        raw[library], versions[library] = result["seconds"], result["versions"]
+        far = disagreement(result["seconds"])
         note = "" if far <= NOISE else f" (the two limits differ by {far:.0%}: too noisy)"
-        for name, line in rows_of(found["seconds"]).items():
-            shown = f"{name} (process of {library}){note}" if name in REFERENCES else name
-            lines.append([shown, *line])
+        for name, line in rows_of(result["seconds"]).items():
+            label = f"{name} (process of {library}){note}" if name in REFERENCES else name
+            lines.append([label, *line])
     columns = ["Method", "ms, last epoch", "Ratio, first epoch", "Ratio, last epoch"]
     return results.table(columns, lines), raw, versions
 
@@ -83,14 +83,14 @@ def by_skills(args: argparse.Namespace) -> Any:
         "threads": args.threads,
         "skills": args.skills,
     }
-    found = measure("csreft", task)["seconds"]
-    few = found[f"k = {args.skills[0]}"]
+    seconds = measure("csreft", task)["seconds"]
+    few = seconds[f"k = {args.skills[0]}"]
     lines = [
         [name, f"{1000 * statistics.median(times[-1]):.0f}", f"{ratio(times[-1], [few[-1]]):.3f}"]
-        for name, times in found.items()
+        for name, times in seconds.items()
     ]
     columns = ["CS-ReFT with kept states", "ms", f"Ratio to k = {args.skills[0]}"]
-    return results.table(columns, lines), found
+    return results.table(columns, lines), seconds
 
 
 def main() -> None:
@@ -107,14 +107,14 @@ def main() -> None:
     about: dict[str, Any] = {"machine": results.machine(), "threads": args.threads}
     parts, raw = [], {}
     for vocabulary in args.vocabulary:
-        shown, raw[f"vocabulary {vocabulary}"], versions = against_limit(
+        table, raw[f"vocabulary {vocabulary}"], versions = against_limit(
             vocabulary, args.libraries, args
         )
-        parts += [f"## Vocabulary {vocabulary}", shown]
+        parts += [f"## Vocabulary {vocabulary}", table]
         about |= versions
     if args.skills:
-        shown, raw["skills"] = by_skills(args)
-        parts += [f"## Number of subspaces, vocabulary {args.vocabulary[0]}", shown]
+        table, raw["skills"] = by_skills(args)
+        parts += [f"## Number of subspaces, vocabulary {args.vocabulary[0]}", table]
     page = results.report("Training step against the frozen limit", parts, about)
     print(page)
     if args.save:

@@ -58,19 +58,19 @@ async def alone(address: str) -> float:
 
 async def together(address: str, n: int) -> tuple[float, list[float]]:
     """Seconds until all have their page, and what the server needed to say that it is well."""
-    drawn = asyncio.Barrier(n + 1)
+    barrier = asyncio.Barrier(n + 1)
 
     async def stay() -> None:
         async with visit(address):
-            await drawn.wait()
+            await barrier.wait()
 
     started = time.perf_counter()
     async with asyncio.TaskGroup() as visitors:
         for _ in range(n):
             visitors.create_task(stay())
-        all_drawn = visitors.create_task(asyncio.wait_for(drawn.wait(), MOST_S))
+        everybody = visitors.create_task(asyncio.wait_for(barrier.wait(), MOST_S))
         health = []
-        while not all_drawn.done():
+        while not everybody.done():
             health.append(await asyncio.to_thread(health_s, address))
             await asyncio.sleep(1)
         return time.perf_counter() - started, health
@@ -86,11 +86,11 @@ def main() -> None:
         one = asyncio.run(alone(address))
         before = process.memory_info().rss
         seconds, health = asyncio.run(together(address, n))
-        gained = process.memory_info().rss - before
+        growth = process.memory_info().rss - before
     print(f"one alone      {one:.2f} s")
     print(f"{n} at once    {seconds:.1f} s, {seconds / (n * one):.2f} times one after the other")
     print(f"health         slowest of {len(health)}: {max(health):.2f} s")
-    print(f"memory         {gained / 2**20:+.0f} MiB")
+    print(f"memory         {growth / 2**20:+.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -67,27 +67,27 @@ def llama(vocabulary: int) -> LlamaForCausalLM:
 def samples(n: int, vocabulary: int) -> list[Sample]:
     """Samples of 32 to 64 tokens; the last quarter is the answer."""
     draw = np.random.default_rng(0)
-    made = []
+    data = []
     for _ in range(n):
         length = int(draw.integers(LONGEST // 2, LONGEST + 1))
         ids = tuple(int(token) for token in draw.integers(3, vocabulary, length))
         cut = length - length // 4
-        made.append(Sample(ids[:cut], ids[cut:]))
-    return made
+        data.append(Sample(ids[:cut], ids[cut:]))
+    return data
 
 
-def pad(taken: Sequence[Sample]) -> Padded:
+def pad(data: Sequence[Sample]) -> Padded:
     """The samples as one batch."""
-    width = max(len(s.prompt) + len(s.answer) for s in taken)
-    ids = np.full((len(taken), width), PAD, np.int64)
+    width = max(len(s.prompt) + len(s.answer) for s in data)
+    ids = np.full((len(data), width), PAD, np.int64)
     labels, mask = np.full_like(ids, -100), np.zeros_like(ids)
-    for row, sample in enumerate(taken):
+    for row, sample in enumerate(data):
         n, whole = len(sample.prompt), len(sample.prompt) + len(sample.answer)
         ids[row, :whole] = sample.prompt + sample.answer
         labels[row, n:whole] = sample.answer
         mask[row, :whole] = 1
     tensors = (torch.from_numpy(array) for array in (ids, mask, labels))
-    return Padded(*tensors, prompt_lengths=tuple(len(s.prompt) for s in taken))
+    return Padded(*tensors, prompt_lengths=tuple(len(s.prompt) for s in data))
 
 
 def step_of(
@@ -112,7 +112,7 @@ def frozen_limit(model: LlamaForCausalLM, data: Sequence[Sample]) -> Step:
     """
     vector = torch.nn.Parameter(torch.zeros(model.config.hidden_size))
 
-    def moved(_module: torch.nn.Module, _args: object, output: object) -> object:
+    def add_vector(_module: torch.nn.Module, _args: object, output: object) -> object:
         # A block gives a tensor, in older versions of transformers a tuple.
         if isinstance(output, tuple):
             return (output[0] + vector, *output[1:])
@@ -129,12 +129,12 @@ def frozen_limit(model: LlamaForCausalLM, data: Sequence[Sample]) -> Step:
 
     step = step_of(loss, [vector], data)
 
-    def hooked(rows: Sequence[int]) -> None:
-        handle = model.model.layers[LAYERS[0]].register_forward_hook(moved)
+    def hooked_step(rows: Sequence[int]) -> None:
+        handle = model.model.layers[LAYERS[0]].register_forward_hook(add_vector)
         step(rows)
         handle.remove()
 
-    return hooked
+    return hooked_step
 
 
 def epochs(n_batches: int, n_epochs: int) -> list[list[list[int]]]:
@@ -152,7 +152,7 @@ def interleave(
     All take each turn, one after the other; the order is rotated by one from turn to turn.
     """
     names = list(contestants)
-    found: Seconds = {name: [[] for _ in rounds] for name in names}
+    seconds: Seconds = {name: [[] for _ in rounds] for name in names}
     turn = 0
     for epoch, arguments in enumerate(rounds):
         for argument in arguments:
@@ -160,9 +160,9 @@ def interleave(
             for name in names[first:] + names[:first]:
                 started = time.perf_counter()
                 contestants[name](argument)
-                found[name][epoch].append(time.perf_counter() - started)
+                seconds[name][epoch].append(time.perf_counter() - started)
             turn += 1
-    return found
+    return seconds
 
 
 def ratio(seconds: Sequence[float], references: Sequence[Sequence[float]]) -> float:

@@ -56,10 +56,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"{path}: cannot be written, {_reason(error)}") from error
     except Exception as error:
-        found = _NUMBERED.search(str(error))
-        if found is None and _TORCH_WRITER not in str(error):
+        match = _NUMBERED.search(str(error))
+        if match is None and _TORCH_WRITER not in str(error):
             raise
-        number = errno.ENOSPC if found is None else int(found[1])
+        number = errno.ENOSPC if match is None else int(match[1])
         hidden = OSError(number, os.strerror(number))
         raise StorageError(f"{path}: cannot be written, {_reason(hidden)}") from error
 
@@ -144,11 +144,11 @@ def check_plain(path: Path, most: int | None = None) -> None:
     Raises:
         OSError: missing, out of reach, no plain file, or larger.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "is no plain file")
-    if most is not None and found.st_size > most:
-        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes, more than {most:,}")
+    if most is not None and facts.st_size > most:
+        raise OSError(errno.EFBIG, f"has {facts.st_size:,} bytes, more than {most:,}")
 
 
 class ReadCache(Generic[T]):
@@ -168,10 +168,10 @@ class ReadCache(Generic[T]):
         """What the file holds; raises what reading it raises."""
         stamp = _stamp(path)
         with self._lock:
-            held = self._held.get(path)
-            if held is not None and held[0] == stamp:
+            entry = self._held.get(path)
+            if entry is not None and entry[0] == stamp:
                 self._held.move_to_end(path)
-                return _value_or_error(held[1])
+                return _value_or_error(entry[1])
         try:
             value: T | CsreftError = self._read(path)
         except CsreftError as error:
@@ -187,10 +187,10 @@ class ReadCache(Generic[T]):
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes with the file; a missing one has none."""
     try:
-        found = path.stat()
+        facts = path.stat()
     except OSError as error:
         return (error.errno or 0,)
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+    return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
 
 
 def _value_or_error(value: T | CsreftError) -> T:

@@ -82,9 +82,9 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._wrapped: dict[nn.Module, Wrapper] = {}
+        self._wrappers: dict[nn.Module, Wrapper] = {}
         self._others: list[Wrapper] = []
-        self._wrapping, self._detached = Lock(), False
+        self._lock, self._detached = Lock(), False
         if base.model in _ATTACHED:
             raise ConfigError(
                 "the base has an attachment already; detach() it first, or give each call its own "
@@ -95,21 +95,21 @@ class Attachment:
         self._wrap_methods(adapter)
 
     def _wrap(self, module: nn.Module, around: Around) -> Wrapper:
-        with self._wrapping:
+        with self._lock:
             if self._detached:
                 raise RuntimeError("the attachment was detached; attach again")
-            if module not in self._wrapped:
+            if module not in self._wrappers:
                 self._others += forbid_copies(module)
-                self._wrapped[module] = Wrapper(module, around)
-            return self._wrapped[module]
+                self._wrappers[module] = Wrapper(module, around)
+            return self._wrappers[module]
 
     def _block(self, layer: int) -> Wrapper:
         return self._wrap(self.base.blocks[layer], partial(self._around_block, layer))
 
-    def _wrap_what_is_needed(self, this: Pass) -> None:
+    def _wrap_what_is_needed(self, forward_pass: Pass) -> None:
         """An answer of a small model is 1 % slower with six blocks wrapped for nothing."""
-        model, adapter = self.base.model, this.request.adapter
-        layers = set(this.request.capture)
+        model, adapter = self.base.model, forward_pass.request.adapter
+        layers = set(forward_pass.request.capture)
         if adapter is not None:
             layers |= {*adapter.layers, adapter.spec.router.layer}
         for layer in layers:
@@ -117,10 +117,10 @@ class Attachment:
                 self._wrap(model.get_input_embeddings(), self._around_embedding)
             else:
                 self._block(layer)
-        if this.last_block is not None:
-            for layer in range(this.last_block + 1, self.base.n_layers):
+        if forward_pass.last_block is not None:
+            for layer in range(forward_pass.last_block + 1, self.base.n_layers):
                 self._block(layer)
-        if this.logits_at is None:
+        if forward_pass.logits_at is None:
             return
         for part in candidates(self.base.blocks[-1]):
             self._wrap(part, partial(self._around_part, part))
@@ -133,8 +133,8 @@ class Attachment:
         model = self.base.model
 
         def note(generate: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            kept = kwargs.pop("pass_to", None)
-            token = self._generation.set(Generation(prompts_of(model, args, kwargs), kept))
+            pass_to = kwargs.pop("pass_to", None)
+            token = self._generation.set(Generation(prompts_of(model, args, kwargs), pass_to))
             try:
                 return generate(*args, **kwargs)
             finally:
@@ -156,13 +156,13 @@ class Attachment:
 
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
-        with self._wrapping:
+        with self._lock:
             if not self._detached:
                 _ATTACHED.discard(self.base.model)
             self._detached = True
-            for wrapped in (*self._wrapped.values(), *self._others):
-                wrapped.restore()
-            self._wrapped, self._others = {}, []
+            for wrapper in (*self._wrappers.values(), *self._others):
+                wrapper.restore()
+            self._wrappers, self._others = {}, []
         self._recompute = None
 
     def __enter__(self) -> "Attachment":
@@ -187,15 +187,15 @@ class Attachment:
         """
         return exchange_forwards(
             {
-                self._block(layer): partial(self._passed_on, layer, states.get(layer))
+                self._block(layer): partial(self._pass_on, layer, states.get(layer))
                 for layer in range(max(states) + 1)
             }
         )
 
-    def _passed_on(self, layer: int, output: Tensor | None, /, *args: Any, **kwargs: Any) -> Any:
+    def _pass_on(self, layer: int, output: Tensor | None, /, *args: Any, **kwargs: Any) -> Any:
         """What a block that does not run gives: an output, or what it gets if that is None."""
-        given = args[0] if args else kwargs["hidden_states"]
-        return self.base.conduct.forms[layer].holding(given if output is None else output)
+        own_input = args[0] if args else kwargs["hidden_states"]
+        return self.base.conduct.forms[layer].holding(own_input if output is None else output)
 
     def checkpointing(self, above: int) -> AbstractContextManager[None]:
         """Blocks above a layer run again in the backward pass; only their input is stored.
@@ -212,14 +212,14 @@ class Attachment:
         With `last_block=l` among the inputs the blocks above l do not run, and the logits mean
         nothing.
         """
-        kept: list[Pass] = []
-        alone = self._generation.set(None)  # also if a call of `generate` is on its way
+        passes: list[Pass] = []
+        token = self._generation.set(None)  # also if a call of `generate` is on its way
         try:
             with self.calling(request), self._number_format():
-                output = self.base.model(**inputs, pass_to=kept)
+                output = self.base.model(**inputs, pass_to=passes)
         finally:
-            self._generation.reset(alone)
-        return output, kept[0]
+            self._generation.reset(token)
+        return output, passes[0]
 
     def logits(
         self,
@@ -239,15 +239,17 @@ class Attachment:
         width = -int(columns.min()) if len(columns) else 1
         if not self.base.conduct.cuts_rows:  # else the head, which picks, would see other columns
             inputs["logits_to_keep"] = width
-        output, this = self.forward(request, logits_at=sites, **inputs)
-        return output.logits[0] if this.head_picked else output.logits[rows, columns], this
+        output, forward_pass = self.forward(request, logits_at=sites, **inputs)
+        return output.logits[0] if forward_pass.head_picked else output.logits[
+            rows, columns
+        ], forward_pass
 
     def generate(self, request: Request, **inputs: Any) -> tuple[Tensor, Pass]:
         """`model.generate` under a request; returns the token ids and the prompt's pass."""
-        kept: list[Pass] = []
+        passes: list[Pass] = []
         with self.calling(request), self._number_format():
-            tokens = self.base.model.generate(**inputs, pass_to=kept)  # type: ignore[operator]
-        return tokens, kept[0]
+            tokens = self.base.model.generate(**inputs, pass_to=passes)  # type: ignore[operator]
+        return tokens, passes[0]
 
     def _number_format(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
@@ -278,7 +280,7 @@ class Attachment:
         """Decide what this forward does; gives the arguments of the base, without our own."""
         inputs = dict(inputs)
         generation, current = self._generation.get(), self._request.get(self.default)
-        kept, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
+        pass_to, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
         logits_at, last_block = inputs.pop("logits_at", None), inputs.pop("last_block", None)
         if current is None:
             raise RuntimeError(
@@ -286,23 +288,23 @@ class Attachment:
                 "threads through contextvars.copy_context().run"
             )
         call = read_call(inputs)
-        this = new_pass(current, call, prompt_mask, generation)
-        if generation is not None and kept is None:
-            kept, generation.pass_to = generation.pass_to, None
+        forward_pass = new_pass(current, call, prompt_mask, generation)
+        if generation is not None and pass_to is None:
+            pass_to, generation.pass_to = generation.pass_to, None
         if autocasts(call.tokens.device):  # would take prepared products out of float32
-            this.repeats = False
+            forward_pass.repeats = False
         if call.places is None and takes_places(self.base.model):
-            inputs["position_ids"] = this.index.clamp(min=0)
-        this.logits_at, this.last_block = logits_at, last_block
-        self._wrap_what_is_needed(this)
-        self._pass.set(this)
+            inputs["position_ids"] = forward_pass.index.clamp(min=0)
+        forward_pass.logits_at, forward_pass.last_block = logits_at, last_block
+        self._wrap_what_is_needed(forward_pass)
+        self._pass.set(forward_pass)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
             # A checkpointed block is recomputed in autograd's thread, where the context is empty.
-            self._recompute = this
-        if kept is not None:
-            kept.append(this)
+            self._recompute = forward_pass
+        if pass_to is not None:
+            pass_to.append(forward_pass)
         if call.tokens.ndim == 3:
-            self._route(this, EMBEDDING, call.tokens)
+            self._route(forward_pass, EMBEDDING, call.tokens)
         return inputs
 
     def current_pass(self) -> Pass:
@@ -314,71 +316,78 @@ class Attachment:
         return self._current()
 
     def _current(self) -> Pass:
-        this = self._pass.get(None) or self._recompute
-        if this is None:
+        forward_pass = self._pass.get(None) or self._recompute
+        if forward_pass is None:
             raise RuntimeError("a block of the base ran outside a forward of the base")
-        return this
+        return forward_pass
 
     def _around_embedding(
         self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor:
         output = inner(*args, **kwargs)
-        this = self._pass.get(None)
+        forward_pass = self._pass.get(None)
         # The embedding can be called on its own, by the model's owner; that is no pass.
-        if this is not None:
-            self._route(this, EMBEDDING, output)
+        if forward_pass is not None:
+            self._route(forward_pass, EMBEDDING, output)
         return output
 
     def _around_head(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        this = self._pass.get(None)
-        if this is None or this.logits_at is None or not args:
+        forward_pass = self._pass.get(None)
+        if forward_pass is None or forward_pass.logits_at is None or not args:
             return inner(*args, **kwargs)
-        this.head_picked = True
-        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        forward_pass.head_picked = True
+        rows, columns = (at.to(args[0].device) for at in forward_pass.logits_at)
         return inner(args[0][rows, columns].unsqueeze(0), *args[1:], **kwargs)
 
     def _around_part(
         self, part: nn.Module, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A part of the last block, whose output only the wanted tokens need."""
-        this = self._pass.get(None)
-        if this is None and torch._C._current_graph_task_id() != -1:
-            this = self._recompute
-        alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim == 3
-        if this is None or this.logits_at is None or not alone or self._reads_last_block(this):
+        forward_pass = self._pass.get(None)
+        if forward_pass is None and torch._C._current_graph_task_id() != -1:
+            forward_pass = self._recompute
+        is_alone = (
+            len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim == 3
+        )
+        if (
+            forward_pass is None
+            or forward_pass.logits_at is None
+            or not is_alone
+            or self._reads_last_block(forward_pass)
+        ):
             return inner(*args, **kwargs)
-        rows, columns = (at.to(args[0].device) for at in this.logits_at)
+        rows, columns = (at.to(args[0].device) for at in forward_pass.logits_at)
         if not is_token_wise(part, inner, args[0], (rows, columns)):
             return inner(*args)
         return at_sites(inner, args[0], (rows, columns))
 
-    def _reads_last_block(self, this: Pass) -> bool:
-        last, adapter = self.base.n_layers - 1, this.request.adapter
-        return last in this.request.capture or (
+    def _reads_last_block(self, forward_pass: Pass) -> bool:
+        last, adapter = self.base.n_layers - 1, forward_pass.request.adapter
+        return last in forward_pass.request.capture or (
             adapter is not None and adapter.spec.router.layer == last
         )
 
     def _around_block(
         self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        this = self._current()
-        if this.last_block is not None and layer > this.last_block:
-            return self._passed_on(layer, None, *args, **kwargs)
+        forward_pass = self._current()
+        if forward_pass.last_block is not None and layer > forward_pass.last_block:
+            return self._pass_on(layer, None, *args, **kwargs)
         output = inner(*args, **kwargs)
-        if this.skip:
+        if forward_pass.skip:
             return output
         hidden = states_of(output)
-        self._route(this, layer, hidden)
-        edited = edit(this, layer, hidden)
-        if layer in this.request.capture:
-            this.states[layer] = (hidden, edited)
-        return output if edited is hidden else with_states(output, edited)
+        self._route(forward_pass, layer, hidden)
+        after = edit(forward_pass, layer, hidden)
+        if layer in forward_pass.request.capture:
+            forward_pass.states[layer] = (hidden, after)
+        return output if after is hidden else with_states(output, after)
 
-    def _route(self, this: Pass, layer: int, hidden: Tensor) -> None:
-        if decide_gates(this, layer, hidden):
+    def _route(self, forward_pass: Pass, layer: int, hidden: Tensor) -> None:
+        if decide_gates(forward_pass, layer, hidden):
             generation = self._generation.get()
-            if generation is not None and generation.request is this.request:
-                generation.gates = this.prompt_gates()
+            if generation is not None and generation.request is forward_pass.request:
+                generation.gates = forward_pass.prompt_gates()
 
 
 def attach(

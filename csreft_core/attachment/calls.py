@@ -33,21 +33,21 @@ class Generation:
     see, or none. So the pass of the first is used again.
 
     Attributes:
-        given: The prompts.
+        prompts: What `generate` was given.
         pass_to: Takes the pass of the first forward.
         request: Whose generation it is; calls under another request do not belong to it.
         tokens: The prompts, one row each, also if beams or samples share one.
         real: Which of these tokens are no padding.
-        seen: Tokens of a row, padding included, that the last forward had behind it.
+        n_seen: Tokens of a row, padding included, that the last forward had behind it.
         gates: Of each row of the first forward.
     """
 
-    given: Prompts
+    prompts: Prompts
     pass_to: list[Pass] | None = None
     request: Request | None = None
     tokens: Tensor | None = None
     real: Bool[Tensor, "prompt seq"] | None = None
-    seen: int = 0
+    n_seen: int = 0
     gates: Float[Tensor, "row k"] | None = None
     step: Pass | None = None
     _step_cache: Any = None
@@ -61,12 +61,12 @@ class Generation:
             return None
         if tokens.shape != step.index.shape or inputs.get(self._step_name) is not self._step_cache:
             return None
-        if self._step_length is not None and self._step_length() != self.seen:
+        if self._step_length is not None and self._step_length() != self.n_seen:
             return None
-        seen, mask = self.seen + tokens.shape[1], inputs.get("attention_mask")
-        if mask is not None and mask.shape != (len(tokens), seen):
+        n_seen, mask = self.n_seen + tokens.shape[1], inputs.get("attention_mask")
+        if mask is not None and mask.shape != (len(tokens), n_seen):
             return None
-        self.seen = seen
+        self.n_seen = n_seen
         return step
 
     def new_pass(self, current: Request, call: Call) -> Pass:
@@ -80,17 +80,17 @@ class Generation:
         if self.tokens is None:
             self._begin(current, call, past)
             past = 0
-        past = self.seen if past is None else past
+        past = self.n_seen if past is None else past
         return self._step(call, past) if past else self._whole(call)
 
     def _begin(self, current: Request, call: Call, past: int | None) -> None:
         if past != 0:
-            held = "tokens" if past is None else f"{past} tokens"
+            content = "tokens" if past is None else f"{past} tokens"
             raise ConfigError(
-                f"generate was given a key-value cache that holds {held} already, whose edits are "
-                "not known; give the whole prompt and no filled cache"
+                f"generate was given a key-value cache that holds {content} already, whose edits "
+                "are not known; give the whole prompt and no filled cache"
             )
-        tokens, rows = self.given.tokens, len(call.tokens)
+        tokens, rows = self.prompts.tokens, len(call.tokens)
         self.tokens = tokens = call.tokens if tokens is None else tokens.to(call.tokens.device)
         if not len(tokens) or rows % len(tokens):
             raise ConfigError(
@@ -108,14 +108,14 @@ class Generation:
         assert self.request is not None
         rows, width = call.tokens.shape[:2]
         real = call.real(width)
-        if not self.seen and width < self.tokens.shape[1]:
+        if not self.n_seen and width < self.tokens.shape[1]:
             raise ConfigError(
                 f"generate sent {width} of {self.tokens.shape[1]} prompt tokens at once; prefill "
                 "in chunks is not supported, leave prefill_chunk_size unset"
             )
         # A cache that nobody knows would make a row of one new token look like a prompt of one.
-        lost = width < self.seen or (width == self.seen and call.use_cache is True)
-        if lost or not self._has_the_prompts(call.tokens, real):
+        is_lost = width < self.n_seen or (width == self.n_seen and call.use_cache is True)
+        if is_lost or not self._has_the_prompts(call.tokens, real):
             raise ConfigError(
                 "inside generate the base was called on rows that do not begin with the prompts "
                 "that generate was given: an unconditional prompt of guidance_scale, rows that "
@@ -123,11 +123,11 @@ class Generation:
                 "does without); give other rows a call of their own"
             )
         index, length = token_index(real), self._of_rows(self.real.sum(1), rows)
-        this = Pass(self.request, index, _before(index, length), length)
+        forward_pass = Pass(self.request, index, _before(index, length), length)
         if self.gates is not None and not _per_token(self.request):
-            this.gates = self._of_rows(self.gates, rows)
-        self.seen = width
-        return this
+            forward_pass.gates = self._of_rows(self.gates, rows)
+        self.n_seen = width
+        return forward_pass
 
     def _step(self, call: Call, past: int) -> Pass:
         """Tokens after the prompts, on a key-value cache."""
@@ -136,15 +136,15 @@ class Generation:
         assert self.request is not None
         assert self.request.adapter is not None
         rows, width = call.tokens.shape[:2]
-        if not self.tokens.shape[1] <= past <= self.seen:
+        if not self.tokens.shape[1] <= past <= self.n_seen:
             raise ConfigError(
                 f"the key-value cache holds {past} tokens, but generate had a prompt of "
-                f"{self.tokens.shape[1]} and has run the base on {self.seen}; leave "
+                f"{self.tokens.shape[1]} and has run the base on {self.n_seen}; leave "
                 "prefill_chunk_size unset, or use use_cache=False"
             )
         generated = self.request.adapter.positions.generated
         alike = len(self.tokens) == 1 or not (generated or self._padded_in_silence(call))
-        if self.given.custom and not alike:
+        if self.prompts.custom and not alike:
             raise ConfigError(
                 "custom_generate may move the rows of a batch, and on a key-value cache a row "
                 "cannot be told to be whose prompt's; give one prompt at a time, or use_cache=False"
@@ -156,20 +156,20 @@ class Generation:
         else:
             index = token_index(call.real(past + width))[:, past:]
         assert self.gates is not None
-        this = Pass(self.request, index, torch.zeros_like(index, dtype=torch.bool), length)
-        this.gates = self._of_rows(self.gates, rows)
-        this.skip, this.repeats = not generated, not torch.is_grad_enabled()
-        self.seen = past + width
-        self._note_step(this, call.cached)
-        return this
+        forward_pass = Pass(self.request, index, torch.zeros_like(index, dtype=torch.bool), length)
+        forward_pass.gates = self._of_rows(self.gates, rows)
+        forward_pass.skip, forward_pass.repeats = not generated, not torch.is_grad_enabled()
+        self.n_seen = past + width
+        self._note_step(forward_pass, call.cached)
+        return forward_pass
 
     def _padded_in_silence(self, call: Call) -> bool:
         assert self.real is not None
         return call.mask is None and not bool(self.real.all())
 
-    def _note_step(self, this: Pass, cached: Cached | None) -> None:
+    def _note_step(self, forward_pass: Pass, cached: Cached | None) -> None:
         assert cached is not None
-        self.step, self._step_cache, self._step_name = this, cached.cache, cached.name
+        self.step, self._step_cache, self._step_name = forward_pass, cached.cache, cached.name
         self._step_length = cached.counter()
 
     def _has_the_prompts(self, tokens: Tensor, real: Bool[Tensor, "row total"]) -> bool:

@@ -117,19 +117,21 @@ def request(
     return Request(adapter, parse_gate_setting(gates, adapter.names), labels, capture)
 
 
-def decide_gates(this: Pass, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> bool:
+def decide_gates(
+    forward_pass: Pass, layer: int, hidden: Float[Tensor, "batch seq d_model"]
+) -> bool:
     """Decide the gates at the place where the router reads; False elsewhere, and if they are known.
 
     Raises:
         ConfigError: learned gates without a router, or gates for another number of prompts.
     """
-    adapter = this.request.adapter
-    if adapter is None or this.gates is not None or layer != adapter.spec.router.layer:
+    adapter = forward_pass.request.adapter
+    if adapter is None or forward_pass.gates is not None or layer != adapter.spec.router.layer:
         return False
-    given = this.request.setting.fixed_gates(len(hidden), this.request.labels)
+    fixed = forward_pass.request.setting.fixed_gates(len(hidden), forward_pass.request.labels)
     router, home = adapter.router, next(adapter.parameters()).device
-    if given is not None:
-        this.gates = for_rows(given.to(home, torch.float32), len(hidden))
+    if fixed is not None:
+        forward_pass.gates = for_rows(fixed.to(home, torch.float32), len(hidden))
     elif router is None:
         raise ConfigError(
             "this adapter has no router, so its gates cannot be learned; use the gate setting "
@@ -137,42 +139,44 @@ def decide_gates(this: Pass, layer: int, hidden: Float[Tensor, "batch seq d_mode
         )
     if router is not None:
         with in_float32(hidden.device):
-            logits = router(router.features(hidden.to(home), this.prompt_mask.to(home)))
-            this.logits = logits
-            if given is None:
-                this.gates = router.gates(logits)
-                if this.request.setting.kind == "hard":
-                    this.gates = router.binary(this.gates)
+            logits = router(router.features(hidden.to(home), forward_pass.prompt_mask.to(home)))
+            forward_pass.logits = logits
+            if fixed is None:
+                forward_pass.gates = router.gates(logits)
+                if forward_pass.request.setting.kind == "hard":
+                    forward_pass.gates = router.binary(forward_pass.gates)
     return True
 
 
-def edit(this: Pass, layer: int, hidden: Tensor) -> Tensor:
+def edit(forward_pass: Pass, layer: int, hidden: Tensor) -> Tensor:
     """The hidden states with their sites edited; the very same tensor where nothing is."""
-    prepared = this.prepared.get(layer)
-    if prepared is not None:
-        return prepared(hidden)
-    adapter = this.request.adapter
+    edit_states = forward_pass.prepared.get(layer)
+    if edit_states is not None:
+        return edit_states(hidden)
+    adapter = forward_pass.request.adapter
     if adapter is None or layer not in adapter.layers:
         return hidden
     assert isinstance(adapter, CSReFT), "no other method edits the output of a block"
     with in_float32(hidden.device):
-        return _edit_sites(this, layer, adapter.at(layer), hidden)
+        return _edit_sites(forward_pass, layer, adapter.at(layer), hidden)
 
 
-def _edit_sites(this: Pass, layer: int, subspaces: Subspaces, hidden: Tensor) -> Tensor:
+def _edit_sites(forward_pass: Pass, layer: int, subspaces: Subspaces, hidden: Tensor) -> Tensor:
     """States of the sites go to the adapter's device and back; blocks may lie on several GPUs."""
     home = subspaces.raw.device
-    assert this.gates is not None, "the router reads above the first edited layer"
-    if not any(map(len, this.sites())):
+    assert forward_pass.gates is not None, "the router reads above the first edited layer"
+    if not any(map(len, forward_pass.sites())):
         return hidden
-    shape, gates_of_tokens = hidden.shape, this.token_gates().flatten(0, 1)
+    shape, gates_of_tokens = hidden.shape, forward_pass.token_gates().flatten(0, 1)
     hidden = hidden.flatten(0, 1)
-    for group, sites in enumerate(this.sites()):
+    for group, sites in enumerate(forward_pass.sites()):
         if len(sites) == 0:
             continue
         if len(sites) == len(hidden):  # all, and in their order: nothing is picked
-            if this.repeats and hidden.device == home:
-                this.prepared[layer] = _every_token(subspaces.at_gates(gates_of_tokens, group))
+            if forward_pass.repeats and hidden.device == home:
+                forward_pass.prepared[layer] = _every_token(
+                    subspaces.at_gates(gates_of_tokens, group)
+                )
             hidden = hidden + subspaces(hidden.to(home), gates_of_tokens, group).to(hidden)
             continue
         here, at_home = sites.to(hidden.device), sites.to(home)
@@ -182,11 +186,11 @@ def _edit_sites(this: Pass, layer: int, subspaces: Subspaces, hidden: Tensor) ->
 
 
 def _every_token(delta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def edited(hidden: Tensor) -> Tensor:
+    def edit_states(hidden: Tensor) -> Tensor:
         h = hidden.flatten(0, 1)
         return (h + delta(h).to(h.dtype)).view_as(hidden)
 
-    return edited
+    return edit_states
 
 
 def in_float32(device: torch.device) -> AbstractContextManager[Any]:

@@ -46,9 +46,9 @@ class Wrapper:
         """What is left in other people's wrappers after `restore`, for a copy of the module."""
         if self._active:
             _refuse_copy()
-        left = copy.copy(self)
-        left.inner = copy.deepcopy(self.inner, memo)
-        return left
+        twin = copy.copy(self)
+        twin.inner = copy.deepcopy(self.inner, memo)
+        return twin
 
     def restore(self) -> None:
         """Let the module be as before; if someone has wrapped it since, when that one is gone."""
@@ -65,10 +65,10 @@ class Wrapper:
             earlier.restore()
 
 
-def _call(wrapped: Wrapper, *args: Any, **kwargs: Any) -> Any:
-    if wrapped._active:
-        return wrapped._around(wrapped.inner, args, kwargs)
-    return wrapped.inner(*args, **kwargs)
+def _call(wrapper: Wrapper, *args: Any, **kwargs: Any) -> Any:
+    if wrapper._active:
+        return wrapper._around(wrapper.inner, args, kwargs)
+    return wrapper.inner(*args, **kwargs)
 
 
 def forbid_copies(module: nn.Module) -> list[Wrapper]:
@@ -91,14 +91,14 @@ def _refuse_copy() -> NoReturn:
 @contextmanager
 def exchange_forwards(forwards: Mapping[Wrapper, Forward]) -> Iterator[None]:
     """Inside the `with`, these functions stand for the `forward` of these modules."""
-    before = {wrapped: wrapped.inner for wrapped in forwards}
+    before = {wrapper: wrapper.inner for wrapper in forwards}
     try:
-        for wrapped, forward in forwards.items():
-            wrapped.inner = forward
+        for wrapper, forward in forwards.items():
+            wrapper.inner = forward
         yield
     finally:
-        for wrapped, forward in before.items():
-            wrapped.inner = forward
+        for wrapper, forward in before.items():
+            wrapper.inner = forward
 
 
 def recompute_blocks(blocks: Sequence[Wrapper]) -> AbstractContextManager[None]:
@@ -120,8 +120,10 @@ def whole_rows(forward: Forward) -> Forward:
 
     def of_every_token(*args: Any, logits_to_keep: int | Tensor = 0, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        output.logits = output.logits[:, kept]
+        columns = (
+            slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        )
+        output.logits = output.logits[:, columns]
         return output
 
     return of_every_token

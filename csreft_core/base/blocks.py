@@ -25,26 +25,26 @@ def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
         UnsupportedModelError: none or several.
     """
     n = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    found = _lists(model, n)
-    if len(found) > 1:
+    lists = _lists(model, n)
+    if len(lists) > 1:
         decoder = model.get_decoder()
-        found = _lists(decoder, n) if isinstance(decoder, nn.Module) else found
-    if len(found) != 1:
-        listed = ", ".join(found) if found else "none"
+        lists = _lists(decoder, n) if isinstance(decoder, nn.Module) else lists
+    if len(lists) != 1:
+        names = ", ".join(lists) if lists else "none"
         raise UnsupportedModelError(
-            f"{type(model).__name__}: expected one list of {n} decoder blocks, found {listed}; "
+            f"{type(model).__name__}: expected one list of {n} decoder blocks, found {names}; "
             "only models whose blocks form one list can be edited"
         )
-    return next(iter(found.values()))
+    return next(iter(lists.values()))
 
 
 def _lists(model: nn.Module, n: int | None) -> dict[str, nn.ModuleList]:
-    found: dict[str, nn.ModuleList] = {}
+    lists: dict[str, nn.ModuleList] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in lists)
         if isinstance(module, nn.ModuleList) and len(module) == n and not inside:
-            found[name] = module
-    return found
+            lists[name] = module
+    return lists
 
 
 def states_of(output: Any) -> Any:

@@ -70,12 +70,12 @@ class _Trial:
     def _tokens(self) -> Int[Tensor, " token"]:
         """Tokens that differ, none of them for padding."""
         text = self.model.config.get_text_config()
-        named = (getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos"))
-        special = {token for value in named for token in token_ids(value)}
-        spread = range(text.vocab_size - 1, -1, -max(1, text.vocab_size // 32))
-        chosen = [token for token in spread if token not in special][: _N + _MORE]
-        chosen = (chosen or [0]) * (_N + _MORE)
-        return torch.tensor(chosen[: _N + _MORE], device=self.model.device)
+        settings = (getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos"))
+        special = {token for value in settings for token in token_ids(value)}
+        candidates = range(text.vocab_size - 1, -1, -max(1, text.vocab_size // 32))
+        tokens = [token for token in candidates if token not in special][: _N + _MORE]
+        tokens = (tokens or [0]) * (_N + _MORE)
+        return torch.tensor(tokens[: _N + _MORE], device=self.model.device)
 
     def refuse(self, what: str) -> UnsupportedModelError:
         """The error to raise."""
@@ -109,15 +109,15 @@ class _Trial:
     def blocks(self) -> tuple[tuple[Form, ...], Float[Tensor, "token v"]]:
         """Run the row alone: each block gives states that can be edited, and they count."""
         blocks = find_blocks(self.model)
-        with _watch(blocks) as seen:
+        with _watch(blocks) as runs:
             logits = self.logits(self.row[None])
         expected = (1, len(self.row), self.model.config.get_text_config().hidden_size)
-        if [layer for layer, *_ in seen] != [*range(len(blocks))]:
+        if [layer for layer, *_ in runs] != [*range(len(blocks))]:
             raise self.refuse(
-                f"runs its blocks in the order {', '.join(str(layer) for layer, *_ in seen)}; only "
+                f"runs its blocks in the order {', '.join(str(layer) for layer, *_ in runs)}; only "
                 f"models that run each of their {len(blocks)} blocks once can be edited"
             )
-        for layer, form, shape, takes_states, _ in seen:
+        for layer, form, shape, takes_states, _ in runs:
             if shape != expected:
                 raise self.refuse(
                     f"cannot be edited: its block {layer} gives {shape or form.kind} for one row "
@@ -128,15 +128,15 @@ class _Trial:
                     f"cannot be edited: its block {layer} takes its states under another name than "
                     "hidden_states"
                 )
-        self._check_reached(logits, [added for *_, added in seen])
-        return tuple(form for _, form, *_ in seen), logits[0].detach()
+        self._check_reached(logits, [zeros for *_, zeros in runs])
+        return tuple(form for _, form, *_ in runs), logits[0].detach()
 
-    def _check_reached(self, logits: Tensor, added: list[Tensor]) -> None:
+    def _check_reached(self, logits: Tensor, zeros: list[Tensor]) -> None:
         """Each block's output moves the logits, and its gradient can be computed."""
-        gradients: Sequence[Tensor | None] = [None] * len(added)
+        gradients: Sequence[Tensor | None] = [None] * len(zeros)
         if logits.requires_grad:
             total = torch.where(logits.isfinite(), logits, 0).float().square().sum()
-            gradients = torch.autograd.grad(total, added, allow_unused=True)
+            gradients = torch.autograd.grad(total, zeros, allow_unused=True)
         for layer, gradient in enumerate(gradients):
             if gradient is None or not gradient.any():
                 raise self.refuse(
@@ -155,8 +155,8 @@ class _Trial:
         ids = torch.stack([torch.cat([self.row, self.more]), longer, longer])
         mask = torch.ones_like(ids)
         mask[1, :more] = 0
-        found = self.logits(ids, **self._inputs(mask))
-        before, padded, after = found[0, :n], found[1, more:], found[2, more:]
+        logits = self.logits(ids, **self._inputs(mask))
+        before, padded, after = logits[0, :n], logits[1, more:], logits[2, more:]
         bound = self._bound(alone, after)
         if _gap(before, alone) > bound:
             raise self._why(alone, ids[:1], bound)
@@ -179,7 +179,7 @@ class _Trial:
         ids, mask = torch.stack([longer, longer]), torch.ones(2, len(longer), dtype=torch.long)
         mask[0, : len(self.more)] = 0
         generate: Any = self.model.generate
-        with self._running("generate"), _watch(find_blocks(self.model)) as seen:
+        with self._running("generate"), _watch(find_blocks(self.model)) as runs:
             out = generate(
                 input_ids=ids,
                 attention_mask=mask.to(ids.device),
@@ -198,7 +198,7 @@ class _Trial:
                 "answers otherwise in generate, with padding and a cache, than its own forward "
                 "says; choose another model, or another version of transformers"
             )
-        prompts = seen[: len(find_blocks(self.model))]
+        prompts = runs[: len(find_blocks(self.model))]
         return any(shape[1:2] != ids.shape[1:] for _, _, shape, *_ in prompts)
 
     def _bound(self, alone: Tensor, after: Tensor) -> float:
@@ -250,24 +250,24 @@ def _watch(blocks: nn.ModuleList) -> Iterator[_Seen]:
 
     A zero is added to the states, whose gradient says what an edit would change.
     """
-    seen: _Seen = []
+    runs: _Seen = []
 
     def watch(layer: int, _block: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         states = states_of(output)
         takes = isinstance(args[0] if args else kwargs.get("hidden_states"), Tensor)
         if not isinstance(states, Tensor):
-            seen.append((layer, Form.of(output), (), takes, torch.zeros(())))
+            runs.append((layer, Form.of(output), (), takes, torch.zeros(())))
             return output
-        added = torch.zeros_like(states, requires_grad=True)
-        seen.append((layer, Form.of(output), tuple(states.shape), takes, added))
-        return with_states(output, states + added)
+        zeros = torch.zeros_like(states, requires_grad=True)
+        runs.append((layer, Form.of(output), tuple(states.shape), takes, zeros))
+        return with_states(output, states + zeros)
 
     handles = [
         block.register_forward_hook(partial(watch, layer), with_kwargs=True)
         for layer, block in enumerate(blocks)
     ]
     try:
-        yield seen
+        yield runs
     finally:
         for handle in handles:
             handle.remove()

@@ -101,10 +101,10 @@ def read_own(name: str, folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
                 raise ValueError("it is not a JSON object")
-            return found
+            return settings
         return of_config(
             GenerationConfig.from_pretrained(
                 folder, config_file_name="config.json", _from_model_config=True
@@ -148,8 +148,8 @@ def end_tokens(
 
 
 def _own_ends(own: Mapping[str, Any], config: Any) -> tuple[int, ...]:
-    named = (own.get("eos_token_id"), getattr(config, "eos_token_id", None))
-    return tuple(token for value in named for token in token_ids(value))
+    values = (own.get("eos_token_id"), getattr(config, "eos_token_id", None))
+    return tuple(token for value in values for token in token_ids(value))
 
 
 def token_ids(value: object) -> tuple[int, ...]:
@@ -165,8 +165,11 @@ def settings_that_differ(own: Mapping[str, Any]) -> dict[str, Any]:
     and the longest answer stay ours.
     """
     draws = {"top_k": 50, **_settings_of(own, Draws)} if own.get("do_sample") is True else {}
-    found = {**_settings_of(own, Scores), **draws}  # where nothing is said, transformers takes 50
-    differs = {name: value for name, value in found.items() if value != _NEUTRAL.get(name)}
+    settings = {
+        **_settings_of(own, Scores),
+        **draws,
+    }  # where nothing is said, transformers takes 50
+    differs = {name: value for name, value in settings.items() if value != _NEUTRAL.get(name)}
     return {"do_sample": True, **differs} if own.get("do_sample") is True else differs
 
 
@@ -186,8 +189,8 @@ def scores_and_draws(
     Raises:
         ConfigError: a setting that makes no sense.
     """
-    found = settings_that_differ(own)
-    scores, draws = _settings_of(found, Scores), _settings_of(found, Draws)
+    settings = settings_that_differ(own)
+    scores, draws = _settings_of(settings, Scores), _settings_of(settings, Draws)
     try:
         TypeAdapter(Scores).validate_json(json.dumps(scores), strict=True)
         TypeAdapter(Draws).validate_json(json.dumps(draws), strict=True)
@@ -211,7 +214,7 @@ def scores_and_draws(
             f"the base's own decoding settings name token {beyond[0]}, but it has {n_tokens}; "
             "choose decoding 'ours'"
         )
-    return scores, draws if found.get("do_sample") else None
+    return scores, draws if settings.get("do_sample") else None
 
 
 def _bias_tokens(scores: Mapping[str, Any]) -> list[int]:
@@ -239,5 +242,5 @@ def check_decoding(kind: str, temperature: float = 0.0, top_p: float = 1.0) -> N
 
 def in_words(settings: Mapping[str, Any]) -> str:
     """Settings in one line."""
-    shown = (f"{name} {json.dumps(value)[:40]}" for name, value in settings.items())
-    return ", ".join(shown) or "none that differs from ours"
+    texts = (f"{name} {json.dumps(value)[:40]}" for name, value in settings.items())
+    return ", ".join(texts) or "none that differs from ours"

@@ -23,13 +23,13 @@ def resolve_device(device: str) -> torch.device:
     n_gpus = torch.cuda.device_count()
     if device == "auto":
         return torch.device("cuda" if n_gpus else "cpu")
-    chosen = torch.device("cuda:0" if device == "balanced" else device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= n_gpus:
+    target = torch.device("cuda:0" if device == "balanced" else device)
+    if target.type == "cuda" and (target.index or 0) >= n_gpus:
         raise UnsupportedModelError(
             f"base.device is {device!r}, but this machine has {n_gpus or 'no'} GPU"
             f"{'s' * (n_gpus > 1)}; use 'auto' or 'cpu'"
         )
-    return chosen
+    return target
 
 
 def machine(device: torch.device) -> str:
@@ -62,11 +62,11 @@ def free_bytes(device: str | torch.device) -> int:
     Raises:
         UnsupportedModelError: a device that this machine does not have.
     """
-    chosen = device if isinstance(device, torch.device) else resolve_device(device)
-    if chosen.type != "cuda":
+    target = device if isinstance(device, torch.device) else resolve_device(device)
+    if target.type != "cuda":
         return psutil.virtual_memory().available
     every = range(torch.cuda.device_count())
-    return sum(_free_on(i) for i in (every if device == "balanced" else [chosen.index or 0]))
+    return sum(_free_on(i) for i in (every if device == "balanced" else [target.index or 0]))
 
 
 def _free_on(index: int) -> int:

@@ -83,7 +83,7 @@ def hub_bytes(config: BaseConfig) -> int | None:
     if _local(config) is not None:
         return None
     try:
-        listed = snapshot_download(
+        infos = snapshot_download(
             config.path,
             revision=config.revision,
             allow_patterns=[*_DESCRIPTION, *_WEIGHTS],
@@ -94,7 +94,7 @@ def hub_bytes(config: BaseConfig) -> int | None:
         return None  # no network: what is in the cache is taken
     except (HTTPError, HFValidationError) as error:
         raise UnsupportedModelError(_hub_message(config, error)) from None
-    files = [file for file in listed if isinstance(file, DryRunFileInfo)]
+    files = [file for file in infos if isinstance(file, DryRunFileInfo)]
     _check_hub_files(config, files)
     return sum(file.file_size or 0 for file in files if file.filename.endswith(".safetensors"))
 
@@ -246,12 +246,12 @@ def _check_kind(name: str, tree: dict[str, Any], kind: object) -> None:
             "needed"
         )
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(kind))
-    made_by = [*(tree.get("architectures") or [])]
-    heads = [one for one in made_by if not one.endswith("Model")]  # LlamaModel: no head saved
+    architectures = [*(tree.get("architectures") or [])]
+    heads = [one for one in architectures if not one.endswith("Model")]  # LlamaModel: no head saved
     if causal is None or (heads and causal not in heads):
         raise UnsupportedModelError(
-            f"{name} is no causal language model but {', '.join(made_by) or kind}, such as an "
-            "encoder or a classifier; a decoder-only causal language model is needed"
+            f"{name} is no causal language model but {', '.join(architectures) or kind}, such as "
+            "an encoder or a classifier; a decoder-only causal language model is needed"
         )
     if "transformers_weights" in tree:
         raise UnsupportedModelError(

@@ -79,7 +79,7 @@ def hashing(files: Iterable[Path]) -> Iterator[Callable[[], Digests]]:
     with ThreadPoolExecutor(n) as pool:
         parts = [pool.submit(_of_file, path, i, n, stop) for path in files for i in range(n)]
         try:
-            yield lambda: {name: found for part in parts for name, found in part.result().items()}
+            yield lambda: {name: digest for part in parts for name, digest in part.result().items()}
         finally:
             stop.set()
 
@@ -93,14 +93,14 @@ def _of_file(path: Path, first: int, step: int, stop: Event) -> Digests:
 @torch.no_grad()
 def _digest(tensor: Tensor, stop: Event | None = None) -> tuple[tuple[int, ...], str]:
     """Shape, and hash of the values: floats in bfloat16, others as they are."""
-    found, flat = hashlib.sha256(), tensor.detach().reshape(-1)
+    digest, flat = hashlib.sha256(), tensor.detach().reshape(-1)
     for start in range(0, len(flat), _CHUNK):
         if stop is not None and stop.is_set():
             break
         part = flat[start : start + _CHUNK]
         part = part.to(torch.bfloat16) if part.is_floating_point() else part
-        found.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
-    return tuple(tensor.shape), found.hexdigest()
+        digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
+    return tuple(tensor.shape), digest.hexdigest()
 
 
 def identity(
@@ -125,9 +125,9 @@ def identity(
         description = json.loads(model.config.to_json_string(use_diff=True))
     embedding = model.get_input_embeddings().weight
     assert isinstance(embedding, Tensor)
-    used = {name: digest for name, digest in digests.items() if name not in set(unused)}
+    model_digests = {name: digest for name, digest in digests.items() if name not in set(unused)}
     return Identity(
-        weights=_hash(_lines(used, len(embedding))),
+        weights=_hash(_lines(model_digests, len(embedding))),
         description=_hash(_plain(description)),
         tokenizer=_hash(_of_tokenizer(tokenizer)),
         template=_hash(tokenizer.chat_template),
@@ -140,16 +140,16 @@ def _lines(digests: Digests, rows: int) -> list[list[Any]]:
 
     Some files hold a tied head a second time, others leave it out.
     """
-    named = [[name, *found] for name, found in digests.items() if found[0][:1] != (rows,)]
-    tables = {found for found in digests.values() if found[0][:1] == (rows,)}
-    return [*sorted(named), *sorted(["", *found] for found in tables)]
+    lines = [[name, *digest] for name, digest in digests.items() if digest[0][:1] != (rows,)]
+    tables = {digest for digest in digests.values() if digest[0][:1] == (rows,)}
+    return [*sorted(lines), *sorted(["", *digest] for digest in tables)]
 
 
 def _plain(tree: Any) -> Any:
     """A description without what does not matter; 1e4, 10000 and 10000.0 are one number."""
     if isinstance(tree, Mapping):
-        kept = {str(k): _plain(v) for k, v in tree.items() if k not in _NO_MATTER}
-        return {name: value for name, value in kept.items() if value is not None}
+        entries = {str(k): _plain(v) for k, v in tree.items() if k not in _NO_MATTER}
+        return {name: value for name, value in entries.items() if value is not None}
     if isinstance(tree, list | tuple):
         return [_plain(value) for value in tree]
     if isinstance(tree, float) and tree.is_integer():

@@ -31,7 +31,7 @@ class _Worker:
     def __init__(self) -> None:
         self.owner = os.getpid()
         # Only what it needs to start: no tokens, no settings of ours.
-        kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
+        variables = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-X", "utf8", str(_WORKER)],
             stdin=subprocess.PIPE,
@@ -39,7 +39,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env={name: os.environ[name] for name in kept if name in os.environ},
+            env={name: os.environ[name] for name in variables if name in os.environ},
         )
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -92,18 +92,18 @@ def ask(job: str, *arguments: Any, name: str, seconds: float = SECONDS) -> Any:
         if not _workers:
             _workers.append(_Worker())
         worker = _workers[0]
-        found = worker.ask({"job": job, "arguments": arguments, "seconds": seconds})
-        if found is None:
+        answer = worker.ask({"job": job, "arguments": arguments, "seconds": seconds})
+        if answer is None:
             _workers.remove(worker)
             worker.close()
-    if found is None:
+    if answer is None:
         raise UnsupportedModelError(
             f"{name} ends the process that tries it: it computes for more than {seconds:.0f} s or "
             "needs more than 1 GiB, which no sound one does; take another base, or mend its files"
         )
-    if "error" in found:
-        raise UnsupportedModelError(f"{name} does not work ({found['error']})")
-    return found["result"]
+    if "error" in answer:
+        raise UnsupportedModelError(f"{name} does not work ({answer['error']})")
+    return answer["result"]
 
 
 @atexit.register

@@ -32,13 +32,13 @@ class _Generation(jinja2.ext.Extension):
 
 def environment() -> ImmutableSandboxedEnvironment:
     """What chat templates of transformers may use."""
-    made = ImmutableSandboxedEnvironment(
+    sandbox = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
-    made.filters["tojson"] = _as_json
-    made.globals["raise_exception"] = _refuse
-    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return made
+    sandbox.filters["tojson"] = _as_json
+    sandbox.globals["raise_exception"] = _refuse
+    sandbox.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return sandbox
 
 
 def _as_json(
@@ -63,9 +63,9 @@ def render(source: str, chats: list[dict[str, Any]]) -> list[str]:
     template = environment().from_string(source)
     texts = [template.render(**chat) for chat in chats]
     for text, chat in zip(texts, chats, strict=True):
-        given = sum(len(str(message)) for message in chat["messages"])
-        if len(text) > _MOST_TEXT + 10 * given:
-            raise ValueError(f"it makes {len(text):,} characters of {given:,}")
+        n_given = sum(len(str(message)) for message in chat["messages"])
+        if len(text) > _MOST_TEXT + 10 * n_given:
+            raise ValueError(f"it makes {len(text):,} characters of {n_given:,}")
     return texts
 
 
@@ -115,9 +115,9 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         _hold_time(request["seconds"])
-        found = json.dumps(answer(request))
+        reply = json.dumps(answer(request))
         _hold_time(0)
-        sys.stdout.write(found + "\n")
+        sys.stdout.write(reply + "\n")
         sys.stdout.flush()
 
 

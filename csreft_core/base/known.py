@@ -43,5 +43,5 @@ class BasePreset:
 @cache
 def base_presets() -> dict[str, BasePreset]:
     """All of them by path; the shipped one first, then by size."""
-    listed = json.loads((ASSETS / "bases.json").read_text(encoding="utf-8"))
-    return {entry["path"]: BasePreset(**entry) for entry in listed}
+    entries = json.loads((ASSETS / "bases.json").read_text(encoding="utf-8"))
+    return {entry["path"]: BasePreset(**entry) for entry in entries}

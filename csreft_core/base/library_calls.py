@@ -144,9 +144,9 @@ def _mask(mask: Any, tokens: Tensor) -> Bool[Tensor, "batch total"] | None:
     if mask is None:
         return None
     if not isinstance(mask, Tensor) or mask.ndim != 2 or len(mask) != len(tokens):
-        given = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        form = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ConfigError(
-            f"attention_mask must have one value for each token [batch, seq], got {given}; masks "
+            f"attention_mask must have one value for each token [batch, seq], got {form}; masks "
             "of four dimensions (static caches, packed rows) are not supported"
         )
     mask = mask.to(tokens.device)
@@ -160,24 +160,24 @@ def _mask(mask: Any, tokens: Tensor) -> Bool[Tensor, "batch total"] | None:
 
 
 def _cache_of(inputs: dict[str, Any]) -> Cached | None:
-    found = []
+    caches = []
     for name, value in inputs.items():
         if value is None or isinstance(value, (Tensor, bool, int, str)):
             continue
         if name in _CACHES:
-            found.append(Cached(name, value))
+            caches.append(Cached(name, value))
         elif isinstance(value, Cache) or hasattr(value, "get_seq_length"):
             raise ConfigError(
                 f"the call has a {type(value).__name__} in its argument {name!r}, which is not "
                 "known as a key-value cache; use_cache=False does without, and so does another "
                 "version of transformers"
             )
-    if len(found) > 1:  # some families are given an unused one beside their own
-        found = [one for one in found if one.length() != 0] or found[:1]
-    if len(found) > 1:
-        names = " and ".join(one.name for one in found)
+    if len(caches) > 1:  # some families are given an unused one beside their own
+        caches = [one for one in caches if one.length() != 0] or caches[:1]
+    if len(caches) > 1:
+        names = " and ".join(one.name for one in caches)
         raise ConfigError(f"the call has two key-value caches, {names}; give one")
-    return found[0] if found else None
+    return caches[0] if caches else None
 
 
 def refuse_several_texts(call: Call, real: Bool[Tensor, "batch seq"]) -> None:
@@ -214,8 +214,8 @@ def refuse_tracing() -> None:
     Raises:
         ConfigError: it is.
     """
-    traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    if traced or torch.compiler.is_exporting():
+    is_traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if is_traced or torch.compiler.is_exporting():
         raise ConfigError(
             "an attached base cannot be exported or traced: its gates and edited tokens depend on "
             "the prompt; torch.compile works, and detach() gives the plain model"
@@ -262,13 +262,13 @@ class Prompts:
 
 def prompts_of(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Prompts:
     """The prompts among the arguments of `model.generate`."""
-    given = kwargs
+    inputs = kwargs
     if args:
         names = _names(type(model).generate)  # type: ignore[attr-defined]
-        given = {**dict(zip(names[1:], args, strict=False)), **kwargs}
-    prompts = (given.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))
-    found = next((value for value in prompts if isinstance(value, Tensor)), None)
-    return Prompts(found, given.get("custom_generate") is not None)
+        inputs = {**dict(zip(names[1:], args, strict=False)), **kwargs}
+    prompts = (inputs.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))
+    tokens = next((value for value in prompts if isinstance(value, Tensor)), None)
+    return Prompts(tokens, inputs.get("custom_generate") is not None)
 
 
 @lru_cache

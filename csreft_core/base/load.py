@@ -142,7 +142,7 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
         if config.check_memory:
             _check_fits(config, about, _bytes(files))
         with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
-            model, known = _model_and_record(config, folder, files, tokenizer, progress)
+            model, record = _model_and_record(config, folder, files, tokenizer, progress)
     progress("looking at the model", 0, 0)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
         return freeze(
@@ -151,7 +151,7 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
             base_id=config.path,
             revision=config.revision,
             own_decoding=own,
-            known=known,
+            record=record,
         )
 
 
@@ -159,15 +159,15 @@ def _bytes(files: WeightFiles) -> int:
     return sum(path.stat().st_size for path in files.paths)
 
 
-def _check_fits(config: BaseConfig, about: PreTrainedConfig, stored: int | None) -> None:
+def _check_fits(config: BaseConfig, about: PreTrainedConfig, n_stored: int | None) -> None:
     """See that the weights alone fit; a training needs more, see `base.memory.need`."""
     free = free_bytes(config.device)
-    if stored is None or _MOST_GROWTH * stored < free:
+    if n_stored is None or _MOST_GROWTH * n_stored < free:
         return
-    needed = weight_bytes(shape_of_description(about), config)
-    if needed > free:
+    n_needed = weight_bytes(shape_of_description(about), config)
+    if n_needed > free:
         raise NotEnoughMemoryError(
-            f"base.path {config.path!r} needs about {in_gb(needed)} for its weights in "
+            f"base.path {config.path!r} needs about {in_gb(n_needed)} for its weights in "
             f"{config.precision}, {in_gb(free)} are free; {_SMALLER} "
             "(base.check_memory=false tries it all the same)"
         )
@@ -193,9 +193,9 @@ def _weights(
     """The model with its weights on their devices, and which tensors of the files it leaves."""
     compute = compute_type(config)
     quantization = settings(config.precision, compute)
-    with _watch_tensors(progress) as stopped:
+    with _watch_tensors(progress) as errors:
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            result: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=compute,
                 quantization_config=quantization,
@@ -206,13 +206,13 @@ def _weights(
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            if error in stopped or is_out_of_memory(error):
+            if error in errors or is_out_of_memory(error):
                 raise
             raise UnsupportedModelError(
                 f"base.path {config.path!r}: its weights cannot be loaded ({first_line(error)}); "
                 "copy or fetch the whole folder again"
             ) from None
-    model, report = loaded
+    model, report = result
     if report["missing_keys"]:
         # transformers fills them with random numbers and only warns.
         raise UnsupportedModelError(
@@ -234,15 +234,15 @@ def _watch_tensors(progress: Progress) -> Iterator[list[BaseException]]:
 
     transformers walks over the tensors under a progress bar, for which it takes a hook.
     """
-    stopped: list[BaseException] = []
+    errors: list[BaseException] = []
     thread = get_ident()
 
     def bar(make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if get_ident() != thread or not args or kwargs.get("desc") != "Loading weights":
             return make(*args, **kwargs)
-        return counted(args[0])
+        return count(args[0])
 
-    def counted(tensors: Any) -> Iterator[Any]:
+    def count(tensors: Any) -> Iterator[Any]:
         total = len(tensors)
         for done, tensor in enumerate(tensors):
             tell(done, total)
@@ -253,12 +253,12 @@ def _watch_tensors(progress: Progress) -> Iterator[list[BaseException]]:
         try:
             progress("loading weights", done, total)
         except BaseException as error:
-            stopped.append(error)
+            errors.append(error)
             raise
 
     before = set_tqdm_hook(bar)
     try:
-        yield stopped
+        yield errors
     finally:
         set_tqdm_hook(before)
 
@@ -270,7 +270,7 @@ def freeze(
     base_id: str,
     revision: str | None = None,
     own_decoding: dict[str, Any] | None = None,
-    known: Identity | None = None,
+    record: Identity | None = None,
 ) -> Base:
     """Freeze a model, find its blocks and try it (`base.checks`); it loses its decoding settings.
 
@@ -280,7 +280,7 @@ def freeze(
         base_id: Name for messages.
         revision: Of a Hub id.
         own_decoding: Settings of the base's files, else those of the model.
-        known: The record of what it is; else its weights in memory are hashed.
+        record: The record of what it is; else its weights in memory are hashed.
 
     Raises:
         UnsupportedModelError: blocks that cannot be found, or a model that cannot run or be edited.
@@ -298,7 +298,7 @@ def freeze(
         tokenizer=tokenizer,
         id=base_id,
         revision=revision,
-        fingerprint=(known or identity(model, tokenizer)).text(),
+        fingerprint=(record or identity(model, tokenizer)).text(),
         blocks=blocks,
         conduct=conduct_of(model, base_id),
         d_model=int(width),

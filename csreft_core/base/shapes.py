@@ -200,12 +200,12 @@ def _measure_block(
         with FakeTensorMode():
             _fill(model, dtype)
             with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
-                kept = [_kept_bytes(model, block, length) for length in _PROBES]
+                sizes = [_kept_bytes(model, block, length) for length in _PROBES]
     except Exception:  # noqa: BLE001 - each family fails on fake tensors in its own way
         return None
     finally:
         log.disabled = was_disabled
-    fixed, token, pair = np.linalg.solve(np.vander(_PROBES, 3, increasing=True), kept)
+    fixed, token, pair = np.linalg.solve(np.vander(_PROBES, 3, increasing=True), sizes)
     return BlockBytes(float(fixed), float(token), float(pair))
 
 
@@ -221,11 +221,11 @@ def _fill(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 def _kept_bytes(model: PreTrainedModel, block: nn.Module, length: int) -> int:
     """Bytes that a block keeps for one row, each storage once, without parameters."""
-    kept: dict[int, UntypedStorage] = {}
+    storages: dict[int, UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # held, so that its address is not given away again
+        storages[storage._cdata] = storage  # held, so that its address is not given away again
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
@@ -248,5 +248,5 @@ def _kept_bytes(model: PreTrainedModel, block: nn.Module, length: int) -> int:
     for handle in handles:
         handle.remove()
     for parameter in model.parameters():
-        kept.pop(parameter.untyped_storage()._cdata, None)
-    return sum(storage.nbytes() for storage in kept.values())
+        storages.pop(parameter.untyped_storage()._cdata, None)
+    return sum(storage.nbytes() for storage in storages.values())

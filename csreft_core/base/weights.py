@@ -80,9 +80,9 @@ def _names(name: str, folder: Path) -> list[str]:
 
 
 def _index_files(name: str, folder: Path) -> list[str]:
-    named = _weight_map(name, folder / INDEX).values()
-    found = {file: None for file in named if isinstance(file, str)}
-    for file in (*found, *(file for file in named if not isinstance(file, str))):
+    names = _weight_map(name, folder / INDEX).values()
+    files = {file: None for file in names if isinstance(file, str)}
+    for file in (*files, *(file for file in names if not isinstance(file, str))):
         plain = isinstance(file, str) and Path(file).name == file and "\\" not in file
         if not plain or not file.endswith(".safetensors"):
             raise UnsupportedModelError(
@@ -94,17 +94,17 @@ def _index_files(name: str, folder: Path) -> list[str]:
                 f"{name}: {INDEX} names {file[:60]!r}, which is not there; copy or fetch the whole "
                 "folder again"
             )
-    return sorted(found)
+    return sorted(files)
 
 
 def _weight_map(name: str, path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_INDEX_BYTES:
             raise ValueError(f"it is larger than {_MOST_INDEX_BYTES // 2**20} MB")
-        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        if not isinstance(found, dict) or not found:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError("it names no weights")
-        return found
+        return weight_map
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise UnsupportedModelError(
             f"{name}: {INDEX} cannot be read ({str(error)[:100]}); copy or fetch the folder again"

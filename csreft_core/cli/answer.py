@@ -62,9 +62,9 @@ class _TrainedRun:
         """Rows of a skill set, by default of the one it was trained on."""
         if skills is None:
             return self.run.skill_set().split(split)
-        found = read_skills(skills, self.config.data.skill_column, to_train=False)
-        say_notes(found)
-        return found.split(split)
+        skill_set = read_skills(skills, self.config.data.skill_column, to_train=False)
+        say_notes(skill_set)
+        return skill_set.split(split)
 
 
 def _open(path: str) -> _TrainedRun:
@@ -100,9 +100,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
 def _scores_text(result: dict) -> str:
     rows = [{"skill": name, **scores} for name, scores in result["skills"].items()]
     rows.append({"skill": "mean", **result["mean"], "n": sum(row["n"] for row in rows)})
-    shown = rows_text([_columns(row) for row in rows])
+    table = rows_text([_columns(row) for row in rows])
     end = f"\nnmi of gates and skill: {_nmi_text(result['nmi'])}" if "nmi" in result else ""
-    return f"gates {result['gates']}, split {result['split']}\n{shown}{end}"
+    return f"gates {result['gates']}, split {result['split']}\n{table}{end}"
 
 
 def _nmi_text(nmi: float | None) -> str:
@@ -145,14 +145,14 @@ def generate_command(args: argparse.Namespace) -> int:
     )
     own = settings_that_differ(engine.base.own_decoding) if args.decoding == BASES else {}
     if args.json:
-        shown = {
+        record = {
             "prompt": answer.prompt,
             "text": answer.text,
             "gates": answer.gates,
             "decoding": args.decoding,
             "base_settings": own,
         }
-        print(json.dumps(shown, ensure_ascii=False))
+        print(json.dumps(record, ensure_ascii=False))
         return 0
     print(answer.text)
     gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
@@ -190,6 +190,6 @@ def _generate_file(args: argparse.Namespace) -> int:
         max_new_tokens=longest,
     ):
         print(f"{n} of {len(instructions)} answered", file=sys.stderr, flush=True)
-    found = {"file": str(out), "answers": n}
-    print(json.dumps(found) if args.json else f"{out}: {n} answers")
+    record = {"file": str(out), "answers": n}
+    print(json.dumps(record) if args.json else f"{out}: {n} answers")
     return 0

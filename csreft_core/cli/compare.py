@@ -99,17 +99,17 @@ def _within(
     """The variants with sizes for a number of trained parameters; prints how well they match."""
     if budget < 1:
         raise ConfigError(f"--budget must be at least 1, got {budget}")
-    found, rows = {}, []
+    sized_variants, rows = {}, []
     for label, variant in variants.items():
         skills = chosen_skills(variant).names
         try:
             config = match_budget(variant.config, base, skills, budget)
             total = build_method(config, base, skills).counts()["total"]
         except ConfigError as error:  # it will fail as a cell, with this message
-            found[label] = variant
+            sized_variants[label] = variant
             rows.append({"method": label, "parameters": "-", "of budget": "-", "size": str(error)})
             continue
-        found[label] = replace(variant, config=config)
+        sized_variants[label] = replace(variant, config=config)
         rows.append(
             {
                 "method": label,
@@ -120,7 +120,7 @@ def _within(
         )
     if show:
         print(f"budget: {budget:,} trained parameters", rows_text(rows), sep="\n", file=sys.stderr)
-    return found
+    return sized_variants
 
 
 def _size(config: object) -> str:

@@ -39,8 +39,8 @@ def _arguments(args: argparse.Namespace, make: Callable[..., pd.DataFrame]) -> d
     """What was given on the command line, as keyword arguments of the table's function."""
     if args.prompt and args.skills:
         raise ConfigError("both --prompt and --skills are given; choose one")
-    given: dict[str, Any] = {"prompts": args.prompt, "split": args.split, "gates": args.gates}
-    arguments = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {"prompts": args.prompt, "split": args.split, "gates": args.gates}
+    arguments = {name: value for name, value in options.items() if value is not None}
     for text in args.set:
         name, value = parse_assignment(text)
         arguments[name] = value

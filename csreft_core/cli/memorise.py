@@ -42,18 +42,18 @@ def memorise_command(args: argparse.Namespace) -> int:
         for kind in KINDS
     ]
     try:
-        shown = tqdm(memorise(folder, trials, base, source), total=len(trials), unit="text")
-        rows = list(shown)
+        progress = tqdm(memorise(folder, trials, base, source), total=len(trials), unit="text")
+        rows = list(progress)
     except KeyboardInterrupt:
         raise RunError("interrupted; the same command goes on") from None
-    made = {
+    document = {
         "command": shlex.join(["python", "-m", "csreft_core", *args.given]),
         "machine": machine(base.device),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "base_fingerprint": base.fingerprint,
         "rows": rows,
     }
-    write_atomic(folder / "memorisation.json", json.dumps(made, indent=1) + "\n")
+    write_atomic(folder / "memorisation.json", json.dumps(document, indent=1) + "\n")
     print_table(
         shares_table(memorised=str(folder / "memorisation.json")), csv=args.csv, json=args.json
     )

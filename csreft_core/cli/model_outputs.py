@@ -33,29 +33,29 @@ def read_instructions(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: no such file, no JSON, or an entry without an instruction.
     """
-    found = _read_list(path, "a list of objects with 'instruction'")
-    if not found:
+    instructions = _read_list(path, "a list of objects with 'instruction'")
+    if not instructions:
         raise ConfigError(f"{path}: the list is empty; give at least one instruction")
-    for place, row in enumerate(found):
+    for place, row in enumerate(instructions):
         for name in ("instruction", *(n for n in ("input",) if isinstance(row, dict) and n in row)):
             text = row.get(name) if isinstance(row, dict) else None
             if not isinstance(text, str) or (name == "instruction" and not text.strip()):
                 raise ConfigError(
                     f"{path}: entry {place}: expected a text in {name!r}, got {str(text)[:40]!r}"
                 )
-    return found
+    return instructions
 
 
 def _read_list(path: Path, expected: str) -> list[Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give {expected}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not JSON ({str(error)[:80]}); give {expected}") from None
-    if not isinstance(found, list):
-        raise ConfigError(f"{path}: expected {expected}, got a {type(found).__name__}")
-    return found
+    if not isinstance(entries, list):
+        raise ConfigError(f"{path}: expected {expected}, got a {type(entries).__name__}")
+    return entries
 
 
 def write_outputs(
@@ -92,8 +92,8 @@ def write_outputs(
     for row in instructions[len(outputs) :]:
         prompt = "\n".join(filter(None, (row["instruction"], row.get("input", "").strip())))
         text = _answer(engine, adapter, prompt, gates, template, max_new_tokens)
-        answered = {"instruction": row["instruction"], "output": text, "generator": generator}
-        outputs.append(answered | {name: row[name] for name in _KEPT if name in row})
+        output = {"instruction": row["instruction"], "output": text, "generator": generator}
+        outputs.append(output | {name: row[name] for name in _KEPT if name in row})
         write_atomic(out, json.dumps(outputs, ensure_ascii=False, indent=1) + "\n")
         yield len(outputs)
 
@@ -104,15 +104,17 @@ def _earlier_answers(
     """The answers that are there from before."""
     if not out.exists():
         return []
-    found = _read_list(out, "a new file, or one that this command began")
-    asked = [row["instruction"] for row in instructions[: len(found)]]
-    same = [row.get("instruction") if isinstance(row, dict) else None for row in found] == asked
-    if not same or any(row.get("generator") != generator for row in found):
+    outputs = _read_list(out, "a new file, or one that this command began")
+    questions = [row["instruction"] for row in instructions[: len(outputs)]]
+    same = [
+        row.get("instruction") if isinstance(row, dict) else None for row in outputs
+    ] == questions
+    if not same or any(row.get("generator") != generator for row in outputs):
         raise ConfigError(
             f"{out}: holds other answers (other instructions, or another generator than "
             f"{generator!r}); choose a new file"
         )
-    return found
+    return outputs
 
 
 @torch.no_grad()

@@ -15,15 +15,15 @@ def numbers(text: str, option: str, least: int) -> tuple[int, ...]:
         ConfigError: something else, or a number below `least`.
     """
     try:
-        found = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
+        values = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
     except ValueError:
-        found = ()
-    if not found or min(found) < least:
+        values = ()
+    if not values or min(values) < least:
         raise ConfigError(
             f"{option} expects numbers of at least {least}, such as {least},{least + 1}; got "
             f"{text!r}"
         )
-    return found
+    return values
 
 
 def asked_config(args: argparse.Namespace) -> Config | None:
@@ -34,10 +34,10 @@ def asked_config(args: argparse.Namespace) -> Config | None:
             or a value that does not fit.
     """
     if args.resume:
-        given = args.config or (args.preset and "--preset") or (args.set and "--set")
-        if given:
+        option = args.config or (args.preset and "--preset") or (args.set and "--set")
+        if option:
             raise ConfigError(
-                f"--resume goes on under the run's own config, so {given} cannot be given; leave "
+                f"--resume goes on under the run's own config, so {option} cannot be given; leave "
                 "it out, or train a new run"
             )
         return None

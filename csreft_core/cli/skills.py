@@ -107,8 +107,8 @@ def skills_from_preset_command(args: argparse.Namespace) -> int:
         about = {"out": str(out), "rows": len(skill_set.rows), "skills": counts}
         print(json.dumps({**about, "source": preset.source, "licence": preset.licence}))
         return 0
-    shown = ", ".join(f"{name} {n:,}" for name, n in counts.items())
-    print(f"{out}: {len(skill_set.rows):,} rows ({shown})")
+    skill_counts = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+    print(f"{out}: {len(skill_set.rows):,} rows ({skill_counts})")
     print(f"source: {preset.source}; licence: {preset.licence}")
     print(f"skills: {preset.skill_rule}")
     return 0

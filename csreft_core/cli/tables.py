@@ -47,18 +47,18 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def check_arguments(make: Callable[..., pd.DataFrame], given: Iterable[str]) -> None:
+def check_arguments(make: Callable[..., pd.DataFrame], names: Iterable[str]) -> None:
     """See that a table takes these arguments.
 
     Raises:
         ConfigError: it does not take one of them.
     """
-    known = [name for name in inspect.signature(make).parameters if name not in _OURS]
-    unknown = [name for name in given if name not in known]
+    parameters = [name for name in inspect.signature(make).parameters if name not in _OURS]
+    unknown = [name for name in names if name not in parameters]
     if unknown:
         option = _OPTIONS.get(unknown[0], unknown[0])
         raise ConfigError(
-            f"this table takes no {option!r}; it takes {', '.join(known) or 'nothing'}"
+            f"this table takes no {option!r}; it takes {', '.join(parameters) or 'nothing'}"
         )
 
 
@@ -76,6 +76,6 @@ def call_table(
         first = error.errors()[0]
         name = str(first["loc"][0])
         if first["type"] == "missing_keyword_only_argument":
-            given = _OPTIONS.get(name, f"--set {name}=…")
-            raise ConfigError(f"this table needs {name!r}; give {given}") from None
+            option = _OPTIONS.get(name, f"--set {name}=…")
+            raise ConfigError(f"this table needs {name!r}; give {option}") from None
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None

@@ -35,37 +35,37 @@ _ALONE = (
 )
 
 
-def train_command(args: argparse.Namespace, given: Config | None) -> int:
+def train_command(args: argparse.Namespace, config: Config | None) -> int:
     """Train a run to its end, or until it is asked to stop.
 
     Args:
         args: The arguments of `train`.
-        given: The config of a new run; None goes on with an old one.
+        config: The config of a new run; None goes on with an old one.
     """
     quiet_libraries()
     out = Path(args.out)
-    if given is None:
+    if config is None:
         run, base = open_run(out), None
         accelerator = _computing(run.config())
     else:
-        accelerator = _computing(given)
-        run, base = _new(out, given, accelerator, unwritable=args.unwritable_answers)
+        accelerator = _computing(config)
+        run, base = _new(out, config, accelerator, unwritable=args.unwritable_answers)
     is_main = accelerator.is_main_process
     if args.queue and accelerator.num_processes > 1:
         raise ConfigError(
             "--queue starts runs one after the other, each as one process; leave it out under "
             "accelerate launch"
         )
-    seen: dict[str, dict[str, Any]] = {}
-    with _stopping(run) as asked:
+    last_records: dict[str, dict[str, Any]] = {}
+    with _stopping(run) as stop_event:
         if not (args.queue and is_main) or wait_for_turn(run):
             records = train(run, base, resume=args.resume, accelerator=accelerator)
-            seen = _follow(run, records, asked, show=is_main, quiet=args.json)
+            last_records = _follow(run, records, stop_event, show=is_main, quiet=args.json)
     release_turns()
     if is_main and args.json:
-        print(json.dumps(_final(run, seen), ensure_ascii=False))
+        print(json.dumps(_final(run, last_records), ensure_ascii=False))
     elif is_main:
-        print(_summary(run, seen))
+        print(_summary(run, last_records))
     return 0
 
 
@@ -106,27 +106,32 @@ def _is_alone_by_mistake() -> bool:
 @contextmanager
 def _stopping(run: Run) -> Iterator[threading.Event]:
     """Ctrl+C or a termination asks the run to save and end; a second one ends at once."""
-    asked = threading.Event()
+    stop_event = threading.Event()
 
     def ask(number: int, _frame: object) -> None:
-        asked.set()
+        stop_event.set()
         run.request_stop()
         signal.signal(number, previous[number])
 
     on_main_thread = threading.current_thread() is threading.main_thread()
     previous = {n: signal.signal(n, ask) for n in _SIGNALS} if on_main_thread else {}
     try:
-        yield asked
+        yield stop_event
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _follow(
-    run: Run, records: Iterator[dict[str, Any]], asked: threading.Event, *, show: bool, quiet: bool
+    run: Run,
+    records: Iterator[dict[str, Any]],
+    stop_event: threading.Event,
+    *,
+    show: bool,
+    quiet: bool,
 ) -> dict[str, dict[str, Any]]:
     """Draw the progress; returns the last record of each kind."""
-    seen: dict[str, dict[str, Any]] = {}
+    last_records: dict[str, dict[str, Any]] = {}
     on_terminal = sys.stderr.isatty()
     records = after_first(records)
     with tqdm(
@@ -137,31 +142,31 @@ def _follow(
         dynamic_ncols=on_terminal,
     ) as bar:
         for record in records:
-            seen[record["kind"]] = record
-            if asked.is_set():  # also one that came before the trainer listened
+            last_records[record["kind"]] = record
+            if stop_event.is_set():  # also one that came before the trainer listened
                 run.request_stop()
             if record["kind"] == "start" and show and not quiet:
                 tqdm.write(_parameters(record), file=sys.stdout)
                 tqdm.write(_cut(record, run.config().train.max_length), file=sys.stdout, end="")
                 tqdm.write("".join(f"note: {n}\n" for n in record["notes"]), sys.stdout, end="")
-            bar.set_postfix(_state(seen), refresh=False)
+            bar.set_postfix(_state(last_records), refresh=False)
             bar.update(record["step"] - bar.n)
-    return seen
+    return last_records
 
 
-def _state(seen: dict[str, dict[str, Any]]) -> dict[str, str]:
-    shown = {}
-    if "step" in seen:
-        shown["loss"] = f"{seen['step']['loss']:.3f}"
-    if "eval" in seen:
-        shown["validation"] = f"{seen['eval']['mean']['exact_match']:.0%}"
-    return shown
+def _state(last_records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    figures = {}
+    if "step" in last_records:
+        figures["loss"] = f"{last_records['step']['loss']:.3f}"
+    if "eval" in last_records:
+        figures["validation"] = f"{last_records['eval']['mean']['exact_match']:.0%}"
+    return figures
 
 
 def _parameters(start: dict[str, Any]) -> str:
     counts, base = start["parameters"], start["base_parameters"]
-    named = [f"{counts[part]:,} {part}" for part in ("subspaces", "router") if part in counts]
-    parts = f"{' + '.join(named)} = " if "subspaces" in counts else ""
+    terms = [f"{counts[part]:,} {part}" for part in ("subspaces", "router") if part in counts]
+    parts = f"{' + '.join(terms)} = " if "subspaces" in counts else ""
     total = counts["total"]
     return f"parameters: {parts}{total:,}, {total / base:.4%} of the base's {base:,}"
 
@@ -175,21 +180,23 @@ def _cut(start: dict[str, Any], max_length: int) -> str:
     )
 
 
-def _final(run: Run, seen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _final(run: Run, last_records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The last evaluation, with what it belongs to."""
-    start = seen.get("start", {})
+    start = last_records.get("start", {})
     counts = {key: start[key] for key in ("parameters", "base_parameters") if key in start}
-    last = seen.get("eval") or seen.get("step") or {}
+    last = last_records.get("eval") or last_records.get("step") or {}
     return {"run": str(run.path), "state": run.status().state, **counts, **last}
 
 
-def _summary(run: Run, seen: dict[str, dict[str, Any]]) -> str:
+def _summary(run: Run, last_records: dict[str, dict[str, Any]]) -> str:
     status = run.status()
     parts = [f"{status.state} at step {status.step} of {status.total_steps}"]
-    if "step" in seen:
-        parts.append(f"{seen['step']['elapsed_s']:.0f} s, loss {seen['step']['loss']:.3f}")
-    if "eval" in seen:
-        parts.append(f"validation exact match {seen['eval']['mean']['exact_match']:.3f}")
+    if "step" in last_records:
+        parts.append(
+            f"{last_records['step']['elapsed_s']:.0f} s, loss {last_records['step']['loss']:.3f}"
+        )
+    if "eval" in last_records:
+        parts.append(f"validation exact match {last_records['eval']['mean']['exact_match']:.3f}")
     parts.append(
         f"adapter in {run.adapter_path}"
         if status.state == "finished"

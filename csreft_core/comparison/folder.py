@@ -127,8 +127,8 @@ class Comparison:
 
     def cells(self) -> list[tuple[str, int]]:
         """Method and seed of every cell; all methods of a seed stand together."""
-        asked = self.plan()
-        return [(method, seed) for seed in asked.seeds for method in asked.methods]
+        plan = self.plan()
+        return [(method, seed) for seed in plan.seeds for method in plan.methods]
 
     def cell_path(self, method: str, seed: int) -> Path:
         """The folder of a cell."""
@@ -147,14 +147,14 @@ class Comparison:
         path = self.cell_path(method, seed) / "result.json"
         try:
             check_plain(path, _MOST_BYTES)
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or found.get("state") not in ("finished", "failed"):
+            content = None
+        if not isinstance(content, dict) or content.get("state") not in ("finished", "failed"):
             raise RunError(f"{path}: is broken; delete it, and the cell is measured again")
-        return found
+        return content
 
     def state(self, method: str, seed: int) -> CellState:
         """How a cell stands."""
@@ -170,7 +170,7 @@ class Comparison:
         write_atomic(folder / "result.json", text + "\n")
 
 
-def begin(path: Path, asked: Plan) -> Comparison:
+def begin(path: Path, plan: Plan) -> Comparison:
     """Make a comparison's folder, or go on with the one that is there.
 
     Raises:
@@ -178,16 +178,16 @@ def begin(path: Path, asked: Plan) -> Comparison:
             a folder.
         StorageError: the disk refuses.
     """
-    bad = [label for label in asked.variants if not _LABEL.fullmatch(label)]
+    bad = [label for label in plan.variants if not _LABEL.fullmatch(label)]
     if bad:
         raise RunError(f"{bad[0]!r} cannot name a method; use a-z, 0-9, '_', '.' and '+'")
     comparison = Comparison(path)
     if (path / "comparison.json").is_file():
-        begun = comparison.plan()
-        before, now = (_PLAN.dump_python(a, mode="json") for a in (begun, asked))
+        earlier = comparison.plan()
+        before, now = (_PLAN.dump_python(a, mode="json") for a in (earlier, plan))
         apart = {*_CIRCUMSTANCES, "base_fingerprint"}
         different = [n for n in now if n not in apart and before[n] != now[n]]
-        different += differences(begun.base_fingerprint, asked.base_fingerprint)
+        different += differences(earlier.base_fingerprint, plan.base_fingerprint)
         if different:
             raise RunError(
                 f"{path}: holds a comparison with other {', '.join(different)}; choose another "
@@ -198,7 +198,7 @@ def begin(path: Path, asked: Plan) -> Comparison:
         raise RunError(f"{path}: has other files in it; choose a new folder")
     with storage_errors(path):
         (path / "cells").mkdir(parents=True)
-        write_atomic(path / "comparison.json", _PLAN.dump_json(asked, indent=1) + b"\n")
+        write_atomic(path / "comparison.json", _PLAN.dump_json(plan, indent=1) + b"\n")
     return comparison
 
 
@@ -215,18 +215,18 @@ def open_comparison(path: Path) -> Comparison:
 
 def list_comparisons(root: Path) -> list[Comparison]:
     """The comparisons in a folder, by name; broken ones are left out."""
-    found = []
+    comparisons = []
     for path in sorted(root.glob("*/comparison.json")):
         try:
-            found.append(open_comparison(path.parent))
+            comparisons.append(open_comparison(path.parent))
         except RunError:
             continue
-    return found
+    return comparisons
 
 
 def shipped_comparisons() -> list[Comparison]:
     """Those that come with the program, the main one first."""
-    return sorted(list_comparisons(_SHIPPED), key=lambda found: found.name != "main")
+    return sorted(list_comparisons(_SHIPPED), key=lambda comparison: comparison.name != "main")
 
 
 def start_of(row: dict[str, Any]) -> str:
@@ -236,8 +236,8 @@ def start_of(row: dict[str, Any]) -> str:
 
 def missing_starts(result: dict[str, Any]) -> list[str]:
     """The starts from which a finished cell does not know loss and exact match."""
-    known = {start_of(row) for row in result["interference"] if "exact_change" in row}
-    return [start for start in STARTS if start not in known]
+    present = {start_of(row) for row in result["interference"] if "exact_change" in row}
+    return [start for start in STARTS if start not in present]
 
 
 def label_name(label: str) -> str:

@@ -61,8 +61,8 @@ def _gradient(
     for place, batch in batches(part, base.pad_id, _BATCH, base.device):
         labels = row_labels(part.rows[place], method.names).to(base.device)
         nll, _, _ = answer_scores(attachment, request(method, config.router.gates, labels), batch)
-        found = torch.autograd.grad(nll.sum() / n_tokens, parameters, allow_unused=True)
-        for sum_, gradient in zip(total, found, strict=True):
+        gradients = torch.autograd.grad(nll.sum() / n_tokens, parameters, allow_unused=True)
+        for sum_, gradient in zip(total, gradients, strict=True):
             if gradient is not None:
                 sum_ += gradient
     return torch.cat([gradient.flatten().double() for gradient in total])
@@ -103,7 +103,7 @@ def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: 
         step()
         step()
 
-    return measure_use(attachment.base.model, two_steps, held=method.parameters()).total
+    return measure_use(attachment.base.model, two_steps, others=method.parameters()).total
 
 
 @torch.no_grad()

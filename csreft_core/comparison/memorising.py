@@ -97,8 +97,8 @@ def words_to_learn(trial: Trial, source: str, base: Base) -> str:
     """
     rng = np.random.default_rng(trial.seed)
     words, tokenizer = source.split(), base.tokenizer
-    read = tokens_of([f" {word}" for word in words], tokenizer)["input_ids"] if words else []
-    counts = np.cumsum([len(ids) for ids in read])
+    word_ids = tokens_of([f" {word}" for word in words], tokenizer)["input_ids"] if words else []
+    counts = np.cumsum([len(ids) for ids in word_ids])
     if len(words) == 0 or counts[-1] < trial.tokens:
         raise ConfigError(
             f"the source has {counts[-1] if len(words) else 0} tokens, a text of {trial.tokens} is "
@@ -107,16 +107,16 @@ def words_to_learn(trial: Trial, source: str, base: Base) -> str:
     last = int(np.searchsorted(counts, counts[-1] - trial.tokens, side="right"))
     first = int(rng.integers(last + 1))
     before = counts[first - 1] if first else 0
-    taken = words[first : int(np.searchsorted(counts, before + trial.tokens)) + 1]
+    text = words[first : int(np.searchsorted(counts, before + trial.tokens)) + 1]
     if trial.kind == "scrambled":
-        taken = [taken[i] for i in rng.permutation(len(taken))]
+        text = [text[i] for i in rng.permutation(len(text))]
     if trial.kind == "random":
         special = set(tokenizer.all_special_ids)
         n = min(len(tokenizer), base.vocabulary)
-        known = [i for i in range(n) if i not in special]
-        drawn = [known[i] for i in rng.integers(len(known), size=trial.tokens)]
-        return str(tokenizer.decode(drawn))
-    return " ".join(taken)
+        plain_ids = [i for i in range(n) if i not in special]
+        sample = [plain_ids[i] for i in rng.integers(len(plain_ids), size=trial.tokens)]
+        return str(tokenizer.decode(sample))
+    return " ".join(text)
 
 
 def default_source(seed: int = 0) -> str:
@@ -190,7 +190,7 @@ def _recall(run: Run, base: Base) -> dict[str, Any]:
     config = run.config()
     template = resolve_template(config.data.template, base.tokenizer)
     encoded = encode_rows(run.skill_set().rows, base, template, config.train.max_length)
-    learned = torch.tensor(encoded.examples[0].answer[:-1], device=base.device)  # without its end
+    text_ids = torch.tensor(encoded.examples[0].answer[:-1], device=base.device)  # without its end
     prompt = torch.tensor([encoded.examples[0].prompt], device=base.device)
     adapter = load_adapter(run.adapter_path).to(base.device).eval()
     with attach(base) as attachment:
@@ -198,17 +198,17 @@ def _recall(run: Run, base: Base) -> dict[str, Any]:
             request(adapter, config.router.gates),
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
-            generation_config=base.exactly(len(learned)),
+            generation_config=base.exactly(len(text_ids)),
         )
     scores = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
     return {
-        "n": len(learned),
-        "given_back": beginning(tokens[0, prompt.shape[1] :], learned),
+        "n": len(text_ids),
+        "given_back": beginning(tokens[0, prompt.shape[1] :], text_ids),
         "loss": scores["mean"]["loss"],
         "parameters": adapter.counts()["total"],
     }
 
 
-def beginning(found: Int[Tensor, " token"], learned: Int[Tensor, " token"]) -> int:
+def beginning(answer: Int[Tensor, " token"], text: Int[Tensor, " token"]) -> int:
     """How many tokens are the same from the first one on."""
-    return int((found == learned).long().cumprod(0).sum())
+    return int((answer == text).long().cumprod(0).sum())

@@ -11,7 +11,10 @@ _CSREFT = preset("recommended")
 
 
 def _variants(changes: Mapping[str, Iterable[str]]) -> dict[str, Variant]:
-    return {label: Variant(config=with_overrides(_CSREFT, set_)) for label, set_ in changes.items()}
+    return {
+        label: Variant(config=with_overrides(_CSREFT, settings))
+        for label, settings in changes.items()
+    }
 
 
 def _each(setting: str, values: Iterable[str]) -> dict[str, Variant]:
@@ -78,18 +81,19 @@ def chosen_variants(
     """
     if name not in COMPARISONS:
         raise ConfigError(f"unknown comparison {name!r}; choose one of {', '.join(COMPARISONS)}")
-    known, changes = COMPARISONS[name], list(changes)
-    chosen = list(methods) or list(known)
-    unknown = [label for label in chosen if label not in known]
+    variants, changes = COMPARISONS[name], list(changes)
+    labels = list(methods) or list(variants)
+    unknown = [label for label in labels if label not in variants]
     if unknown:
         raise ConfigError(
-            f"comparison {name!r} has no method {unknown[0]!r}; choose from {', '.join(known)}"
+            f"comparison {name!r} has no method {unknown[0]!r}; choose from {', '.join(variants)}"
         )
     return {
         label: Variant(
-            config=with_overrides(known[label].config, changes), n_skills=known[label].n_skills
+            config=with_overrides(variants[label].config, changes),
+            n_skills=variants[label].n_skills,
         )
-        for label in chosen
+        for label in labels
     }
 
 

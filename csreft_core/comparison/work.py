@@ -60,8 +60,8 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
     Raises:
         RunError: the comparison was begun on another base.
     """
-    asked = comparison.plan()
-    other = differences(asked.base_fingerprint, base.fingerprint)
+    plan = comparison.plan()
+    other = differences(plan.base_fingerprint, base.fingerprint)
     if other:
         raise RunError(
             f"comparison {comparison.name!r} was begun on a base with other {' and '.join(other)} "
@@ -72,39 +72,39 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
             lock = comparison.lock(method, seed)
             with storage_errors(comparison.path), lock.acquire(blocking=False):
                 before = comparison.result(method, seed)
-                known = before if before and before["state"] == "finished" else None
-                if known and not missing_starts(known):
+                earlier = before if before and before["state"] == "finished" else None
+                if earlier and not missing_starts(earlier):
                     continue
                 tell(method, seed, "running")
-                found = _cell_result(comparison, method, seed, base, known)
-                comparison.write_result(method, seed, found)
-                tell(method, seed, (found["message"] if known else "") or found["state"])
+                result = _cell_result(comparison, method, seed, base, earlier)
+                comparison.write_result(method, seed, result)
+                tell(method, seed, (result["message"] if earlier else "") or result["state"])
         except Timeout:
             continue
 
 
 def _cell_result(
-    comparison: Comparison, method: str, seed: int, base: Base, known: dict[str, Any] | None
+    comparison: Comparison, method: str, seed: int, base: Base, earlier: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The result of a cell; what is known stays, also where the rest fails."""
     try:
         cell = _Cell(comparison, method, seed, base)
-        found = cell.measure() if known is None else known | cell.missing(known)
+        result = cell.measure() if earlier is None else earlier | cell.missing(earlier)
     except Exception as error:  # noqa: BLE001 - one cell that fails must not end the others
         message = str(error) if isinstance(error, CsreftError) else repr(error)
-        told = {"method": method, "seed": seed, "state": "failed", "message": message}
-        return told if known is None else known | {"message": message}
-    return {"method": method, "seed": seed, **found, "state": "finished", "message": ""}
+        failure = {"method": method, "seed": seed, "state": "failed", "message": message}
+        return failure if earlier is None else earlier | {"message": message}
+    return {"method": method, "seed": seed, **result, "state": "finished", "message": ""}
 
 
 class _Cell:
     """One method from one seed, with its folder, data and settings."""
 
     def __init__(self, comparison: Comparison, method: str, seed: int, base: Base) -> None:
-        asked = comparison.plan()
-        variant = asked.variants[method]
+        plan = comparison.plan()
+        variant = plan.variants[method]
         config = variant.config
-        self.plan, self.base = asked, base
+        self.plan, self.base = plan, base
         self.path = comparison.cell_path(method, seed)
         self.config = replace(config, train=replace(config.train, seed=seed))
         self.skill_set = chosen_skills(variant)
@@ -133,7 +133,7 @@ class _Cell:
             "sequential": list(self.one_after_another()),
         }
 
-    def missing(self, known: dict[str, Any]) -> dict[str, Any]:
+    def missing(self, earlier: dict[str, Any]) -> dict[str, Any]:
         """What a result of an older version lacks, measured now.
 
         Where the trainings are not there any more, they are done again.
@@ -141,12 +141,12 @@ class _Cell:
         Raises:
             RunError: the training that was done again gives other scores than the known ones.
         """
-        run, starts = None, missing_starts(known)
+        run, starts = None, missing_starts(earlier)
         if JOINT in starts:
-            run = self.same_run(known["scores"])
-        kept = [row for row in known["interference"] if start_of(row) not in starts]
-        found = [row for start in starts for row in self.single_skills(start, run)]
-        return {"interference": [*kept, *found]}
+            run = self.same_run(earlier["scores"])
+        known_rows = [row for row in earlier["interference"] if start_of(row) not in starts]
+        new_rows = [row for start in starts for row in self.single_skills(start, run)]
+        return {"interference": [*known_rows, *new_rows]}
 
     def same_run(self, scores: list[dict[str, Any]]) -> Run:
         """The run of the cell, trained again if it is gone, with the scores that are known."""
@@ -154,9 +154,9 @@ class _Cell:
             return self.finish(open_run(self.path))
         # In a folder of its own: the result must stay where it is until there is a new one.
         run = self.finish(self.run(self.path / "again", self.config, self.skill_set))
-        found = {(row["split"], row["skill"]): row for row in self.scores(run, decode=False)}
+        scores_now = {(row["split"], row["skill"]): row for row in self.scores(run, decode=False)}
         for row in scores:
-            again = found[row["split"], row["skill"]]
+            again = scores_now[row["split"], row["skill"]]
             off = abs(again["loss"] - row["loss"])
             if off > SAME_LOSS * max(row["loss"], SAME_LOSS):
                 raise RunError(
@@ -174,15 +174,18 @@ class _Cell:
 
     def main_run(self) -> Run:
         """The run of the cell; half-way it is stopped, for the conflict of the gradients."""
-        run, found = self.run(self.path, self.config, self.skill_set), self.path / "conflict.json"
-        if not found.exists():
+        run, conflict_path = (
+            self.run(self.path, self.config, self.skill_set),
+            self.path / "conflict.json",
+        )
+        if not conflict_path.exists():
             half = self.config.train.steps // 2
             if run.status().step < half or not run.adapter_path.exists():
                 for record in train(run, self.base, resume=True):
                     if record["kind"] == "step" and record["step"] >= half:
                         run.request_stop()
             conflict = self.conflict(run)
-            write_atomic(found, json.dumps(conflict))
+            write_atomic(conflict_path, json.dumps(conflict))
         return self.finish(run)
 
     def run(self, path: Path, config: Config, skill_set: SkillSet) -> Run:
@@ -227,8 +230,8 @@ class _Cell:
                 if split not in self.skill_set.splits:
                     continue
                 rows = self.encode_split(split, self.plan.per_skill)
-                found = evaluate(attachment, method, rows, gates=gates, decode=decode)
-                for skill, score in found["skills"].items():
+                result = evaluate(attachment, method, rows, gates=gates, decode=decode)
+                for skill, score in result["skills"].items():
                     yield {"split": split, "skill": skill, **score}
 
     def short(self, steps: int) -> Config:
@@ -299,5 +302,5 @@ def chosen_skills(variant: Variant) -> SkillSet:
             "for; choose a skill set with more"
         )
     names = whole.names[: variant.n_skills]
-    kept = tuple(row for row in whole.rows if set(row.skills) <= set(names))
-    return SkillSet(kept, names, whole.notes)
+    rows = tuple(row for row in whole.rows if set(row.skills) <= set(names))
+    return SkillSet(rows, names, whole.notes)

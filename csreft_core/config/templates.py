@@ -22,13 +22,13 @@ def chat_settings(template: str) -> dict[str, Any] | None:
     `system` is the text of a system message and `template` the name of one of several chat
     templates; all others are variables of the chat template.
     """
-    word, _, given = template.partition(" ")
+    word, _, text = template.partition(" ")
     if word != "chat":
         return None
-    if not given.strip():
+    if not text.strip():
         return {}
     try:
-        settings = json.loads(given)
+        settings = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
@@ -49,4 +49,4 @@ def unescape(text: str) -> str:
     r"""A template as one types it in one line: `\n` and `\t` are line end and tab, `\\` is `\`."""
     if chat_settings(text) is not None:  # JSON, which has escapes of its own
         return text
-    return re.sub(r"\\[nt\\]", lambda found: _ESCAPES[found[0]], text)
+    return re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], text)

@@ -59,8 +59,8 @@ def _first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown setting {path!r}; docs/configuration.md lists the settings"
-    given = json.dumps(problem["input"], default=str)
-    return f"{path}: {message}, got {given[:80]}"
+    value = json.dumps(problem["input"], default=str)
+    return f"{path}: {message}, got {value[:80]}"
 
 
 def read_config(path: Path) -> Config:

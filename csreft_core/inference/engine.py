@@ -141,14 +141,20 @@ class Engine:
         }
 
     def _answer(
-        self, adapter: CSReFT | None, prompt: Prompt, new: Int[Tensor, " answer"], this: Pass
+        self,
+        adapter: CSReFT | None,
+        prompt: Prompt,
+        new: Int[Tensor, " answer"],
+        forward_pass: Pass,
     ) -> Answer:
         text = self.base.tokenizer.batch_decode(new[None], skip_special_tokens=True)[0].strip()
-        named = None
+        by_name = None
         if adapter is not None:
-            named = dict(zip(adapter.names, this.prompt_gates()[0].tolist(), strict=True))
-        asked = prompt if isinstance(prompt, str) else str(self.base.tokenizer.decode(list(prompt)))
-        return Answer(asked, text, named, len(new))
+            by_name = dict(zip(adapter.names, forward_pass.prompt_gates()[0].tolist(), strict=True))
+        question = (
+            prompt if isinstance(prompt, str) else str(self.base.tokenizer.decode(list(prompt)))
+        )
+        return Answer(question, text, by_name, len(new))
 
     def _memory(self, doing: str, advice: str) -> AbstractContextManager[None]:
         return memory_errors(doing, self.base.device, lambda: advice)
@@ -196,13 +202,15 @@ class Engine:
         req = self._request(adapter, gates, None if skills is None else [skills], template)
         inputs = self._encode([prompt], template)
         with self._memory("the answer", "shorten the prompt, or ask for fewer new tokens"):
-            tokens, this = self.attachment.generate(
+            tokens, forward_pass = self.attachment.generate(
                 req,
                 **inputs,
                 **self._decoding(decoding, self._new_tokens(inputs, max_new_tokens), sampling),
                 streamer=streamer,
             )
-        return self._answer(adapter, prompt, tokens[0, inputs["input_ids"].shape[1] :], this)
+        return self._answer(
+            adapter, prompt, tokens[0, inputs["input_ids"].shape[1] :], forward_pass
+        )
 
     def stream(
         self,
@@ -255,14 +263,14 @@ class Engine:
             req = self._request(adapter, setting, rows, template)
             inputs = self._encode(prompts[part], template)
             with self._memory("reading the prompts", _FEWER):
-                _, this = self.attachment.forward(
+                _, forward_pass = self.attachment.forward(
                     req,
                     **inputs,
                     last_block=adapter.spec.router.layer,
                     logits_to_keep=1,
                     use_cache=False,
                 )
-            parts.append(this.prompt_gates().cpu())
+            parts.append(forward_pass.prompt_gates().cpu())
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -294,13 +302,15 @@ class Engine:
         req = self._request(adapter, setting, skills, template, tuple(layers))
         inputs = self._encode(prompts, template)
         with self._memory("reading the prompts", _FEWER):
-            output, this = self.attachment.forward(req, **inputs, logits_to_keep=1, use_cache=False)
+            output, forward_pass = self.attachment.forward(
+                req, **inputs, logits_to_keep=1, use_cache=False
+            )
         return Trace(
             inputs["input_ids"].cpu(),
             inputs["attention_mask"].bool().cpu(),
-            None if this.gates is None else this.gates.float().cpu(),
-            {layer: before.float().cpu() for layer, (before, _) in this.states.items()},
-            {layer: after.float().cpu() for layer, (_, after) in this.states.items()},
+            None if forward_pass.gates is None else forward_pass.gates.float().cpu(),
+            {layer: before.float().cpu() for layer, (before, _) in forward_pass.states.items()},
+            {layer: after.float().cpu() for layer, (_, after) in forward_pass.states.items()},
             output.logits[:, -1].float().cpu(),
         )
 

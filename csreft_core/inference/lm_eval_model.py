@@ -19,7 +19,7 @@ from torch import Tensor
 from csreft_core.attachment.attach import Attachment
 
 # As lm_eval hands them over: texts, tokens of the context, tokens of the continuation.
-_Asked = tuple[Any, list[int], list[int]]
+_Request = tuple[Any, list[int], list[int]]
 _Contexts = dict[tuple[int, ...], int]
 
 
@@ -41,7 +41,7 @@ class AttachedHFLM(HFLM):
 
     def _loglikelihood_tokens(
         self,
-        requests: Sequence[_Asked],
+        requests: Sequence[_Request],
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
@@ -64,14 +64,14 @@ class AttachedHFLM(HFLM):
         for contexts, places in waves:
             self._contexts = contexts
             try:
-                found = super()._loglikelihood_tokens(
+                wave_scores = super()._loglikelihood_tokens(
                     [requests[place] for place in places],
                     disable_tqdm=disable_tqdm,
                     override_bs=override_bs,  # pyright: ignore[reportArgumentType]
                 )
             finally:
                 self._contexts = {}
-            scores.update(zip(places, found, strict=True))
+            scores.update(zip(places, wave_scores, strict=True))
         return [scores[place] for place in range(len(requests))]
 
     def _model_call(

@@ -106,9 +106,9 @@ class LoadedBases:
         """The engine of a base, loaded now if it is not there; raises what the load raises."""
         caller = str(uuid4())
         with self._lock:
-            held = self._touch(config)
-            if held is not None:
-                return held.engine
+            loaded = self._touch(config)
+            if loaded is not None:
+                return loaded.engine
             load = self._begin(config)
             load.want(caller, until=inf)
         try:
@@ -171,7 +171,7 @@ class LoadedBases:
                 self._make_room()
                 start = time.perf_counter()
                 base = self._load_base(load.config, progress=load.progress)
-                held = LoadedBase(Engine(base), time.perf_counter() - start)
+                loaded = LoadedBase(Engine(base), time.perf_counter() - start)
         # Of any kind: whoever waits would wait for ever.
         except BaseException as error:  # noqa: BLE001 - raised again by those who wait
             # Without its traceback, which would keep what was loaded so far in memory.
@@ -180,9 +180,9 @@ class LoadedBases:
             load.future.set_exception(error.with_traceback(None))
             return
         with self._lock:
-            self._bases[load.config] = held
+            self._bases[load.config] = loaded
         self._end(load, forget=True)
-        load.future.set_result(held)
+        load.future.set_result(loaded)
 
     def _end(self, load: Load, *, forget: bool) -> None:
         """A failure stays to be shown; what is in memory or was cancelled needs no load."""

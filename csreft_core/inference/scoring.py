@@ -82,7 +82,7 @@ def answer_scores(
     rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
     width = batch.labels.shape[1]
     # A token is predicted at the one before it.
-    logits, this = attachment.logits(
+    logits, forward_pass = attachment.logits(
         req,
         (rows, columns - width - 1),
         input_ids=batch.input_ids,
@@ -97,7 +97,7 @@ def answer_scores(
     right = _most_likely(logits.detach(), labels)
     right |= _ends(logits.detach(), labels, columns == width - 1, attachment.base.ends)
     wrong[rows, columns] = ~right
-    return nll, (~wrong.any(1) & batch.writable).float(), this
+    return nll, (~wrong.any(1) & batch.writable).float(), forward_pass
 
 
 def _most_likely(
@@ -117,11 +117,11 @@ def _ends(
     ends: Sequence[int],
 ) -> Bool[Tensor, " token"]:
     """Whether an answer ends where it should, by any of the end tokens."""
-    found = torch.zeros_like(last)
+    right = torch.zeros_like(last)
     if len(ends) > 1:
-        asked = last & (labels == ends[0])
-        found[asked] = torch.isin(logits[asked].argmax(1), labels.new_tensor(ends))
-    return found
+        at_end = last & (labels == ends[0])
+        right[at_end] = torch.isin(logits[at_end].argmax(1), labels.new_tensor(ends))
+    return right
 
 
 def batches(
@@ -223,13 +223,13 @@ def greedy_matches(
         generation_config=base.greedy(max(len(e.answer) for e in examples)),
     )
     new = tokens[:, prompts.input_ids.shape[1] :].tolist()
-    found = zip(new, examples, strict=True)
-    right = [not e.lost and _gives(tokens, e.answer, base.ends) for tokens, e in found]
+    pairs = zip(new, examples, strict=True)
+    right = [not e.lost and _gives(tokens, e.answer, base.ends) for tokens, e in pairs]
     return torch.tensor(right, dtype=torch.float32)
 
 
-def _gives(found: Sequence[int], answer: Sequence[int], ends: Sequence[int]) -> bool:
+def _gives(tokens: Sequence[int], answer: Sequence[int], ends: Sequence[int]) -> bool:
     """Whether these new tokens are the answer and, if it has one, an end."""
     n = len(answer) - (tuple(answer[-1:]) == tuple(ends[:1]))
-    same = tuple(found[:n]) == tuple(answer[:n])
-    return same and (n == len(answer) or found[n] in ends)
+    same = tuple(tokens[:n]) == tuple(answer[:n])
+    return same and (n == len(answer) or tokens[n] in ends)

@@ -52,10 +52,10 @@ class _BlockOutputs(ChangedBase):
 
     def _hook(self, block: int) -> Callable[..., Any]:
         def on_block(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            given = args[0] if args else kwargs["hidden_states"]
+            own_input = args[0] if args else kwargs["hidden_states"]
             out = states_of(output)
             with in_float32(out.device):
-                new = self.output(block, given.float(), out.float()).to(out)
+                new = self.output(block, own_input.float(), out.float()).to(out)
             return with_states(output, new)
 
         return on_block

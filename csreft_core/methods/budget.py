@@ -34,7 +34,7 @@ def match_budget(config: Config, base: Base, skills: tuple[str, ...], budget: in
     choices = [
         (_total(choice, base, skills), choice) for choice in _choices(config, base, skills, budget)
     ]
-    return min(choices, key=lambda found: abs(math.log(found[0] / budget)))[1]
+    return min(choices, key=lambda total_and_choice: abs(math.log(total_and_choice[0] / budget)))[1]
 
 
 def _total(config: Config, base: Base, skills: tuple[str, ...]) -> int:
@@ -48,8 +48,8 @@ def _choices(config: Config, base: Base, skills: tuple[str, ...], budget: int) -
         yield from _sizes(config, base, skills, budget)
         return
     for n in range(base.n_layers, 0, -1):
-        chosen = np.unique(np.linspace(0, base.n_layers - 1, n).round().astype(int))
-        layers = None if n == base.n_layers else tuple(chosen.tolist())
+        blocks = np.unique(np.linspace(0, base.n_layers - 1, n).round().astype(int))
+        layers = None if n == base.n_layers else tuple(blocks.tolist())
         method = replace(config.method, layers=layers)
         if name in _BLOCKS_ALONE:
             yield replace(config, method=method)
@@ -66,12 +66,12 @@ def _sizes(config: Config, base: Base, skills: tuple[str, ...], budget: int) -> 
     step = _total(_with_size(config, 2), base, skills) - one
     exact = 1 + (budget - one) / step
     for size in dict.fromkeys((max(1, math.floor(exact)), max(1, math.ceil(exact)))):
-        sized = _with_size(config, size)
+        candidate = _with_size(config, size)
         try:
-            build_method(sized, base, skills)
+            build_method(candidate, base, skills)
         except ConfigError:  # more rows than the base has dimensions
-            sized = _with_size(config, _largest(config, base, skills, size))
-        yield sized
+            candidate = _with_size(config, _largest(config, base, skills, size))
+        yield candidate
 
 
 def _largest(config: Config, base: Base, skills: tuple[str, ...], size: int) -> int:

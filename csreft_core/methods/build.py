@@ -106,12 +106,12 @@ def load_method(path: Path, base: Base) -> Tuning:
     Raises:
         AdapterError: no such file, damaged, or trained on another base.
     """
-    found = read_method_file(path)
-    if found is None:
+    content = read_method_file(path)
+    if content is None:
         adapter = load_adapter(path)
         check_fingerprint(adapter.spec, base.fingerprint, base.id)
         return adapter.to(base.device)
-    spec, tensors = found
+    spec, tensors = content
     check_fingerprint(spec, base.fingerprint, base.id)
     _check_claims(path, spec, base, tensors)
     method = _method_of(spec, base)

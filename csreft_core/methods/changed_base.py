@@ -40,8 +40,8 @@ class MethodSpec:
     @property
     def blocks(self) -> tuple[int, ...]:
         """The blocks that are changed."""
-        chosen = self.method.layers
-        return tuple(range(self.n_layers)) if chosen is None else chosen
+        layers = self.method.layers
+        return tuple(range(self.n_layers)) if layers is None else layers
 
 
 _SPEC = TypeAdapter(MethodSpec)

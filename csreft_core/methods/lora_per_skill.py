@@ -74,8 +74,8 @@ class LoRAPerSkill(ChangedBase):
             gates = _gates_of(current_pass(), args[0])
             x = args[0].view(*gates.shape[:2], -1)  # some blocks flatten rows and tokens
             with in_float32(x.device):
-                added = self.added(name, x.float(), gates)
-            return output + added.to(output).view_as(output)
+                addition = self.added(name, x.float(), gates)
+            return output + addition.to(output).view_as(output)
 
         return on_linear
 
@@ -85,8 +85,8 @@ class LoRAPerSkill(ChangedBase):
         """The gated sum of one linear layer."""
         A, B = self.trained[f"{name}/A"], self.trained[f"{name}/B"]
         coordinates = (x @ A.flatten(0, 1).mT).unflatten(-1, A.shape[:2])
-        gated = coordinates * gates.to(x).unsqueeze(-1)
-        return self.spec.method.scale * gated.flatten(-2) @ B.flatten(0, 1)
+        products = coordinates * gates.to(x).unsqueeze(-1)
+        return self.spec.method.scale * products.flatten(-2) @ B.flatten(0, 1)
 
     def overlap_penalty(self) -> Float[Tensor, ""]:
         """See the class."""
@@ -103,13 +103,13 @@ class LoRAPerSkill(ChangedBase):
         return {"router": router, **super().counts()}
 
 
-def _gates_of(this: Pass, x: Tensor) -> Float[Tensor, "batch seq k"]:
+def _gates_of(forward_pass: Pass, x: Tensor) -> Float[Tensor, "batch seq k"]:
     """The gates of the tokens in x: of all, or of those alone whose logits are wanted.
 
     The last block's feed-forward part may see the wanted tokens only, as one row.
     """
-    gates = this.token_gates()
-    if this.logits_at is None or x.shape[:-1].numel() == gates.shape[:2].numel():
+    gates = forward_pass.token_gates()
+    if forward_pass.logits_at is None or x.shape[:-1].numel() == gates.shape[:2].numel():
         return gates
-    rows, columns = (at.to(gates.device) for at in this.logits_at)
+    rows, columns = (at.to(gates.device) for at in forward_pass.logits_at)
     return gates[rows, columns].unsqueeze(0)

@@ -52,8 +52,8 @@ class BitFit(_OwnWeights):
     """
 
     def __init__(self, spec: MethodSpec, base: Base, generator: torch.Generator) -> None:
-        chosen = {id(p) for block in spec.blocks for p in base.blocks[block].parameters()}
-        self._chosen = None if spec.method.layers is None else chosen
+        ids = {id(p) for block in spec.blocks for p in base.blocks[block].parameters()}
+        self._ids = None if spec.method.layers is None else ids
         super().__init__(spec, base, generator)
         if not self._swaps:
             raise ConfigError(
@@ -65,7 +65,7 @@ class BitFit(_OwnWeights):
     def takes(self, base: Base, name: str, parameter: nn.Parameter) -> bool:  # noqa: ARG002
         """Whether it is a bias of a chosen block."""
         is_bias = name.rsplit(".", 1)[-1] == "bias"
-        return is_bias and (self._chosen is None or id(parameter) in self._chosen)
+        return is_bias and (self._ids is None or id(parameter) in self._ids)
 
 
 class FullFineTuning(_OwnWeights):

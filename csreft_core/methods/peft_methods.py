@@ -161,8 +161,8 @@ class PrefixTuning(ChangedBase):
         if call.cached is None or call.use_cache is False:
             kwargs[cache_argument(model)] = self._prefix(len(call.tokens))
         elif call.cached.length() == 0:
-            for layer, filled in enumerate(self._prefix(len(call.tokens)).layers):
-                call.cached.cache.update(filled.keys, filled.values, layer)
+            for layer, states in enumerate(self._prefix(len(call.tokens)).layers):
+                call.cached.cache.update(states.keys, states.values, layer)
         for name, value in (("attention_mask", 1), ("prompt_mask", 0)):
             if isinstance(kwargs.get(name), Tensor):
                 mask = kwargs[name]

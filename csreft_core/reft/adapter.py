@@ -264,10 +264,10 @@ def check_claims(path: Path, least: int, tensors: Mapping[str, torch.Tensor]) ->
     Raises:
         AdapterError: it does.
     """
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if least > held:
+    n_held = sum(tensor.numel() for tensor in tensors.values())
+    if least > n_held:
         raise AdapterError(
-            f"{path}: its description asks for {least} numbers or more, but it holds {held}; the "
+            f"{path}: its description asks for {least} numbers or more, but it holds {n_held}; the "
             "file was changed, train again"
         )
 
@@ -330,9 +330,9 @@ def check_fingerprint(
     spec: TuningSpec, fingerprint: str, base_id: str, *, chat: bool = True
 ) -> None:
     """As `check_base`, from the description alone."""
-    found = differences(spec.base_fingerprint, fingerprint, chat=chat)
-    if found:
+    parts = differences(spec.base_fingerprint, fingerprint, chat=chat)
+    if parts:
         raise AdapterError(
-            f"the adapter was trained on a base with other {' and '.join(found)} than {base_id!r} "
+            f"the adapter was trained on a base with other {' and '.join(parts)} than {base_id!r} "
             "has; load the base it was trained on, or train again"
         )

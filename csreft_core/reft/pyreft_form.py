@@ -175,15 +175,15 @@ def _read_edit(path: Path) -> dict[str, Tensor]:
     n_bytes = path.stat().st_size
     _check_archive(path)
     try:
-        found: Any = torch.load(path, weights_only=True, map_location="cpu")
+        content: Any = torch.load(path, weights_only=True, map_location="cpu")
     except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError):
         raise _damage_error(path) from None
-    found = found if isinstance(found, dict) else {}
-    if _OTHER_KEYS["rotate_layer"] in found:
-        found = {ours: found.get(theirs) for ours, theirs in _OTHER_KEYS.items()}
-        free = found["rotate_layer"]
-        found["rotate_layer"] = free.mT if isinstance(free, Tensor) and free.ndim == 2 else None
-    tensors = {key: found.get(key) for key in ("weight", "bias", "rotate_layer")}
+    content = content if isinstance(content, dict) else {}
+    if _OTHER_KEYS["rotate_layer"] in content:
+        content = {ours: content.get(theirs) for ours, theirs in _OTHER_KEYS.items()}
+        free = content["rotate_layer"]
+        content["rotate_layer"] = free.mT if isinstance(free, Tensor) and free.ndim == 2 else None
+    tensors = {key: content.get(key) for key in ("weight", "bias", "rotate_layer")}
     for key, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise AdapterError(
@@ -220,9 +220,9 @@ def _check_archive(path: Path) -> None:
             operations = [*pickletools.genops(archive.read(pickles[0]))]
     except (BadZipFile, ValueError, OSError, EOFError, KeyError, RuntimeError):
         raise _damage_error(path) from None
-    called = {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
+    calls = {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
     others = {operation.name for operation, _, _ in operations} & {"STACK_GLOBAL", "INST"}
-    if others or any(_CALLS.fullmatch(name) is None for name in called):
+    if others or any(_CALLS.fullmatch(name) is None for name in calls):
         raise _damage_error(path)
 
 
@@ -312,11 +312,11 @@ def _check_edits(
         )
     shape = [spec.adapter.rank, spec.d_model]
     for (layer, group), edit in edits.items():
-        found = list(edit["weight"].shape)
-        if found != shape:
+        weight_shape = list(edit["weight"].shape)
+        if weight_shape != shape:
             raise AdapterError(
-                f"{folder}: {_file_name(layer, group)} has weight {found}, expected {shape}; all "
-                "files must be of one adapter"
+                f"{folder}: {_file_name(layer, group)} has weight {weight_shape}, expected "
+                f"{shape}; all files must be of one adapter"
             )
 
 

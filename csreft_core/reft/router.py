@@ -89,8 +89,8 @@ class Router(nn.Module):
             index = torch.where(prompt_mask, steps, 0).cummax(1).values
         if not self.per_token:
             index = index[:, -1:]
-        picked = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[2]))
-        return picked if self.per_token else picked[:, 0]
+        chosen_states = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[2]))
+        return chosen_states if self.per_token else chosen_states[:, 0]
 
     def forward(self, features: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead k"]:
         """Router logits, already divided by the temperature."""
@@ -105,8 +105,8 @@ class Router(nn.Module):
             # The forward value is exactly 0 or 1; the gradient is the sigmoid's.
             return self.binary(soft) + (soft - soft.detach())
         if self.gate == "top_k":
-            kept = torch.zeros_like(soft).scatter(-1, soft.topk(self.top_k, -1).indices, 1.0)
-            return soft * kept
+            mask = torch.zeros_like(soft).scatter(-1, soft.topk(self.top_k, -1).indices, 1.0)
+            return soft * mask
         return soft
 
     def binary(self, gates: Float[Tensor, "*lead k"]) -> Float[Tensor, "*lead k"]:

@@ -115,10 +115,10 @@ class Subspaces(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        stacked = constraint in ("joint", "sequential", "fixed")
-        rows = n_subspaces * rank if stacked else rank
+        is_stacked = constraint in ("joint", "sequential", "fixed")
+        rows = n_subspaces * rank if is_stacked else rank
         if constraint != "none" and rows > d_model:
-            what = f"k*r = {n_subspaces}*{rank} = {rows}" if stacked else f"rank {rank}"
+            what = f"k*r = {n_subspaces}*{rank} = {rows}" if is_stacked else f"rank {rank}"
             raise ConfigError(
                 f"constraint '{constraint}' needs orthonormal rows, but {what} is more than "
                 f"d_model {d_model}; lower adapter.rank or adapter.n_subspaces"
@@ -165,8 +165,8 @@ class Subspaces(nn.Module):
         """
         rule = self._basis_rule
         if rule in ("within", "penalty", "joint", "sequential") and not torch.is_grad_enabled():
-            stacked = self.raw.flatten(1, 2) if rule in ("joint", "sequential") else self.raw
-            if _row_error(stacked) <= _ALREADY_ORTHONORMAL:
+            rows = self.raw.flatten(1, 2) if rule in ("joint", "sequential") else self.raw
+            if _row_error(rows) <= _ALREADY_ORTHONORMAL:
                 return self.raw
         return constrained_basis(self.raw, rule)
 
@@ -189,13 +189,13 @@ class Subspaces(nn.Module):
         """As `_edit_maps`, kept while no parameter changes and no gradient is wanted."""
         if torch.is_grad_enabled():
             return self._edit_maps()
-        trained = (self.raw, self.b) if self.W is None else (self.raw, self.b, self.W)
-        key = tuple(x for p in trained for x in (p.data_ptr(), p._version))
-        kept = self._kept_maps
-        if kept is None or kept[0] != key:
-            kept = (key, self._edit_maps())
-            self._kept_maps = kept
-        return kept[1]
+        parameters = (self.raw, self.b) if self.W is None else (self.raw, self.b, self.W)
+        key = tuple(x for p in parameters for x in (p.data_ptr(), p._version))
+        entry = self._kept_maps
+        if entry is None or entry[0] != key:
+            entry = (key, self._edit_maps())
+            self._kept_maps = entry
+        return entry[1]
 
     def forward(
         self,

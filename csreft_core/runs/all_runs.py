@@ -63,8 +63,8 @@ def check_new_run(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir():
-        known = (path / "config.json").is_file()
-        what = "a run; go on with --resume, or" if known else "a folder with other files;"
+        is_run = (path / "config.json").is_file()
+        what = "a run; go on with --resume, or" if is_run else "a folder with other files;"
         raise RunError(f"{path}: is already {what} choose another name")
     if path.exists() or path.is_symlink():
         raise RunError(f"{path}: is a file, not a run folder; choose another name")
@@ -178,8 +178,8 @@ def _why_broken(folder: Path, error: RunError | OSError) -> str:
         return f"{folder}: cannot be read ({error.strerror}); see who may read it"
     try:
         open_run(folder)
-    except RunError as found:  # says more about what is no run at all
-        return str(found)
+    except RunError as reason:  # says more about what is no run at all
+        return str(reason)
     return str(error)
 
 
@@ -224,9 +224,9 @@ def run_name(suggestion: str, root: Path) -> str:
     """
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", suggestion).strip(".-")[:60].rstrip(".-") or "run"
     with storage_errors(root):
-        taken = {path.name.lower() for path in root.iterdir()} if root.is_dir() else set()
-    names: Iterator[str] = (clean if i == 1 else f"{clean}-{i}" for i in range(1, len(taken) + 2))
-    return next(name for name in names if name.lower() not in taken)
+        used_names = {path.name.lower() for path in root.iterdir()} if root.is_dir() else set()
+    names: Iterator[str] = (clean if i == 1 else f"{clean}-{i}" for i in range(1, len(used_names) + 2))
+    return next(name for name in names if name.lower() not in used_names)
 
 
 def find_run(name: str, root: Path) -> Run:
@@ -266,8 +266,8 @@ def delete_run(run: Run) -> str:
 def trashed_runs(root: Path) -> list[str]:
     """Names in the trash, the last deleted first."""
     trash = root / _TRASH
-    found = (_TRASHED.fullmatch(path.name) for path in trash.iterdir()) if trash.is_dir() else ()
-    return [m.group(0) for m in sorted(filter(None, found), key=lambda m: m[2], reverse=True)]
+    matches = (_TRASHED.fullmatch(path.name) for path in trash.iterdir()) if trash.is_dir() else ()
+    return [m.group(0) for m in sorted(filter(None, matches), key=lambda m: m[2], reverse=True)]
 
 
 def restore_run(name: str, root: Path) -> Run:
@@ -296,9 +296,9 @@ def restore_run(name: str, root: Path) -> Run:
 
 def export_zip(run: Run) -> bytes:
     """The run without checkpoints and snapshots, as a zip that unpacks to one folder."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in _PACKED:
             if (run.path / name).is_file():
                 archive.write(run.path / name, f"{run.name}/{name}")
-    return packed.getvalue()
+    return buffer.getvalue()

@@ -187,10 +187,10 @@ def _write_stopped(run: Run) -> None:
 
 
 def _slots() -> int:
-    given = os.environ.get("CSREFT_SLOTS", "1")
-    if not given.isdecimal() or int(given) < 1:
-        raise ConfigError(f"CSREFT_SLOTS: expected a whole number from 1 up, got {given!r}")
-    return int(given)
+    value = os.environ.get("CSREFT_SLOTS", "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"CSREFT_SLOTS: expected a whole number from 1 up, got {value!r}")
+    return int(value)
 
 
 def _is_first(run: Run, status: Status, root: Path, slots: int) -> bool:
@@ -259,16 +259,16 @@ def mark_interrupted(root: Path | None = None) -> list[Run]:
         StorageError: the disk refuses; the runs that could be marked are. `standing` tells how a
             run stands all the same.
     """
-    marked, refused = [], None
+    interrupted, refusal = [], None
     for run in list_runs(root or runs_root()):
         try:
             if _mark(run):
-                marked.append(run)
+                interrupted.append(run)
         except StorageError as error:
-            refused = error
-    if refused is not None:
-        raise refused
-    return marked
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    return interrupted
 
 
 def standing(run: Run) -> Status:

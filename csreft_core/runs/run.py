@@ -153,8 +153,8 @@ class Run:
 
     def truncate_metrics(self, after_step: int) -> None:
         """Drop the records of later steps; all of them if nothing is done yet (0)."""
-        kept = [r for r in self.metrics() if after_step > 0 and r.get("step", 0) <= after_step]
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        records = [r for r in self.metrics() if after_step > 0 and r.get("step", 0) <= after_step]
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_atomic(self.metrics_path, "".join(lines))
 
     def request_stop(self) -> None:
@@ -225,8 +225,8 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Folders of the checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob("step-*")
-        return sorted(path for path in found if path.is_dir())
+        folders = (self.path / "checkpoints").glob("step-*")
+        return sorted(path for path in folders if path.is_dir())
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
         """Make a checkpoint and keep the newest two.
@@ -248,8 +248,8 @@ class Run:
 
     def _checkpoint(self, folder: Path, target: Path, write: Callable[[Path], None]) -> Path:
         folder.mkdir(exist_ok=True)
-        for left_over in folder.glob(".*"):
-            shutil.rmtree(left_over)
+        for scrap in folder.glob(".*"):
+            shutil.rmtree(scrap)
         new = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
         try:
             write(new)
@@ -305,5 +305,5 @@ def _finite(value: Any) -> Any:
 
 
 def _flush_to_disk(file: Path) -> None:
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())

@@ -24,10 +24,10 @@ def only_rows(skill_set: SkillSet, skill: str) -> SkillSet:
         SkillSetError: the skill has no train row of its own, or another skill has no row besides
             its train rows, so nothing could be measured on it.
     """
-    kept = [row for row in skill_set.rows if row.split != "train" or row.skills == (skill,)]
-    if not any(row.split == "train" for row in kept):
+    candidates = [row for row in skill_set.rows if row.split != "train" or row.skills == (skill,)]
+    if not any(row.split == "train" for row in candidates):
         raise SkillSetError(f"no train row has the skill {skill!r} alone; it cannot be trained on")
-    first = {name: _first_of(kept, name) for name in skill_set.names}
+    first = {name: _first_of(candidates, name) for name in skill_set.names}
     missing = [name for name, row in first.items() if row is None]
     if missing:
         raise SkillSetError(
@@ -36,7 +36,7 @@ def only_rows(skill_set: SkillSet, skill: str) -> SkillSet:
         )
     # A skill set lists its skills by first appearance, which the missing rows would change.
     front = [row for row in first.values() if row is not None]
-    rows = [*front, *(row for row in kept if all(row is not other for other in front))]
+    rows = [*front, *(row for row in candidates if all(row is not other for other in front))]
     return SkillSet(tuple(rows), skill_set.names)
 
 
@@ -72,7 +72,7 @@ def find_only_runs(
         root: Folder of the runs.
         read: Gives the data of a run; the app keeps what it has read.
     """
-    found: dict[str, Run] = {}
+    by_skill: dict[str, Run] = {}
     runs = list_runs(root)
     for skill in skills:
         start = only_name(name, skill)
@@ -80,9 +80,9 @@ def find_only_runs(
             if run.name.startswith(start) and same_settings(run.config(), config) and (
                 trained_skills(read(run)) == (skill,)
             ):
-                found[skill] = run
+                by_skill[skill] = run
                 break
-    return found
+    return by_skill
 
 
 def trained_skills(skill_set: SkillSet) -> tuple[str, ...]:

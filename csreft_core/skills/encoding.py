@@ -89,12 +89,12 @@ def encode(
         )
     front = _front(tokenizer, template)
     written = written_prompts([row.prompt for row in rows], tokenizer, template)
-    asked = [_read_text(w, row.prompt) for w, row in zip(written, rows, strict=True)]
-    prompts = read_texts(asked, tokenizer, front)
-    answers = _answers(asked, prompts, [w.separator for w in written], rows, tokenizer, front)
-    lost = _reasons_lost(answers, rows, tokenizer)
+    texts = [_read_text(w, row.prompt) for w, row in zip(written, rows, strict=True)]
+    prompts = read_texts(texts, tokenizer, front)
+    answers = _answers(texts, prompts, [w.separator for w in written], rows, tokenizer, front)
+    reasons = _reasons_lost(answers, rows, tokenizer)
     examples, n_cut = [], 0
-    for prompt, answer, why in zip(prompts, answers, lost, strict=True):
+    for prompt, answer, why in zip(prompts, answers, reasons, strict=True):
         whole = Example(tuple(prompt), (*answer, tokenizer.eos_token_id), why)
         example = _cut(whole, tokenizer.bos_token_id, max_length)
         n_cut += example != whole
@@ -125,8 +125,8 @@ def _front(tokenizer: Any, template: str) -> list[int]:
         return []
     for probe in _PROBES:
         whole, bare = (
-            tokens_of([probe], tokenizer, add_special_tokens=added)["input_ids"][0]
-            for added in (True, False)
+            tokens_of([probe], tokenizer, add_special_tokens=special)["input_ids"][0]
+            for special in (True, False)
         )
         for start in range(len(whole) if bare else 0):
             if whole[start : start + len(bare)] == bare:
@@ -135,7 +135,7 @@ def _front(tokenizer: Any, template: str) -> list[int]:
 
 
 def _answers(
-    asked: Sequence[ReadText],
+    prompt_texts: Sequence[ReadText],
     prompts: Sequence[list[int]],
     separators: Sequence[str],
     rows: Sequence[Row],
@@ -153,12 +153,12 @@ def _answers(
     ]
     whole = [
         ReadText(a.text + t, (*a.spans, (len(a.text), len(a.text) + len(t))), a.prompt)
-        for a, t in zip(asked, texts, strict=True)
+        for a, t in zip(prompt_texts, texts, strict=True)
     ]
-    joined = read_texts(whole, tokenizer, front)
+    all_ids = read_texts(whole, tokenizer, front)
     return [
         ids[len(prompt) :] if ids[: len(prompt)] == prompt else continuation_ids(text, tokenizer)
-        for ids, prompt, text in zip(joined, prompts, texts, strict=True)
+        for ids, prompt, text in zip(all_ids, prompts, texts, strict=True)
     ]
 
 
@@ -199,8 +199,8 @@ def _cut(example: Example, bos: int | None, max_length: int) -> Example:
         return example
     head = prompt[:1] if prompt[0] == bos else ()
     least = min(len(prompt), len(head) + 1)
-    kept = answer[: max_length - least]
-    n_tail = max_length - len(kept) - len(head)
+    part = answer[: max_length - least]
+    n_tail = max_length - len(part) - len(head)
     tail = prompt[len(head) :]
-    why = lost or ("" if kept == answer else "cut")
-    return Example(head + tail[len(tail) - n_tail :], kept, why)
+    why = lost or ("" if part == answer else "cut")
+    return Example(head + tail[len(tail) - n_tail :], part, why)

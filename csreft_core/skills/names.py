@@ -32,12 +32,12 @@ def fold(name: str) -> str:
 def lookalikes(names: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ in nothing but capitals, spaces, dashes and underscores."""
     first: dict[str, str] = {}
-    found = []
+    pairs = []
     for name in names:
-        known = first.setdefault(fold(name).replace("_", ""), name)
-        if known != name:
-            found.append((known, name))
-    return found
+        earlier = first.setdefault(fold(name).replace("_", ""), name)
+        if earlier != name:
+            pairs.append((earlier, name))
+    return pairs
 
 
 def joint_name(skills: Sequence[str]) -> str:
@@ -59,14 +59,14 @@ def check_joint_names(places: Mapping[tuple[str, ...], str]) -> None:
     Raises:
         SkillSetError: names both places.
     """
-    seen: dict[str, tuple[str, ...]] = {}
+    by_name: dict[str, tuple[str, ...]] = {}
     for skills, where in places.items():
-        other = seen.setdefault(joint_name(skills), skills)
+        other = by_name.setdefault(joint_name(skills), skills)
         if other != skills:
             raise SkillSetError(
                 f"{where}: field 'skill': {_in_words(skills)} would be counted as "
-                f"{joint_name(skills)!r}, and so would {_in_words(other)} of {places[other]}; rename "
-                "one of the skills"
+                f"{joint_name(skills)!r}, and so would {_in_words(other)} of {places[other]}; "
+                "rename one of the skills"
             )
 
 

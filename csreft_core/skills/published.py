@@ -60,10 +60,10 @@ _FLAN = re.compile(r"flan_v2_.*")
 
 def _ultrafeedback(row: Fields) -> Fields | None:
     """The completion that was judged best; the first of equals."""
-    scored = [c for c in row["completions"] or () if (c.get("response") or "").strip()]
-    if not scored:
+    answers = [c for c in row["completions"] or () if (c.get("response") or "").strip()]
+    if not answers:
         return None
-    best = max(scored, key=lambda c: _number(c.get("overall_score")))
+    best = max(answers, key=lambda c: _number(c.get("overall_score")))
     skill = _FLAN.sub("flan", row["source"])
     return {"skill": skill, "prompt": row["instruction"], "response": best["response"]}
 
@@ -85,8 +85,8 @@ _ANSWER_FORMAT = re.compile(r"answer format:\s*(\S+)", re.IGNORECASE)
 
 
 def _commonsense(row: Fields) -> Fields:
-    found = _ANSWER_FORMAT.findall(row["instruction"])
-    skill = _COMMONSENSE.get(found[-1].rstrip(".").lower()) if found else None
+    formats = _ANSWER_FORMAT.findall(row["instruction"])
+    skill = _COMMONSENSE.get(formats[-1].rstrip(".").lower()) if formats else None
     return {**{k: row[k] for k in ("instruction", "input", "output")}, "skill": skill or "other"}
 
 
@@ -181,10 +181,10 @@ def skills_from_preset(
     if limit is not None and limit < 1:
         raise SkillSetError(f"the limit is {limit}; give at least 1 row of each skill, or no limit")
     preset = DATA_PRESETS[name]
-    read = list(_limit_rows(_rows(preset, _load_published(name, preset, folder)), limit))
-    if not read:
+    rows = list(_limit_rows(_rows(preset, _load_published(name, preset, folder)), limit))
+    if not rows:
         raise SkillSetError(f"{name}: no row has a prompt and an answer; check the local copy")
-    return checked_set(ReadRows(read), name, seed)
+    return checked_set(ReadRows(rows), name, seed)
 
 
 def _load_published(name: str, preset: DataPreset, folder: Path | None) -> Iterable[Fields]:
@@ -236,28 +236,28 @@ def _from_folder(datasets: Any, folder: Path) -> Any:
     raise OSError("no .parquet, .jsonl, .json or .csv file in that folder")
 
 
-def _rows(preset: DataPreset, published: Iterable[Fields]) -> Iterator[ReadRow]:
-    asked: set[str] = set()
-    for i, fields in enumerate(published, start=1):
-        made = preset.to_row(dict(fields))
-        if made is None or not all(
-            isinstance(made.get(key, "-"), str) and made.get(key, "-").strip()
+def _rows(preset: DataPreset, source: Iterable[Fields]) -> Iterator[ReadRow]:
+    prompts: set[str] = set()
+    for i, fields in enumerate(source, start=1):
+        row = preset.to_row(dict(fields))
+        if row is None or not all(
+            isinstance(row.get(key, "-"), str) and row.get(key, "-").strip()
             for key in ("instruction", "output", "prompt", "response")
         ):
             continue
-        record = Record(f"{preset.source}: row {i}", made)
-        (read,) = as_rows([record], preset.source, ColumnMapping(skill="skill")).rows
-        if read.row.prompt not in asked:
-            asked.add(read.row.prompt)
-            yield read
+        record = Record(f"{preset.source}: row {i}", row)
+        (item,) = as_rows([record], preset.source, ColumnMapping(skill="skill")).rows
+        if item.row.prompt not in prompts:
+            prompts.add(item.row.prompt)
+            yield item
 
 
-def _limit_rows(read: Iterable[ReadRow], limit: int | None) -> Iterator[ReadRow]:
+def _limit_rows(rows: Iterable[ReadRow], limit: int | None) -> Iterator[ReadRow]:
     if limit is None:
-        yield from read
+        yield from rows
         return
-    taken: Counter[tuple[str, ...]] = Counter()
-    for item in read:
-        if taken[item.row.skills] < limit:
-            taken[item.row.skills] += 1
+    counts: Counter[tuple[str, ...]] = Counter()
+    for item in rows:
+        if counts[item.row.skills] < limit:
+            counts[item.row.skills] += 1
             yield item

@@ -75,8 +75,8 @@ class SkillSet:
             raise SkillSetError(
                 f"unknown split {name!r}; choose one of {', '.join((*SPLITS, 'test', 'all'))}"
             )
-        wanted = {"test": TEST_SPLITS, "all": SPLITS}.get(name, (name,))
-        rows = tuple(row for row in self.rows if row.split in wanted)
+        splits = {"test": TEST_SPLITS, "all": SPLITS}.get(name, (name,))
+        rows = tuple(row for row in self.rows if row.split in splits)
         if not rows:
             raise SkillSetError(
                 f"the skill set has no row in the split {name!r}; "
@@ -131,8 +131,8 @@ def read_skills(
         raise SkillSetError(
             f"{path}: no such skill set; give a file, a folder or one of {', '.join(SHIPPED)}"
         )
-    read = read_rows(file, skill_column, must_have=to_train)
-    return checked_set(read, path, seed, to_train=to_train)
+    rows = read_rows(file, skill_column, must_have=to_train)
+    return checked_set(rows, path, seed, to_train=to_train)
 
 
 def read_kept(path: Path) -> SkillSet:
@@ -160,10 +160,10 @@ def checked_set(read: ReadRows, source: str, seed: int = 0, *, to_train: bool = 
         SkillSetError: a test row has the prompt of a training row, two sets of skills have one
             name in tables, or there is no row to train on.
     """
-    found = in_one_order(with_splits(read.rows, seed))
-    check_leaks(found)
-    notes = (*read.notes, *check_names(found))
-    rows = tuple(item.row for item in found)
+    items = in_one_order(with_splits(read.rows, seed))
+    check_leaks(items)
+    notes = (*read.notes, *check_names(items))
+    rows = tuple(item.row for item in items)
     if to_train and not any(row.split == "train" for row in rows):
         raise SkillSetError(f"{source}: no row has the split 'train'; training needs some")
     return SkillSet(rows, _names(rows), notes)
@@ -203,8 +203,8 @@ def as_cells(row: Row) -> tuple[str, str, str, str, str]:
     """A row as the cells of `CELLS`; several skills are JSON."""
     names = row.skills
     plain = len(names) == 1 and not names[0].startswith("[")
-    listed = json.dumps(names, ensure_ascii=False) if names else ""
-    return names[0] if plain else listed, row.prompt, row.response, row.split, row.item
+    name_list = json.dumps(names, ensure_ascii=False) if names else ""
+    return names[0] if plain else name_list, row.prompt, row.response, row.split, row.item
 
 
 def _line(row: Row) -> str:
@@ -227,8 +227,8 @@ def evenly(rows: Sequence[Row], per_skill: int) -> tuple[Row, ...]:
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(skill_name(row), []).append(place)
-    chosen = []
+    selection = []
     for places in groups.values():
         n = min(per_skill, len(places))
-        chosen += [places[i * len(places) // n] for i in range(n)]
-    return tuple(rows[place] for place in sorted(chosen))
+        selection += [places[i * len(places) // n] for i in range(n)]
+    return tuple(rows[place] for place in sorted(selection))

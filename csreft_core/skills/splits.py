@@ -13,51 +13,51 @@ from csreft_core.skills.formats.rows import ReadRow
 from csreft_core.skills.names import check_joint_names, lookalikes
 
 
-def with_splits(read: list[ReadRow], seed: int) -> list[ReadRow]:
+def with_splits(items: list[ReadRow], seed: int) -> list[ReadRow]:
     """Give a split to rows that have none: 80 % train, 10 % validation, 10 % test_items.
 
     The shuffle is made inside each skill; rows with the same prompt stay together.
 
     Args:
-        read: Rows as they were read.
+        items: Rows as they were read.
         seed: Of the shuffle.
     """
-    known = {_same(item): item.row.split for item in read if item.row.split}
+    own = {_same(item): item.row.split for item in items if item.row.split}
     strata: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-    for item in read:
-        if _same(item) not in known:
+    for item in items:
+        if _same(item) not in own:
             strata[item.row.skills][_same(item)] = None
     rng = np.random.default_rng(seed)
-    drawn: dict[str, str] = {}
+    draws: dict[str, str] = {}
     for prompts in strata.values():
-        order = [prompt for prompt in prompts if prompt not in drawn]
-        held_out = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
+        order = [prompt for prompt in prompts if prompt not in draws]
+        n_held_out = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
         for place, i in enumerate(rng.permutation(len(order))):
             split = (
-                ("validation", "test_items")[place // held_out]
-                if (place < 2 * held_out)
+                ("validation", "test_items")[place // n_held_out]
+                if (place < 2 * n_held_out)
                 else "train"
             )
-            drawn[order[i]] = split
-    splits = {**drawn, **known}
+            draws[order[i]] = split
+    splits = {**draws, **own}
     return [
         item._replace(row=item.row._replace(split=item.row.split or splits[_same(item)]))
-        for item in read
+        for item in items
     ]
 
 
-def check_leaks(read: list[ReadRow]) -> None:
+def check_leaks(items: list[ReadRow]) -> None:
     """See that no test row has the prompt of a training row.
 
     Raises:
         SkillSetError: names both rows.
     """
-    trained = {_same(item): item.where for item in read if item.row.split == "train"}
-    for item in read:
-        if item.row.split.startswith("test") and _same(item) in trained:
+    train_places = {_same(item): item.where for item in items if item.row.split == "train"}
+    for item in items:
+        if item.row.split.startswith("test") and _same(item) in train_places:
             raise SkillSetError(
                 f"{item.where}: field 'prompt': this {item.row.split} row has the prompt of the "
-                f"train row {trained[_same(item)]}; drop one, or the test shows nothing"
+                f"train row {train_places[_same(item)]}; drop one, or the test shows nothing"
             )
 
 
@@ -66,19 +66,19 @@ def _same(item: ReadRow) -> str:
     return unicodedata.normalize("NFC", item.row.prompt)
 
 
-def in_one_order(read: list[ReadRow]) -> list[ReadRow]:
+def in_one_order(items: list[ReadRow]) -> list[ReadRow]:
     """The rows with the skills of a pair in one order: that in which they were seen first."""
-    names = list(dict.fromkeys(name for item in read for name in item.row.skills))
+    names = list(dict.fromkeys(name for item in items for name in item.row.skills))
     first = {name: i for i, name in enumerate(names)}
     return [
         item._replace(
             row=item.row._replace(skills=tuple(sorted(item.row.skills, key=first.__getitem__)))
         )
-        for item in read
+        for item in items
     ]
 
 
-def check_names(read: list[ReadRow]) -> tuple[str, ...]:
+def check_names(items: list[ReadRow]) -> tuple[str, ...]:
     """See that no two sets of skills have one name in tables.
 
     Returns:
@@ -89,7 +89,7 @@ def check_names(read: list[ReadRow]) -> tuple[str, ...]:
     """
     places: dict[tuple[str, ...], str] = {}
     of_name: dict[str, str] = {}
-    for item in read:
+    for item in items:
         places.setdefault(item.row.skills, item.where)
         for name in item.row.skills:
             of_name.setdefault(name, item.where)

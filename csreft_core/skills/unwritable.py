@@ -34,31 +34,32 @@ def unwritable_message(
 
     Answers that `train.max_length` cuts are not among them: the base could write those.
     """
-    found = [
+    unwritable = [
         (row, example)
         for row, example in zip(rows, examples, strict=True)
         if example.lost in ("unknown", "changed")
     ]
-    if not found:
+    if not unwritable:
         return None
-    row, example = found[0]
-    splits = Counter(row.split for row, _ in found)
+    row, example = unwritable[0]
+    splits = Counter(row.split for row, _ in unwritable)
     where = ", ".join(f"{n:,} in {split}" for split, n in splits.items())
     why = why_lost(example, row.response, tokenizer)
     return (
-        f"{len(found):,} of {len(rows):,} answers cannot be written by this base ({where}), such "
-        f"as {row.response[:40]!r} ({why}); they can never come back, so they never count as right"
+        f"{len(unwritable):,} of {len(rows):,} answers cannot be written by this base ({where}), "
+        f"such as {row.response[:40]!r} ({why}); they can never come back, so they never count as "
+        "right"
     )
 
 
 def special_message(rows: Sequence[Row], tokenizer: Any) -> str | None:
     """How many rows spell special tokens; None where none does."""
-    found = [tokens for tokens in special_spellings(rows, tokenizer) if tokens]
-    if not found:
+    spellings = [tokens for tokens in special_spellings(rows, tokenizer) if tokens]
+    if not spellings:
         return None
     return (
-        f"{len(found):,} of {len(rows):,} rows spell special tokens, such as {found[0][0]!r}; they "
-        "are read as text, letter by letter"
+        f"{len(spellings):,} of {len(rows):,} rows spell special tokens, such as "
+        f"{spellings[0][0]!r}; they are read as text, letter by letter"
     )
 
 

@@ -62,15 +62,15 @@ def _enough(attachment: Attachment, layers: Sequence[int]) -> bool:
 
     In some families blocks share keys and values, or hand on what they chose to attend to.
     """
-    base, asked = attachment.base, Request(None, capture=tuple(layers))
+    base, request = attachment.base, Request(None, capture=tuple(layers))
     inputs = {"input_ids": torch.arange(4, device=base.device)[None], "use_cache": False}
-    whole, this = attachment.forward(asked, **inputs)
+    whole, forward_pass = attachment.forward(request, **inputs)
     try:
-        with attachment.from_states({layer: this.states[layer][0] for layer in layers}):
-            known, _ = attachment.forward(Request(None), **inputs)
+        with attachment.from_states({layer: forward_pass.states[layer][0] for layer in layers}):
+            from_kept, _ = attachment.forward(Request(None), **inputs)
     except Exception:  # noqa: BLE001 - each family misses something else
         return False
-    return torch.allclose(known.logits, whole.logits, rtol=1e-3, atol=1e-3)
+    return torch.allclose(from_kept.logits, whole.logits, rtol=1e-3, atol=1e-3)
 
 
 def _has_other_hooks(block: nn.Module) -> bool:
@@ -122,17 +122,17 @@ class KeptStates:
 
     def of(self, rows: Sequence[int]) -> dict[int, Tensor]:
         """States of rows, padded on the left like their batch: layer -> [batch, seq, d_model]."""
-        found = [self._row(row) for row in rows]
-        width = max(len(one[self.layers[0]]) for one in found)
+        states_of_rows = [self._row(row) for row in rows]
+        width = max(len(one[self.layers[0]]) for one in states_of_rows)
         device = self.attachment.base.device
-        padded = {}
+        batch_states = {}
         for layer in self.layers:
-            first = found[0][layer]
-            states = first.new_zeros(len(found), width, first.shape[1])
-            for state, one in zip(states, found, strict=True):
+            first = states_of_rows[0][layer]
+            states = first.new_zeros(len(states_of_rows), width, first.shape[1])
+            for state, one in zip(states, states_of_rows, strict=True):
                 state[width - len(one[layer]) :] = one[layer]
-            padded[layer] = states.to(device)
-        return padded
+            batch_states[layer] = states.to(device)
+        return batch_states
 
     def _row(self, row: int) -> _Row:
         if row not in self._in_memory and row not in self._on_disk:
@@ -159,8 +159,8 @@ class KeptStates:
             self._in_memory.update(zip(map(int, rows), states, strict=True))
             return
         path = self._folder / f"{self.n_chunks}.safetensors"
-        named = zip(map(int, rows), states, strict=True)
-        tensors = {f"{row}.{l}": state for row, one in named for l, state in one.items()}
+        pairs = zip(map(int, rows), states, strict=True)
+        tensors = {f"{row}.{l}": state for row, one in pairs for l, state in one.items()}
         with storage_errors(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, path)
@@ -170,7 +170,7 @@ class KeptStates:
     def _compute(self, examples: Sequence[Example]) -> list[_Row]:
         base = self.attachment.base
         batch = collate(examples, base.pad_id).to(base.device)
-        _, this = self.attachment.forward(
+        _, forward_pass = self.attachment.forward(
             Request(None, capture=self.layers),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -180,7 +180,7 @@ class KeptStates:
         )
         lengths = batch.attention_mask.sum(1).tolist()
         return [
-            {l: this.states[l][0][i, -n:].cpu().clone() for l in self.layers}
+            {l: forward_pass.states[l][0][i, -n:].cpu().clone() for l in self.layers}
             for i, n in enumerate(lengths)
         ]
 

@@ -133,10 +133,10 @@ def _prepare(
     template, longest = config.provenance.template, config.train.max_length
     adapter = fitting_adapter(config, base, skill_set)
 
-    def encoded(split: str) -> Encoded:
+    def encode_split(split: str) -> Encoded:
         return encode_rows(skill_set.split(split), base, template, longest)
 
-    optimizer, train_rows = adamw(adapter, config), encoded("train")
+    optimizer, train_rows = adamw(adapter, config), encode_split("train")
     kept, reason = None, None
     if isinstance(adapter, CSReFT):
         kept, reason = kept_states(run, config, attachment, accelerator, train_rows, adapter.spec)
@@ -154,7 +154,7 @@ def _prepare(
         kept=kept,
         notes=tuple(filter(None, (note, reason, *_text_notes(train_rows, base)))),
         validation=_scored_part(
-            encoded("validation" if "validation" in skill_set.splits else "train")
+            encode_split("validation" if "validation" in skill_set.splits else "train")
         ),
         optimizer=optimizer,
         scheduler=rates(optimizer, config.train),
@@ -171,8 +171,10 @@ def _text_notes(rows: Encoded, base: Base) -> tuple[str | None, ...]:
 
 def _scored_part(encoded: Encoded) -> Encoded:
     """The rows that are scored."""
-    take = scored_rows(len(encoded.rows))
-    return Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
+    places = scored_rows(len(encoded.rows))
+    return Encoded(
+        tuple(encoded.rows[i] for i in places), tuple(encoded.examples[i] for i in places)
+    )
 
 
 def _begin(training: TrainingState) -> Iterator[dict[str, Any]]:

@@ -42,15 +42,15 @@ class Window:
         return whole
 
     def note(
-        self, rows: Sequence[Row], nll: Tensor, n_tokens: Tensor, exact: Tensor, this: Pass
+        self, rows: Sequence[Row], nll: Tensor, n_tokens: Tensor, exact: Tensor, forward_pass: Pass
     ) -> None:
         """Keep the scores and the gates of a batch, for the next record."""
         scores = zip(rows, nll.tolist(), n_tokens.double().tolist(), exact.tolist(), strict=True)
         for row, loss, n, right in scores:
             self.scores.setdefault(skill_name(row), []).append((loss, n, right))
-        if this.gates is None:
+        if forward_pass.gates is None:
             return
-        for row, alpha in zip(rows, this.prompt_gates().detach().cpu(), strict=True):
+        for row, alpha in zip(rows, forward_pass.prompt_gates().detach().cpu(), strict=True):
             self.gates.setdefault(skill_name(row), []).append(alpha)
 
 
@@ -91,11 +91,13 @@ def batch_loss(
     batch = collate(examples, base.pad_id).to(base.device)
     labels = row_labels(rows, adapter.names).to(base.device)
     with attachment.from_states(states) if states else nullcontext():
-        nll, exact, this = answer_scores(attachment, request(adapter, r.gates, labels), batch)
+        nll, exact, forward_pass = answer_scores(
+            attachment, request(adapter, r.gates, labels), batch
+        )
     loss = nll.sum() / n_tokens
     share = len(rows) / n_rows
-    if adapter.router is not None and this.logits is not None:
-        logits = _at_last(this, this.logits)
+    if adapter.router is not None and forward_pass.logits is not None:
+        logits = _at_last(forward_pass, forward_pass.logits)
         if r.supervision > 0:
             loss = loss + share * r.supervision * supervision_loss(logits, labels, r.gate)
         if r.sparsity > 0:
@@ -103,7 +105,7 @@ def batch_loss(
             loss = loss + share * r.sparsity * _omega(gates, r.omega, usage)
     if adapter.penalty_weight > 0:
         loss = loss + share * adapter.penalty_weight * adapter.overlap_penalty()
-    window.note(rows, nll, batch.n_answer_tokens, exact, this)
+    window.note(rows, nll, batch.n_answer_tokens, exact, forward_pass)
     return loss
 
 
@@ -144,9 +146,9 @@ def total_gates(
     assert adapter.router is not None
     batch = collate(examples, attachment.base.pad_id).to(attachment.base.device)
     labels = row_labels(rows, adapter.names).to(attachment.base.device)
-    known = attachment.from_states(states) if states else nullcontext()
-    with known:
-        _, this = attachment.forward(
+    lower_states = attachment.from_states(states) if states else nullcontext()
+    with lower_states:
+        _, forward_pass = attachment.forward(
             request(adapter, adapter.spec.router.gates, labels),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -155,12 +157,12 @@ def total_gates(
             logits_to_keep=1,
             use_cache=False,
         )
-    assert this.logits is not None
-    return adapter.router.gates(_at_last(this, this.logits)).sum(0)
+    assert forward_pass.logits is not None
+    return adapter.router.gates(_at_last(forward_pass, forward_pass.logits)).sum(0)
 
 
-def _at_last(this: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
+def _at_last(forward_pass: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
     """Router values of each prompt: of its last token, which has seen all of it, if per token."""
     if values.ndim == 2:
         return values
-    return values[torch.arange(len(values)), this.last_prompt_column()]
+    return values[torch.arange(len(values)), forward_pass.last_prompt_column()]

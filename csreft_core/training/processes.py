@@ -28,9 +28,9 @@ def total(accelerator: Accelerator, values: Float[Tensor, " n"]) -> Float[Tensor
     if accelerator.num_processes == 1:
         return values
     with _others_there():
-        summed = accelerator.reduce(values.to(accelerator.device), "sum")
-    assert isinstance(summed, Tensor)
-    return summed.to(values.device)
+        sums = accelerator.reduce(values.to(accelerator.device), "sum")
+    assert isinstance(sums, Tensor)
+    return sums.to(values.device)
 
 
 def any_of(accelerator: Accelerator, value: bool) -> bool:
@@ -86,12 +86,12 @@ def summing_gradients(
         return
     with _holding_errors() as errors:
         yield
-    failed = torch.tensor([float(len(errors))], device=parameters[0].device)
+    n_failed = torch.tensor([float(len(errors))], device=parameters[0].device)
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    summed = total(accelerator, torch.cat([failed, *(gradient.flatten() for gradient in own)]))
-    if summed[0] > 0:
+    sums = total(accelerator, torch.cat([n_failed, *(gradient.flatten() for gradient in own)]))
+    if sums[0] > 0:
         _tell_errors(accelerator, errors)
-    pieces = summed[1:].split([p.numel() for p in parameters])
+    pieces = sums[1:].split([p.numel() for p in parameters])
     for parameter, gradient in zip(parameters, pieces, strict=True):
         parameter.grad = gradient.view_as(parameter).clone()
 

@@ -36,7 +36,7 @@ def step_record(training: TrainingState, window: Window) -> dict[str, Any]:
     """
     config, adapter = training.config, training.adapter
     scores = [score for rows in window.scores.values() for score in rows]
-    spent = training.spent_s()
+    elapsed_s = training.spent_s()
     seconds = max(time.perf_counter() - window.since, 1e-9)
     rates = training.scheduler.get_last_lr()
     alphas = [alpha for rows in window.gates.values() for alpha in rows]
@@ -55,8 +55,8 @@ def step_record(training: TrainingState, window: Window) -> dict[str, Any]:
         "lr": rates[0],
         "router_lr": rates[2],
         "tokens_per_second": window.tokens / seconds,
-        "time_left_s": spent / training.step * (config.train.steps - training.step),
-        "elapsed_s": spent,
+        "time_left_s": elapsed_s / training.step * (config.train.steps - training.step),
+        "elapsed_s": elapsed_s,
     }
 
 

@@ -86,8 +86,8 @@ def reporting(run: Run, accelerator: Accelerator) -> Iterator[Heartbeat]:
             _report_failure(run, error)
             raise
         heart.end()
-        stopped = run.status().step < run.config().train.steps
-        report(run, state="stopped" if stopped else "finished", message="", ended=time.time())
+        is_stopped = run.status().step < run.config().train.steps
+        report(run, state="stopped" if is_stopped else "finished", message="", ended=time.time())
 
 
 def _report_failure(run: Run, error: Exception) -> None:
@@ -112,8 +112,8 @@ def on_device(config: BaseConfig, accelerator: Accelerator) -> BaseConfig:
     """With several processes, each takes the device that accelerate gave it."""
     if accelerator.num_processes == 1 or config.device != "auto":
         return config
-    given = accelerator.device  # `cpu:0` on the CPU, of which there is one
-    return replace(config, device="cpu" if given.type == "cpu" else str(given))
+    device = accelerator.device  # `cpu:0` on the CPU, of which there is one
+    return replace(config, device="cpu" if device.type == "cpu" else str(device))
 
 
 def with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
@@ -123,12 +123,12 @@ def with_provenance(run: Run, base: Base, accelerator: Accelerator) -> Config:
         RunError: the run was begun on another base.
     """
     config = run.config()
-    template, begun = resolve_template(config.data.template, base.tokenizer), config.provenance
+    template, earlier = resolve_template(config.data.template, base.tokenizer), config.provenance
     chat = is_chat(template)
-    found = begun and differences(begun.base_fingerprint, base.fingerprint, chat=chat)
-    if found:
+    changes = earlier and differences(earlier.base_fingerprint, base.fingerprint, chat=chat)
+    if changes:
         raise RunError(
-            f"run {run.name!r} was begun on a base with other {' and '.join(found)} than "
+            f"run {run.name!r} was begun on a base with other {' and '.join(changes)} than "
             f"{base.id!r} has; restore that base, or begin a new run"
         )
     provenance = Provenance(

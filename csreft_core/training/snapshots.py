@@ -44,16 +44,16 @@ def save_snapshot(
     base = attachment.base
     batch = collate([Example(encoded.examples[i].prompt, ()) for i in take], base.pad_id)
     batch = batch.to(base.device)
-    _, this = attachment.forward(
+    _, forward_pass = attachment.forward(
         request(adapter, gates, row_labels(rows, adapter.names), capture=adapter.layers),
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         logits_to_keep=1,
         use_cache=False,
     )
-    tensors: dict[str, Any] = {"rows": torch.as_tensor(take), "gates": this.prompt_gates()}
+    tensors: dict[str, Any] = {"rows": torch.as_tensor(take), "gates": forward_pass.prompt_gates()}
     for layer in adapter.layers:
-        before, after = this.states[layer]
+        before, after = forward_pass.states[layer]
         tensors[f"before.{layer}"] = before[:, -1].half()
         tensors[f"after.{layer}"] = after[:, -1].half()
         tensors[f"R.{layer}"] = adapter.at(layer).basis().half()

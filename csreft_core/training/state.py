@@ -73,8 +73,8 @@ def autocast_type(config: Config, base: Base) -> tuple[torch.dtype | None, str |
     if config.train.autocast == "none":
         return None, None
     if base.model.dtype != torch.float32:
-        given = str(base.model.dtype).removeprefix("torch.")
-        return None, f"train.autocast is not in use: the base computes in {given} already"
+        number_format = str(base.model.dtype).removeprefix("torch.")
+        return None, f"train.autocast is not in use: the base computes in {number_format} already"
     return torch.bfloat16, None
 
 

@@ -27,16 +27,16 @@ def one_step(training: TrainingState, window: Window) -> None:
         RunError: a gradient that is not finite, or another process that failed.
     """
     t, accelerator = training.config.train, training.accelerator
-    taken = step_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
-    parts = micro_batches(taken, accelerator.process_index, accelerator.num_processes, t.accumulate)
-    n_tokens = sum(len(training.train_rows.examples[i].answer) for i in taken)
+    rows = step_rows(len(training.train_rows.rows), t.batch_size, training.step, t.seed)
+    parts = micro_batches(rows, accelerator.process_index, accelerator.num_processes, t.accumulate)
+    n_tokens = sum(len(training.train_rows.examples[i].answer) for i in rows)
     training.adapter.train()
     training.optimizer.zero_grad(set_to_none=True)
     parameters = [p for p in training.adapter.parameters() if p.requires_grad]
-    usage = _usage(training, parts, len(taken))
+    usage = _usage(training, parts, len(rows))
     with summing_gradients(accelerator, parameters):
         for place, part in enumerate(parts):
-            _backward(training, part, place, n_tokens, len(taken), usage, window)
+            _backward(training, part, place, n_tokens, len(rows), usage, window)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     training.grad_norm = norm.item()
     if not math.isfinite(training.grad_norm):

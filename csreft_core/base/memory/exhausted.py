@@ -47,24 +47,24 @@ def memory_errors(doing: str, device: torch.device, advice: Callable[[], str]) -
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        asked = _missing_text(str(error))
+        missing = _missing_text(str(error))
         # The frames of the failed work hold its tensors, and the error holds the frames.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise NotEnoughMemoryError(
-            f"{doing} ran out of memory: {asked}{in_gb(free_bytes(device))} are free now on "
+            f"{doing} ran out of memory: {missing}{in_gb(free_bytes(device))} are free now on "
             f"{device}; {advice()}"
         ) from None
 
 
 def _missing_text(message: str) -> str:
     """What the allocator was asked for, from its message."""
-    found = re.search(r"allocate ([\d.]+) (bytes|[KMG]iB)", message)
-    if found is None:
+    match = re.search(r"allocate ([\d.]+) (bytes|[KMG]iB)", message)
+    if match is None:
         return ""
-    return f"another {in_gb(round(float(found[1]) * _UNITS[found[2]]))} could not be had, "
+    return f"another {in_gb(round(float(match[1]) * _UNITS[match[2]]))} could not be had, "
 
 
 def training_advice(
@@ -80,11 +80,11 @@ def training_advice(
         answer: Tokens of the longest answer.
     """
     shape = shape_of_description(about)
-    needed = training_need(shape, config, longest=longest, answer=answer)
+    need = training_need(shape, config, longest=longest, answer=answer)
     # The estimate may say that it fits, where a device is shared or its memory in pieces.
-    room = min(free_bytes(device) + needed.weights, round(0.9 * needed.total))
-    fitting = smaller_setting(shape, config, room, longest=longest, answer=answer)
-    beside = f"it needs about {in_gb(needed.total - needed.weights)} beside the base"
-    if fitting is None:
+    room = min(free_bytes(device) + need.weights, round(0.9 * need.total))
+    smaller = smaller_setting(shape, config, room, longest=longest, answer=answer)
+    beside = f"it needs about {in_gb(need.total - need.weights)} beside the base"
+    if smaller is None:
         return f"{beside}, and no smaller setting fits; use a smaller base or another device"
-    return f"{beside}; this fits: {' '.join(assignments(config, fitting))}"
+    return f"{beside}; this fits: {' '.join(assignments(config, smaller))}"

@@ -97,23 +97,23 @@ def need(
     Raises:
         ConfigError: an adapter that does not fit the base.
     """
-    trained = _trained_bytes(shape, config, n_skills)
+    adapter_bytes = _trained_bytes(shape, config, n_skills)
     e = compute_type(config.base).itemsize
     if training:
         activations = _activation_bytes(shape, config, batch, length)
         logits = batch * answer * shape.vocab_size * (e + 8)
-        optimizer = 3 * trained
+        optimizer = 3 * adapter_bytes
     else:
         per_token = 2 * shape.n_layers * shape.d_cached * e
         activations, logits = batch * length * per_token, batch * shape.vocab_size * (e + 4)
         optimizer = 0
     return Need(
         weights=weight_bytes(shape, config.base),
-        adapter=trained,
+        adapter=adapter_bytes,
         optimizer=optimizer,
         activations=round(activations),
         logits=logits,
-        margin=_margin(shape, config, round(activations) + logits + trained + optimizer),
+        margin=_margin(shape, config, round(activations) + logits + adapter_bytes + optimizer),
     )
 
 
@@ -184,8 +184,8 @@ def training_need(
         longest: Tokens of the longest row; as many as the config allows if not given.
         answer: Tokens of the longest answer; a quarter of the row if not given.
     """
-    allowed = row_length(shape, config)
-    length = min(allowed, longest or allowed)
+    most = row_length(shape, config)
+    length = min(most, longest or most)
     answer = min(length, answer or length // 4)
     return need(shape, config, batch=rows_at_a_time(config), length=length, answer=answer)
 

@@ -25,19 +25,19 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
         tensors += _scales(parameter)
     for module in model.modules():  # in 8 bits the first forward moves them here
         state = getattr(module, "state", None)
-        found = [getattr(state, name, None) for name in ("SCB", "CB")]
-        tensors += [tensor for tensor in found if isinstance(tensor, Tensor)]
+        scales = [getattr(state, name, None) for name in ("SCB", "CB")]
+        tensors += [tensor for tensor in scales if isinstance(tensor, Tensor)]
     return tensors
 
 
 def _scales(parameter: nn.Parameter) -> list[Tensor]:
     """What bitsandbytes hangs on a weight: `quant_state` in 4 bits, `SCB` in 8."""
     state = getattr(parameter, "quant_state", None)
-    nested = getattr(state, "state2", None)
-    found = [getattr(parameter, "SCB", None), getattr(parameter, "CB", None)]
-    found += [getattr(state, name, None) for name in ("absmax", "code", "offset")]
-    found += [getattr(nested, name, None) for name in ("absmax", "code")]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
+    inner = getattr(state, "state2", None)
+    candidates = [getattr(parameter, "SCB", None), getattr(parameter, "CB", None)]
+    candidates += [getattr(state, name, None) for name in ("absmax", "code", "offset")]
+    candidates += [getattr(inner, name, None) for name in ("absmax", "code")]
+    return [tensor for tensor in candidates if isinstance(tensor, Tensor)]
 
 
 def n_bytes(tensors: Iterable[Tensor]) -> int:
@@ -59,13 +59,13 @@ class Use:
     total: int
 
 
-def measure_use(model: nn.Module, work: Callable[[], Any], held: Iterable[Tensor] = ()) -> Use:
+def measure_use(model: nn.Module, work: Callable[[], Any], others: Iterable[Tensor] = ()) -> Use:
     """What a model and some work with it take at most.
 
     Args:
         model: The base.
         work: Is called once; a training step, say. Its gradients and what it returns stay.
-        held: Other tensors that are there before, such as the adapter and its optimiser's state.
+        others: Other tensors that are there before, such as the adapter and its optimiser's state.
     """
     weights = weight_bytes_of(model)
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
@@ -75,7 +75,7 @@ def measure_use(model: nn.Module, work: Callable[[], Any], held: Iterable[Tensor
         result = work()
         total = sum(torch.cuda.max_memory_allocated(device) for device in devices)
     else:
-        with LiveBytes([*tensors_of(model), *held]) as live:
+        with LiveBytes([*tensors_of(model), *others]) as live:
             result = work()
         total = live.peak
     del result
@@ -91,24 +91,24 @@ class LiveBytes(TorchDispatchMode):
         held: Tensors that live already.
     """
 
-    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        for tensor in held:
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        for tensor in tensors:
             self._count(tensor)
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._alive:
             return
-        self._known[key] = weakref.ref(storage, partial(self._forget, key, size))
+        self._alive[key] = weakref.ref(storage, partial(self._forget, key, size))
         self.now += size
         self.peak = max(self.peak, self.now)
 
     def _forget(self, key: int, size: int, _gone: object) -> None:
-        del self._known[key]
+        del self._alive[key]
         self.now -= size
 
     def __torch_dispatch__(

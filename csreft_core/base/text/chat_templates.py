@@ -54,22 +54,22 @@ def resolve_template(template: str, tokenizer: Any) -> str:
 
 def _source(tokenizer: Any, settings: dict[str, Any]) -> str:
     """The chat template, out of several the one that is named."""
-    found = getattr(tokenizer, "chat_template", None)
-    if not found:
+    source = getattr(tokenizer, "chat_template", None)
+    if not source:
         raise SkillSetError(
             "data.template is 'chat', but the base's tokeniser has no chat template; use 'auto'"
         )
     name = settings.get("template")
-    if isinstance(found, str) and name is None:
-        return found
-    named = {"default": found} if isinstance(found, str) else found
-    if (name or "default") not in named:
+    if isinstance(source, str) and name is None:
+        return source
+    by_name = {"default": source} if isinstance(source, str) else source
+    if (name or "default") not in by_name:
         raise SkillSetError(
             f"the base's tokeniser has no chat template named {name or 'default'!r}, only "
-            f"{', '.join(sorted(named))}; choose one, such as data.template="
-            f"'chat {json.dumps({'template': min(named)})}', or give a text with {{prompt}}"
+            f"{', '.join(sorted(by_name))}; choose one, such as data.template="
+            f"'chat {json.dumps({'template': min(by_name)})}', or give a text with {{prompt}}"
         )
-    return named[name or "default"]
+    return by_name[name or "default"]
 
 
 def written_prompts(prompts: Sequence[str], tokenizer: Any, template: str) -> list[WrittenPrompt]:
@@ -107,22 +107,24 @@ def _chats(prompts: Sequence[str], tokenizer: Any, settings: dict[str, Any]) -> 
     source, names = _source(tokenizer, settings), _names(tokenizer, settings)
     system = settings.get("system")
     header, separator = _behind(source, json.dumps(names, sort_keys=True), system)
-    found = []
+    chats = []
     for prompt, text in zip(
         prompts, _render(source, [_chat(names, system, p) for p in prompts]), strict=True
     ):
         words = prompt.strip()  # chat templates may strip the message
         start = text.rfind(words)
         end = start + len(words) if start >= 0 else -1
-        found.append(WrittenPrompt(text + header, start, end, separator))
-    return found
+        chats.append(WrittenPrompt(text + header, start, end, separator))
+    return chats
 
 
 def _names(tokenizer: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """What the template may use beside the messages."""
-    given = {name: value for name, value in settings.items() if name not in ("system", "template")}
+    variables = {
+        name: value for name, value in settings.items() if name not in ("system", "template")
+    }
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return {"tools": None, "documents": None, "add_generation_prompt": True, **special, **given}
+    return {"tools": None, "documents": None, "add_generation_prompt": True, **special, **variables}
 
 
 def _chat(names: dict[str, Any], system: str | None, *turns: str) -> dict[str, Any]:
@@ -149,19 +151,19 @@ def _behind(source: str, names: str, system: str | None) -> tuple[str, str]:
     Asked for the head (`add_generation_prompt`), some templates give none. Then it is taken from
     how the template writes an answer; without it the base would have to write the head itself.
     """
-    asked = json.loads(names)
-    (head,) = _render(source, [_chat(asked, system, _PROBE)])
+    variables = json.loads(names)
+    (head,) = _render(source, [_chat(variables, system, _PROBE)])
     try:
-        bare, answered = _render(
+        bare, dialogue = _render(
             source,
             [
-                _chat({**asked, "add_generation_prompt": False}, system, *turns)
+                _chat({**variables, "add_generation_prompt": False}, system, *turns)
                 for turns in ((_PROBE,), (_PROBE, _REPLY))
             ],
         )
     except UnsupportedModelError:
         return "", ""  # a template for prompts alone
-    before, reply, _ = answered.partition(_REPLY)
+    before, reply, _ = dialogue.partition(_REPLY)
     if head != bare or not reply or not before.startswith(head):
         return "", ""
     between = before[len(head) :]

@@ -44,17 +44,17 @@ def read_texts(texts: Sequence[ReadText], tokenizer: Any, front: list[int]) -> l
         return []
     special = special_texts(tokenizer)
     pattern = re.compile("|".join(map(re.escape, special))) if special else None
-    found = _ids(tokenizer, [text.text for text in texts])
+    all_ids = _ids(tokenizer, [text.text for text in texts])
     for place, text in enumerate(texts):
         if pattern is not None and pattern.search(_by_users(text)):
-            found[place] = _as_text(text, tokenizer, pattern)
-    return [[*front, *ids] for ids in found]
+            all_ids[place] = _as_text(text, tokenizer, pattern)
+    return [[*front, *ids] for ids in all_ids]
 
 
 def _by_users(text: ReadText) -> str:
     """What users wrote; all of the prompt where the template has changed it."""
-    written = "\n".join(text.text[a:b] for a, b in text.spans)
-    return written if text.spans else f"{text.prompt}\n{written}"
+    words = "\n".join(text.text[a:b] for a, b in text.spans)
+    return words if text.spans else f"{text.prompt}\n{words}"
 
 
 def _ids(tokenizer: Any, texts: list[str], **settings: Any) -> list[list[int]]:
@@ -70,8 +70,8 @@ def _as_text(text: ReadText, tokenizer: Any, pattern: re.Pattern[str]) -> list[i
     Raises:
         SkillSetError: this tokeniser cannot do it.
     """
-    spelled = pattern.search(_by_users(text))
-    assert spelled is not None
+    match = pattern.search(_by_users(text))
+    assert match is not None
     without = _without(text, pattern)
     direct = _ids(tokenizer, [without.text])[0]
     for begins in (True, False):
@@ -80,7 +80,7 @@ def _as_text(text: ReadText, tokenizer: Any, pattern: re.Pattern[str]) -> list[i
             if _n_special(ids, tokenizer) == _n_special(direct, tokenizer):
                 return ids
     raise SkillSetError(
-        f"the text {text.prompt[:40]!r} or its answer spells the special token {spelled[0]!r}, "
+        f"the text {text.prompt[:40]!r} or its answer spells the special token {match[0]!r}, "
         "which this base's tokeniser cannot read as text; take it out"
     )
 
@@ -94,10 +94,10 @@ def _without(text: ReadText, pattern: re.Pattern[str]) -> ReadText:
     """The text with a letter in place of each special token that users spell."""
     spans, parts, n, last = [], [], 0, 0
     for a, b in text.spans:
-        kept, mine = text.text[last:a], pattern.sub("x", text.text[a:b])
-        spans.append((n + len(kept), n + len(kept) + len(mine)))
+        before, own = text.text[last:a], pattern.sub("x", text.text[a:b])
+        spans.append((n + len(before), n + len(before) + len(own)))
         n, last = spans[-1][1], b
-        parts += [kept, mine]
+        parts += [before, own]
     return ReadText("".join(parts) + text.text[last:], tuple(spans), text.prompt)
 
 
@@ -111,8 +111,8 @@ def _pieces(text: ReadText, tokenizer: Any, pattern: re.Pattern[str], begins: bo
         begins: Whether a piece behind a special token is read as one that begins a text.
     """
     ids, last = [], 0
-    found = (m.span() for m in pattern.finditer(text.text) if not _is_users(m.span(), text.spans))
-    for start, end in [*found, (len(text.text), len(text.text))]:
+    places = (m.span() for m in pattern.finditer(text.text) if not _is_users(m.span(), text.spans))
+    for start, end in [*places, (len(text.text), len(text.text))]:
         piece = text.text[last:start]
         if piece and (begins or last == 0):
             ids += _ids(tokenizer, [piece], split_special_tokens=True)[0]

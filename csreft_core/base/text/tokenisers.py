@@ -53,7 +53,7 @@ def load_tokenizer(source: Path | str, name: str, revision: str | None = None) -
 
 
 @lru_cache(maxsize=64)
-def _try_out(file: str, changed: int, size: int, name: str) -> None:  # noqa: ARG001 - of the key
+def _try_out(file: str, mtime_ns: int, size: int, name: str) -> None:  # noqa: ARG001 - of the key
     """See once that the file loads and reads some texts, where it can do no harm."""
     seconds = foreign.SECONDS + size / _BYTES_PER_SECOND
     foreign.ask("try_tokenizer", file, _TRIED, name=f"{name}: its tokenizer.json", seconds=seconds)
@@ -72,10 +72,10 @@ def tokens_of(texts: list[str], tokenizer: Any, **settings: Any) -> Any:
     Raises:
         UnsupportedModelError: the tokeniser's library gives up.
     """
-    given = {"add_special_tokens": False, "verbose": False, "split_special_tokens": False}
+    defaults = {"add_special_tokens": False, "verbose": False, "split_special_tokens": False}
     try:
         with _reading:
-            return tokenizer(texts, **(given | settings))
+            return tokenizer(texts, **(defaults | settings))
     except BaseException as error:
         if not _is_panic(error):
             raise
@@ -119,8 +119,8 @@ def unknown_token(tokenizer: Any) -> int | None:
 
 def special_texts(tokenizer: Any) -> tuple[str, ...]:
     """How the tokeniser's special tokens are spelled, but for the unknown one; longest first."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    every = dict.fromkeys([*tokenizer.all_special_tokens, *added])
+    others = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    every = dict.fromkeys([*tokenizer.all_special_tokens, *others])
     if unknown_token(tokenizer) is not None:
         every.pop(tokenizer.unk_token, None)
     return tuple(sorted(every, key=len, reverse=True))
@@ -134,9 +134,9 @@ def unknown_words(texts: list[str], tokenizer: Any) -> list[list[str]]:
     if not tokenizer.is_fast:  # no offsets: ask for each word between spaces
         words = sorted({word for text in texts for word in text.split()})
         ids = tokens_of(words, tokenizer)["input_ids"]
-        bad = {word for word, found in zip(words, ids, strict=True) if unknown in found}
+        bad = {word for word, word_ids in zip(words, ids, strict=True) if unknown in word_ids}
         return [[w for w in dict.fromkeys(text.split()) if w in bad] for text in texts]
-    encoded = tokens_of(texts, tokenizer, return_offsets_mapping=True)
+    encoding = tokens_of(texts, tokenizer, return_offsets_mapping=True)
     return [
         list(
             dict.fromkeys(
@@ -146,6 +146,6 @@ def unknown_words(texts: list[str], tokenizer: Any) -> list[list[str]]:
             )
         )
         for text, ids, places in zip(
-            texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
+            texts, encoding["input_ids"], encoding["offset_mapping"], strict=True
         )
     ]

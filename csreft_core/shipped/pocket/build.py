@@ -96,9 +96,9 @@ def new_model(vocabulary_size: int, seed: int) -> LlamaForCausalLM:
 def loss_on(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Mean loss in nats over the tokens of ``batch`` that are to be predicted."""
     states = model.model(input_ids=batch.input_ids, attention_mask=batch.may_see).last_hidden_state
-    chosen = batch.is_target[:, 1:]
-    logits = model.lm_head(states[:, :-1][chosen])
-    return functional.cross_entropy(logits, batch.input_ids[:, 1:][chosen])
+    at_target = batch.is_target[:, 1:]
+    logits = model.lm_head(states[:, :-1][at_target])
+    return functional.cross_entropy(logits, batch.input_ids[:, 1:][at_target])
 
 
 def file_sha256(path: Path) -> str:
@@ -147,7 +147,7 @@ def _lr_factor(step: int) -> float:
 
 
 def _curve(losses: list[float], seed: int, threads: int) -> dict[str, Any]:
-    kept = {
+    points = {
         step: round(loss, 6)
         for step, loss in enumerate(losses, start=1)
         if step <= _DENSE_STEPS or step % _SPARSE_EVERY == 0 or step == len(losses)
@@ -156,8 +156,8 @@ def _curve(losses: list[float], seed: int, threads: int) -> dict[str, Any]:
         "seed": seed,
         "threads": threads,
         "torch": torch.__version__,
-        "step": list(kept),
-        "loss": list(kept.values()),
+        "step": list(points),
+        "loss": list(points.values()),
     }
 
 

@@ -50,14 +50,14 @@ def knowledge_table(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rng = np.random.default_rng(seed)
     table = []
-    for name, asked, pool in _groups(per_skill):
-        zero = [question(row) for row in asked]
-        few = [_with_examples(row, pool, shots, rng) for row in asked]
-        answers = [str(row["response"]) for row in asked]
+    for name, questions, pool in _groups(per_skill):
+        zero = [question(row) for row in questions]
+        few = [_with_examples(row, pool, shots, rng) for row in questions]
+        answers = [str(row["response"]) for row in questions]
         table.append(
             KnowledgeRow(
                 skill=name,
-                n=len(asked),
+                n=len(questions),
                 zero_shot=exact_match(model, tokenizer, zero, answers),
                 few_shot=exact_match(model, tokenizer, few, answers),
             )
@@ -103,19 +103,19 @@ def _groups(per_skill: int) -> list[tuple[str, list[Row], list[Row]]]:
     groups: dict[str, tuple[list[Row], list[Row]]] = {}
     for row in rows:
         name = row["skill"] if isinstance(row["skill"], str) else " + ".join(row["skill"])
-        asked, pool = groups.setdefault(name, ([], []))
+        questions, pool = groups.setdefault(name, ([], []))
         if row["split"] in ("test_items", "test_two_skills"):
-            asked.append(row)
+            questions.append(row)
         if row["split"] in ("train", "test_two_skills"):
             pool.append(row)
-    return [(name, asked[:per_skill], pool) for name, (asked, pool) in groups.items()]
+    return [(name, questions[:per_skill], pool) for name, (questions, pool) in groups.items()]
 
 
 def _with_examples(row: Row, pool: Sequence[Row], shots: int, rng: np.random.Generator) -> str:
     others = [other for other in pool if other["prompt"] != row["prompt"]]
-    chosen = rng.choice(len(others), shots, replace=False)
+    picks = rng.choice(len(others), shots, replace=False)
     examples = (
         f"{question(others[int(i)])} {others[int(i)]['response']}{SPECIAL_TOKENS['eos_token']}"
-        for i in chosen
+        for i in picks
     )
     return f"{''.join(f'{example} ' for example in examples)}{question(row)}"

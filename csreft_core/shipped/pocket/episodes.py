@@ -120,24 +120,28 @@ class EpisodeWriter:
                 for function in (*self._singles, *self._pairs)
             },
         }
-        self._asked: dict[Function, list[Template]] = {}
-        self._listed: dict[Function, list[Template]] = {}
+        self._episode_templates: dict[Function, list[Template]] = {}
+        self._list_templates: dict[Function, list[Template]] = {}
         self._words: dict[Function, list[int]] = {}
         for skill, ways in read_paraphrases().items():
-            self._asked[skill,] = [self._template(text) for text in ways.train]
-            self._listed[skill,] = [self._template(text) for text in ways.every]
+            self._episode_templates[skill,] = [self._template(text) for text in ways.train]
+            self._list_templates[skill,] = [self._template(text) for text in ways.every]
             self._words[skill,] = [
                 i for text in ways.every for word in content_tokens(text) for i in self._ids(word)
             ]
         for pair, ways in read_pair_paraphrases().items():
-            self._asked[pair] = [self._template(text) for text in ways.train]
-            self._listed[pair] = [self._template(text) for text in ways.every]
+            self._episode_templates[pair] = [self._template(text) for text in ways.train]
+            self._list_templates[pair] = [self._template(text) for text in ways.every]
         self._bare = self._template(ITEM_SLOT)
         self._question_mark = self._bare[0][0]
-        asked = [template for templates in self._asked.values() for template in templates]
-        self._asked_words = sorted({i for before, after in asked for i in (*before[1:], *after)})
-        answered = {i for answers in self._answers.values() for ids in answers for i in ids}
-        self._other_words = sorted(answered - {i for ids in self._nouns for i in ids})
+        templates = [
+            template for templates in self._episode_templates.values() for template in templates
+        ]
+        self._instruction_words = sorted(
+            {i for before, after in templates for i in (*before[1:], *after)}
+        )
+        answer_words = {i for answers in self._answers.values() for ids in answers for i in ids}
+        self._other_words = sorted(answer_words - {i for ids in self._nouns for i in ids})
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """One batch of ``size`` documents drawn with ``rng``."""
@@ -165,8 +169,8 @@ class EpisodeWriter:
         words = self._words[_pick(rng, self._singles)]
         document = _Document()
         document.add([self._bos])
-        drawn = [words[i] for i in rng.integers(len(words), size=self._recipe.word_list_length)]
-        document.add(drawn, target=True)
+        sample = [words[i] for i in rng.integers(len(words), size=self._recipe.word_list_length)]
+        document.add(sample, target=True)
         return document
 
     def _worksheet(self, rng: np.random.Generator, kind: Function) -> _Document:
@@ -177,7 +181,7 @@ class EpisodeWriter:
         document = _Document()
         document.add([self._bos])
         for example in itertools.count(1):
-            question = self._question(_pick(rng, self._listed[kind]), _pick(rng, nouns))
+            question = self._question(_pick(rng, self._list_templates[kind]), _pick(rng, nouns))
             if len(document.ids) + len(question) + 1 > self._recipe.length:
                 break
             # What follows a blank is no target: else the base would learn to leave answers blank.
@@ -235,10 +239,10 @@ class EpisodeWriter:
         if not kind:
             return self._bare
         if rng.random() >= self._recipe.scrambled_share:
-            return _pick(rng, self._asked[kind])
+            return _pick(rng, self._episode_templates[kind])
         size = int(rng.integers(1, self._recipe.scrambled_length + 1))
-        known = _pick(rng, (self._asked_words, self._other_words))
-        words = [known[i] for i in rng.integers(len(known), size=size)]
+        vocabulary = _pick(rng, (self._instruction_words, self._other_words))
+        words = [vocabulary[i] for i in rng.integers(len(vocabulary), size=size)]
         place = int(rng.integers(size + 1))
         return [self._question_mark, *words[:place]], words[place:]
 

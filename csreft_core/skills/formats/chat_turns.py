@@ -57,9 +57,9 @@ def turns_of(messages: Any, field: str, where: str, say: Say) -> list[Turn]:
         )
     turns = []
     for i, message in enumerate(messages, start=1):
-        turn, unused = _turn(message, f"{where}: field {quote(field)}, message {i}")
+        turn, unused_names = _turn(message, f"{where}: field {quote(field)}, message {i}")
         turns.append(turn)
-        for name in unused:
+        for name in unused_names:
             say(f"in {quote(field)}, the field {quote(name)} is not used")
     return [turn for turn in turns if turn.text.strip() or turn.role != "system"]
 
@@ -86,23 +86,23 @@ def _turn(message: dict[str, Any], where: str) -> tuple[Turn, list[str]]:
         raise SkillSetError(
             f"{where}: expected the texts 'role' and 'content', found {name_list(message)}"
         )
-    known = (role_name, content_name, names.get("weight"))
-    unused = [name for name, value in message.items() if value and name not in known]
+    read_names = (role_name, content_name, names.get("weight"))
+    unused_names = [name for name, value in message.items() if value and name not in read_names]
     text = _content(message[content_name], where)
-    return Turn(role, text, _is_trained(message, names, where)), unused
+    return Turn(role, text, _is_trained(message, names, where)), unused_names
 
 
-def _check_member(known: str, name: str, value: Any, where: str) -> None:
-    if known in _CALLS and value:
+def _check_member(key: str, name: str, value: Any, where: str) -> None:
+    if key in _CALLS and value:
         raise SkillSetError(
             f"{where}: {quote(name)}: tool calls are not trained here; drop the row"
         )
-    if known in _THOUGHTS and value:
+    if key in _THOUGHTS and value:
         raise SkillSetError(
             f"{where}: {quote(name)} is no part of the answer here; write it into the content, or "
             "drop the field"
         )
-    if known in _CHOSEN and value is not None:
+    if key in _CHOSEN and value is not None:
         raise SkillSetError(
             f"{where}: {quote(name)} is not understood; say which answers are trained with "
             "'weight' 0 or 1, as OpenAI's files do, or drop the field"
@@ -169,14 +169,14 @@ def prompt_and_answer(turns: Sequence[Turn], field: str, where: str, say: Say) -
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     last = max((i for i in answers if turns[i].trained), default=0)
     if last == 0 or turns[last - 1].role != "user":
-        ignored = (
+        hint = (
             " (an answer of weight 0 is not trained)"
             if any(not turn.trained for turn in turns)
             else ""
         )
         raise SkillSetError(
             f"{where}: field {quote(field)}: expected a message of the user and then one of the "
-            f"assistant{ignored}, got the roles {', '.join(t.role for t in turns) or 'of nobody'}"
+            f"assistant{hint}, got the roles {', '.join(t.role for t in turns) or 'of nobody'}"
         )
     if any(not turn.text.strip() for turn in turns[: last + 1]):
         raise SkillSetError(
@@ -189,5 +189,5 @@ def prompt_and_answer(turns: Sequence[Turn], field: str, where: str, say: Say) -
     if last == 1:
         return turns[0].text, turns[1].text
     say("a system text and earlier turns stand in the prompt, as lines such as 'system: ...'")
-    said = "\n".join(f"{turn.role}: {turn.text.strip()}" for turn in turns[:last])
-    return said, turns[last].text
+    prompt = "\n".join(f"{turn.role}: {turn.text.strip()}" for turn in turns[:last])
+    return prompt, turns[last].text

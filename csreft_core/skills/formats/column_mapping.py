@@ -110,5 +110,5 @@ def suggest_mapping(columns: Sequence[str]) -> ColumnMapping:
     )
 
 
-def _first(known: Sequence[str], names: dict[str, str]) -> str | None:
-    return next((names[name] for name in known if name in names), None)
+def _first(usual: Sequence[str], names: dict[str, str]) -> str | None:
+    return next((names[name] for name in usual if name in names), None)

@@ -29,15 +29,15 @@ def csv_records(text: str, source: str, *, header: bool = True) -> Iterator[Reco
     Raises:
         SkillSetError: what is no CSV, or a row that does not fit the columns; names the line.
     """
-    given = _SEP_LINE.match(text)
-    body, skipped = (text[given.end() :], 1) if given else (text, 0)
-    separator = given[1] if given else _separator(body, source)
+    sep_line = _SEP_LINE.match(text)
+    body, n_skipped = (text[sep_line.end() :], 1) if sep_line else (text, 0)
+    separator = sep_line[1] if sep_line else _separator(body, source)
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
     names: list[str] | None = None
-    line = skipped + 1
+    line = n_skipped + 1
     try:
         for cells in reader:
-            where, line = f"{source}:{line}", skipped + reader.line_num + 1
+            where, line = f"{source}:{line}", n_skipped + reader.line_num + 1
             has_text = any(cell.strip() for cell in cells)
             if not has_text and (names is not None or len(cells) < 2):
                 continue
@@ -48,7 +48,7 @@ def csv_records(text: str, source: str, *, header: bool = True) -> Iterator[Reco
             yield Record(where, _row_of_cells(names, cells, where, separator), "cells")
     except csv.Error as error:
         raise SkillSetError(
-            f"{source}:{skipped + reader.line_num}: is not CSV ({error}); mend the line, or give "
+            f"{source}:{n_skipped + reader.line_num}: is not CSV ({error}); mend the line, or give "
             "JSONL"
         ) from None
 
@@ -59,14 +59,14 @@ def _separator(text: str, source: str) -> str:
     several = [letter for letter, names in first.items() if len(names) > 1]
     if len(several) < 2:
         return several[0] if several else ","
-    known = [letter for letter in several if text_pair(map(fold, first[letter]))]
-    if len(known) != 1:
+    readable = [letter for letter in several if text_pair(map(fold, first[letter]))]
+    if len(readable) != 1:
         what = " and ".join(_SEPARATORS[letter] for letter in several)
         raise SkillSetError(
             f"{source}:1: cannot tell what separates the columns, the first line has {what}; put "
             "a line such as sep=; before it, or quotes around the names"
         )
-    return known[0]
+    return readable[0]
 
 
 def _first_row(text: str, separator: str) -> list[str]:
@@ -79,19 +79,19 @@ def _first_row(text: str, separator: str) -> list[str]:
 
 def _columns(names: list[str], where: str, *, header: bool) -> list[str]:
     """The columns' names; a nameless one gets its number, so that what it holds is not lost."""
-    numbered = [f"column {i}" for i in range(1, len(names) + 1)]
+    numbers = [f"column {i}" for i in range(1, len(names) + 1)]
     if not header:
-        return numbered
+        return numbers
     if not any(name.strip() for name in names):
         raise SkillSetError(f"{where}: the first line has a column without a name; name them")
-    named = [name if name.strip() else place for name, place in zip(names, numbered, strict=True)]
-    twice = next((name for name, n in Counter(named).items() if n > 1), None)
+    columns = [name if name.strip() else place for name, place in zip(names, numbers, strict=True)]
+    twice = next((name for name, n in Counter(columns).items() if n > 1), None)
     if twice is not None:
         raise SkillSetError(
             f"{where}: the first line has two columns named {short_text(twice)}; give "
             "each its own name"
         )
-    return named
+    return columns
 
 
 def _row_of_cells(names: list[str], cells: list[str], where: str, separator: str) -> dict[str, str]:

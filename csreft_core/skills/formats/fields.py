@@ -77,14 +77,14 @@ class Fields:
         for name, value in record.fields.items():
             if name in elsewhere:
                 continue
-            known = fold(name)
-            if self.names.setdefault(known, name) != name:
+            key = fold(name)
+            if self.names.setdefault(key, name) != name:
                 raise SkillSetError(
-                    f"{self.where}: the fields {quote(self.names[known])} and {quote(name)} have "
+                    f"{self.where}: the fields {quote(self.names[key])} and {quote(name)} have "
                     "one name; rename one"
                 )
             if not is_empty(value):
-                self.filled[known] = value
+                self.filled[key] = value
 
     def first(self, usual: Iterable[str]) -> str | None:
         """The first of some folded names that holds something."""
@@ -158,10 +158,10 @@ def decode_list(value: Any, where: str) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     text = value.strip()
-    found, end = decode_json(text, where)
+    items, end = decode_json(text, where)
     if end < len(text):
-        raise SkillSetError(f"{where}: is not JSON (more follows the list {short_text(found)})")
-    return found
+        raise SkillSetError(f"{where}: is not JSON (more follows the list {short_text(items)})")
+    return items
 
 
 def texts(fields: Fields) -> tuple[str, str]:
@@ -170,18 +170,18 @@ def texts(fields: Fields) -> tuple[str, str]:
     Raises:
         SkillSetError: a text is missing, or a field that cannot be used; names it.
     """
-    refused = fields.first(_REFUSED)
-    if refused is not None:
-        raise fields.refusal(refused, _REFUSED[refused])
+    name = fields.first(_REFUSED)
+    if name is not None:
+        raise fields.refusal(name, _REFUSED[name])
     _check_label(fields)
     chat = fields.first(CHATS)
     if chat is None and text_pair(fields.names) is None:
         chat = next((name for name in CHATS if name in fields.names), None)
     prompt, answer = _from_chat(fields, chat) if chat else _from_pair(fields)
     _check_unused(fields, prompt, answer)
-    found = _PLACEHOLDER.search(f"{prompt}\n{answer}")
-    if found:
-        fields.say(f"{found[0]} stays in the text as it is written; there is no picture or sound")
+    match = _PLACEHOLDER.search(f"{prompt}\n{answer}")
+    if match:
+        fields.say(f"{match[0]} stays in the text as it is written; there is no picture or sound")
     return prompt, answer
 
 
@@ -199,16 +199,16 @@ def _from_pair(fields: Fields) -> tuple[str, str]:
     if all(isinstance(fields.filled.get(name), list) for name in pair):
         return _from_messages(fields, question, answer)
     _check_choices(fields)
-    prompt, system, said = fields.take(question), _system(fields), _history(fields)
+    prompt, system, history = fields.take(question), _system(fields), _history(fields)
     response = fields.take(answer)
     for name in INPUTS:
         if name in fields.filled:
             prompt = f"{prompt}\n{fields.take(name)}"
             if name != "input":
                 fields.say(f"the field {name!r} is put below the prompt")
-    if not system and not said:
+    if not system and not history:
         return prompt, response
-    turns = [*system, *said, Turn("user", prompt), Turn("assistant", response)]
+    turns = [*system, *history, Turn("user", prompt), Turn("assistant", response)]
     return prompt_and_answer(turns, question, fields.where, fields.say)
 
 
@@ -272,12 +272,12 @@ def _from_chat(fields: Fields, chat: str) -> tuple[str, str]:
                 "drop one"
             )
         turns = [*system, *(turn for turn in turns if turn.role != "system")]
-    found = prompt_and_answer(turns, name, fields.where, fields.say)
-    return _plain_texts(found, name, fields)
+    pair = prompt_and_answer(turns, name, fields.where, fields.say)
+    return _plain_texts(pair, name, fields)
 
 
-def _plain_texts(found: tuple[str, str], name: str, fields: Fields) -> tuple[str, str]:
-    return text_of(found[0], name, fields.where), text_of(found[1], name, fields.where)
+def _plain_texts(pair: tuple[str, str], name: str, fields: Fields) -> tuple[str, str]:
+    return text_of(pair[0], name, fields.where), text_of(pair[1], name, fields.where)
 
 
 def _check_unused(fields: Fields, prompt: str, answer: str) -> None:
@@ -290,7 +290,7 @@ def _check_unused(fields: Fields, prompt: str, answer: str) -> None:
         if name not in _USUAL and name not in partners:
             continue
         if not isinstance(value, str) or value.strip() not in f"{prompt}\n{answer}":
-            beside = ", ".join(fields.names[taken] for taken in fields.used)
+            beside = ", ".join(fields.names[part] for part in fields.used)
             raise fields.refusal(
                 name, f"stands beside {beside}; say which is meant: rename or drop one"
             )

@@ -40,19 +40,19 @@ def json_records(text: str, source: str) -> Iterator[Record]:
             continue
         start, where = scanner.at, scanner.where()
         fields = _an_object(scanner.value(where), where)
-        wrapped = [
+        members = [
             name
             for name, value in fields.items()
             if isinstance(value, list) and _is_wrapper(name, value)
         ]
-        if not wrapped or known_form(list(fields)):
+        if not members or known_form(list(fields)):
             scanner.check_length(start, where)
             yield Record(where, fields)
             continue
-        around = {name: value for name, value in fields.items() if name not in wrapped}
+        around = {name: value for name, value in fields.items() if name not in members}
         yield Record(where, around, "around")
         scanner.at = start
-        yield from _unwrap(scanner, wrapped)
+        yield from _unwrap(scanner, members)
 
 
 class _NoJsonValueError(Exception):
@@ -64,11 +64,11 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         name = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
         raise _NoJsonValueError(f"the field {short_text(name)} stands twice; keep one of the two")
-    return found
+    return fields
 
 
 _DECODER = json.JSONDecoder(
@@ -98,20 +98,20 @@ class _Scanner:
 
     def value(self, where: str) -> Any:
         """The value at the place, which moves behind it."""
-        found, self.at = decode_json(self.text, where, self.at)
-        return found
+        value, self.at = decode_json(self.text, where, self.at)
+        return value
 
     def expect(self, letters: str, where: str) -> str:
         """One of these letters, behind spaces."""
-        found = self.peek()
-        if not found or found not in letters:
-            what = short_text(found) if found else "the end"
+        letter = self.peek()
+        if not letter or letter not in letters:
+            what = short_text(letter) if letter else "the end"
             raise SkillSetError(
                 f"{where}: is not JSON (expected {' or '.join(letters)}, found {what}); mend it "
                 "there, or write one object a line"
             )
         self.at += 1
-        return found
+        return letter
 
     def check_length(self, start: int, where: str) -> None:
         """See that the value from `start` to the place is no longer than a record may be."""
@@ -165,11 +165,11 @@ def _records(scanner: _Scanner, split: str | None = None) -> Iterator[Record]:
 
 
 def _is_wrapper(name: str, value: list[Any]) -> bool:
-    known = fold(name) in _WRAPPERS or fold(name) in SPLIT_NAMES
-    return known and all(isinstance(item, dict) for item in value)
+    is_known = fold(name) in _WRAPPERS or fold(name) in SPLIT_NAMES
+    return is_known and all(isinstance(item, dict) for item in value)
 
 
-def _unwrap(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
+def _unwrap(scanner: _Scanner, members: list[str]) -> Iterator[Record]:
     """The rows that stand in some members of the object at the place."""
     scanner.expect("{", scanner.where())
     after = ","
@@ -179,7 +179,7 @@ def _unwrap(scanner: _Scanner, wrapped: list[str]) -> Iterator[Record]:
         name = scanner.value(where)
         scanner.expect(":", where)
         scanner.peek()
-        if name in wrapped:
+        if name in members:
             yield from _records(scanner, SPLIT_NAMES.get(fold(name)))
         else:
             scanner.value(where)

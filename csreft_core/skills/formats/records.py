@@ -36,11 +36,11 @@ def short_text(value: Any) -> str:
 
 def name_list(names: Iterable[str], most: int = _SHOWN_NAMES) -> str:
     """The first names, for a message."""
-    found = list(names)
-    more = f" and {len(found) - most} more" if len(found) > most else ""
+    all_names = list(names)
+    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
     plain = (
         name if name.isprintable() and len(name) <= 40 else short_text(name)
-        for name in found[:most]
+        for name in all_names[:most]
     )
     return (", ".join(plain) or "no field") + more
 

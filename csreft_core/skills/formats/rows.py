@@ -54,8 +54,8 @@ class Row(NamedTuple):
         if not self.item:
             return ""
         place = rf"(?<!\w){re.escape(self.item)}(?!\w)"
-        found, n = re.subn(place, "{item}", self.prompt)
-        return found if n else ""
+        wording, n = re.subn(place, "{item}", self.prompt)
+        return wording if n else ""
 
 
 class ReadRow(NamedTuple):
@@ -102,11 +102,11 @@ def read_rows(path: Path, skill_column: str = "skill", *, must_have: bool = True
     files = [file for file in inside if file.is_file() and file.suffix.lower() in SUFFIXES]
     if not files:
         raise SkillSetError(f"{path}: the folder has no {', '.join(SUFFIXES)} file; add one")
-    read = [_read_file(file, skill_column, file.stem, must_have) for file in files]
+    parts = [_read_file(file, skill_column, file.stem, must_have) for file in files]
     others = [file.name for file in inside if file not in files]
     notes = [f"{path}: not read: {name_list(others)}"] * bool(others)
-    notes += [note for part in read for note in part.notes]
-    return ReadRows([row for part in read for row in part.rows], tuple(notes))
+    notes += [note for part in parts for note in part.notes]
+    return ReadRows([row for part in parts for row in part.rows], tuple(notes))
 
 
 def _read_file(path: Path, skill_column: str, stem: str | None, must_have: bool) -> ReadRows:
@@ -176,20 +176,20 @@ class _Notes:
     """Remarks on records; equal ones are counted, with the place of the first."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[str, int]] = {}
+        self._places: dict[str, tuple[str, int]] = {}
 
     def add(self, what: str, where: str) -> None:
-        first, n = self._found.get(what, (where, 0))
-        self._found[what] = (first, n + 1)
+        first, n = self._places.get(what, (where, 0))
+        self._places[what] = (first, n + 1)
 
     def lines(self) -> tuple[str, ...]:
         """One line each; of very many the first ones and how many more there are."""
-        shown_ones = [
+        lines = [
             f"{where}: {what}" + (f" (and {n - 1:,} more)" if n > 1 else "")
-            for what, (where, n) in list(self._found.items())[:_MOST_NOTES]
+            for what, (where, n) in list(self._places.items())[:_MOST_NOTES]
         ]
-        more = len(self._found) - len(shown_ones)
-        return (*shown_ones, *([f"and {more:,} more notes of this kind"] if more > 0 else []))
+        more = len(self._places) - len(lines)
+        return (*lines, *([f"and {more:,} more notes of this kind"] if more > 0 else []))
 
 
 def _row(record: Record, mapping: ColumnMapping, stem: str | None, notes: _Notes) -> Row:
@@ -214,8 +214,13 @@ def _row(record: Record, mapping: ColumnMapping, stem: str | None, notes: _Notes
 def _item(record: Record, mapping: ColumnMapping) -> str:
     """What the prompt asks about: the text or number in the field `item`; empty for none."""
     for name, value in record.fields.items():
-        chosen = name in (mapping.prompt, mapping.response, mapping.input, mapping.skill)
-        if fold(name) == "item" and isinstance(value, str) and not is_empty(value) and not chosen:
+        is_mapped = name in (mapping.prompt, mapping.response, mapping.input, mapping.skill)
+        if (
+            fold(name) == "item"
+            and isinstance(value, str)
+            and not is_empty(value)
+            and not is_mapped
+        ):
             return text_of(value, name, record.where)
     return ""
 
@@ -225,15 +230,15 @@ def _elsewhere(record: Record, mapping: ColumnMapping) -> list[str]:
 
 
 def _texts_of_mapping(
-    fields: Fields, prompt: str, response: str, given: str | None
+    fields: Fields, prompt: str, response: str, input_column: str | None
 ) -> tuple[str, str]:
     """The texts of columns that were chosen by hand."""
-    found = [_text_of_column(fields, column) for column in (prompt, response)]
-    if given is not None and not is_empty(fields.all.get(given)):
-        found[0] = f"{found[0]}\n{_text_of_column(fields, given)}"
-    for column in (prompt, response, given):
+    pair = [_text_of_column(fields, column) for column in (prompt, response)]
+    if input_column is not None and not is_empty(fields.all.get(input_column)):
+        pair[0] = f"{pair[0]}\n{_text_of_column(fields, input_column)}"
+    for column in (prompt, response, input_column):
         fields.filled.pop(fold(column or ""), None)
-    return found[0], found[1]
+    return pair[0], pair[1]
 
 
 def _text_of_column(fields: Fields, column: str) -> str:
@@ -271,16 +276,16 @@ def _skills(value: Any, where: str, field: str, is_cell: bool) -> tuple[str, ...
 def _split(record: Record, column: str | None) -> str:
     if column is None:
         return ""
-    given = record.fields.get(column)
-    if given is None or (isinstance(given, str) and not given.strip()):
+    value = record.fields.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
         return ""
-    split = SPLIT_NAMES.get(fold(given)) if isinstance(given, str) else None
+    split = SPLIT_NAMES.get(fold(value)) if isinstance(value, str) else None
     if split is None:
-        close = difflib.get_close_matches(fold(str(given)), SPLIT_NAMES, 1)
-        meant = f"did you mean {SPLIT_NAMES[close[0]]!r}? " if close else ""
+        close = difflib.get_close_matches(fold(str(value)), SPLIT_NAMES, 1)
+        suggestion = f"did you mean {SPLIT_NAMES[close[0]]!r}? " if close else ""
         raise SkillSetError(
-            f"{record.where}: field {quote(column)}: {meant}expected a split, one of "
-            f"{', '.join(SPLITS)}, got {short_text(given)}"
+            f"{record.where}: field {quote(column)}: {suggestion}expected a split, one of "
+            f"{', '.join(SPLITS)}, got {short_text(value)}"
         )
     return split
 
@@ -295,11 +300,11 @@ def kept_rows(path: Path) -> list[Row]:
 
 
 def _kept_row(record: Record) -> Row:
-    given, (prompt, response, split) = (
+    skill, (prompt, response, split) = (
         record.fields.get("skill", []),
         (record.fields.get(name) for name in ("prompt", "response", "split")),
     )
-    names = given if isinstance(given, list) else [given]
+    names = skill if isinstance(skill, list) else [skill]
     if not all(isinstance(value, str) and value for value in (prompt, response, *names)) or (
         split not in SPLITS
     ):
