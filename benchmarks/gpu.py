@@ -269,7 +269,7 @@ def where_the_time_goes(contestant: Contestant, device: torch.device) -> str:
 
 
 def compile_blocks(base: Base, mode: str) -> None:
-    """Compile each block, for the limit and for CS-ReFT alike; the hooks stay around it."""
+    """Compile each block, for the limit and for CS-ReFT alike; what is put around it stays."""
     for block in base.blocks:
         block.__dict__["forward"] = torch.compile(block.forward, mode=mode)
 

@@ -1,6 +1,6 @@
 """One forward of a base under a request: who asks, which tokens are edited, with which gates.
 
-No hooks here; `attach` places them and fills a `Pass` on the way.
+Nothing is wrapped here; `attach` does that, and fills a `Pass` on the way.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass
 class Pass:
-    """One forward of the base: what its hooks share, and what the caller may read afterwards.
+    """One forward of the base: what the wrapped blocks share, and what the caller may read.
 
     `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
     hidden states before and after the edit, for the layers that the request captures. `logits_at`

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from csreft_core.errors import ConfigError, UnsupportedModelError
 
-OURS, BASES = "ours", "base"
+OURS, BASE_OWN = "ours", "base"
 FILE = "generation_config.json"
 
 _Id = Annotated[int, Field(ge=0)]
@@ -159,7 +159,7 @@ def token_ids(value: object) -> tuple[int, ...]:
 
 
 def settings_that_differ(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Which of a base's own settings would change an answer, as far as `BASES` follows them.
+    """Which of a base's own settings would change an answer, as far as `BASE_OWN` follows them.
 
     It follows what changes the score of a token and how one is drawn. Beams, caches, helper models
     and the longest answer stay ours.
@@ -180,7 +180,7 @@ def _settings_of(own: Mapping[str, Any], kind: type) -> dict[str, Any]:
 def scores_and_draws(
     own: Mapping[str, Any], n_tokens: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The settings that `BASES` follows: those of scores, and of the draw if tokens are drawn.
+    """The settings that `BASE_OWN` follows: those of scores, and of the draw if tokens are drawn.
 
     Args:
         own: As the base brings them.
@@ -231,9 +231,9 @@ def check_decoding(kind: str, temperature: float = 0.0, top_p: float = 1.0) -> N
     Raises:
         ConfigError: it is not, or a temperature or top-p of one's own beside it.
     """
-    if kind not in (OURS, BASES):
-        raise ConfigError(f"decoding is {kind!r}; it must be {OURS!r} or {BASES!r}")
-    if kind == BASES and (temperature, top_p) != (0.0, 1.0):
+    if kind not in (OURS, BASE_OWN):
+        raise ConfigError(f"decoding is {kind!r}; it must be {OURS!r} or {BASE_OWN!r}")
+    if kind == BASE_OWN and (temperature, top_p) != (0.0, 1.0):
         raise ConfigError(
             "decoding 'base' takes temperature and top-p from the base; leave them at 0 and 1, or "
             "choose decoding 'ours'"

@@ -15,7 +15,7 @@ from csreft_core.analysis.interference.composition import (
 )
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.attach import attach
-from csreft_core.base.decoding import BASES, OURS, check_decoding, in_words, settings_that_differ
+from csreft_core.base.decoding import BASE_OWN, OURS, check_decoding, in_words, settings_that_differ
 from csreft_core.base.load import Base, load_base
 from csreft_core.cli.model_outputs import REFT_LONGEST, read_instructions, write_outputs
 from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
@@ -143,7 +143,7 @@ def generate_command(args: argparse.Namespace) -> int:
         decoding=args.decoding,
         **sampling,
     )
-    own = settings_that_differ(engine.base.own_decoding) if args.decoding == BASES else {}
+    own = settings_that_differ(engine.base.own_decoding) if args.decoding == BASE_OWN else {}
     if args.json:
         record = {
             "prompt": answer.prompt,
@@ -157,7 +157,7 @@ def generate_command(args: argparse.Namespace) -> int:
     print(answer.text)
     gates = (f"{name} {gate:.3f}" for name, gate in (answer.gates or {}).items())
     print("gates: " + "  ".join(gates))
-    if args.decoding == BASES:
+    if args.decoding == BASE_OWN:
         print(f"decoded by the base's own settings: {in_words(own)}")
     return 0
 

@@ -119,7 +119,12 @@ def _earlier_answers(
 
 @torch.no_grad()
 def _answer(
-    engine: Engine, adapter: CSReFT, prompt: str, gates: str, template: str, max_new_tokens: int
+    engine: Engine,
+    adapter: CSReFT,
+    prompt: str,
+    gate_setting: str,
+    template: str,
+    max_new_tokens: int,
 ) -> str:
     base = engine.base
     ids = tuple(prompt_ids(prompt, base.tokenizer, template, base.vocabulary))
@@ -133,7 +138,7 @@ def _answer(
     advice = "take the instruction out, or lower --max-new-tokens"
     with memory_errors("the answer", base.device, lambda: advice):
         tokens, _ = engine.attachment.generate(
-            request(adapter, gates, None),
+            request(adapter, gate_setting, None),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             generation_config=base.greedy(limit, **REFT_DECODING),

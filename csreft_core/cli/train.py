@@ -147,14 +147,16 @@ def _follow(
                 run.request_stop()
             if record["kind"] == "start" and show and not quiet:
                 tqdm.write(_parameters(record), file=sys.stdout)
-                tqdm.write(_cut(record, run.config().train.max_length), file=sys.stdout, end="")
+                tqdm.write(
+                    _cut_note(record, run.config().train.max_length), file=sys.stdout, end=""
+                )
                 tqdm.write("".join(f"note: {n}\n" for n in record["notes"]), sys.stdout, end="")
-            bar.set_postfix(_state(last_records), refresh=False)
+            bar.set_postfix(_figures(last_records), refresh=False)
             bar.update(record["step"] - bar.n)
     return last_records
 
 
-def _state(last_records: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _figures(last_records: dict[str, dict[str, Any]]) -> dict[str, str]:
     figures = {}
     if "step" in last_records:
         figures["loss"] = f"{last_records['step']['loss']:.3f}"
@@ -171,7 +173,7 @@ def _parameters(start: dict[str, Any]) -> str:
     return f"parameters: {parts}{total:,}, {total / base:.4%} of the base's {base:,}"
 
 
-def _cut(start: dict[str, Any], max_length: int) -> str:
+def _cut_note(start: dict[str, Any], max_length: int) -> str:
     if not start["n_cut"]:
         return ""
     return (

@@ -1,6 +1,6 @@
 """A comparison of methods: a folder that is the truth, like a run folder.
 
-    comparison.json         what was asked: methods with their settings, seeds, steps, machine
+    comparison.json         the plan: methods with their settings, seeds, steps, machine
     cells/<method>-<seed>/  the run of one method from one seed, and
         result.json         what was measured on it, once all is; or why it failed
 
@@ -104,7 +104,7 @@ class Comparison:
         return self.path.name
 
     def plan(self) -> Plan:
-        """Read what was asked.
+        """Read the plan.
 
         Raises:
             RunError: it is missing or broken.

@@ -108,14 +108,14 @@ def step_bytes(attachment: Attachment, method: Tuning, config: Config, encoded: 
 
 @torch.no_grad()
 def tokens_per_second(
-    attachment: Attachment, method: Tuning, encoded: Encoded, gates: str
+    attachment: Attachment, method: Tuning, encoded: Encoded, gate_setting: str
 ) -> float:
     """New tokens a second in greedy generation: 32 for each of 16 prompts, the best of three."""
     base = attachment.base
     rows = encoded.rows[:_PROMPTS]
     batch = collate([Example(e.prompt, ()) for e in encoded.examples[:_PROMPTS]], base.pad_id)
     batch = batch.to(base.device)
-    req = request(method, gates, row_labels(rows, method.names))
+    req = request(method, gate_setting, row_labels(rows, method.names))
     best = float("inf")
     for _ in range(_TIMES):
         began = time.perf_counter()

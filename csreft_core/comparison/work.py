@@ -54,7 +54,7 @@ def work(comparison: Comparison, base: Base, tell: Tell) -> None:
 
     Args:
         comparison: The folder.
-        base: The frozen base that it was asked for.
+        base: The frozen base of its plan.
         tell: Is told method, seed and how it goes: `running`, then the state at its end.
 
     Raises:
@@ -224,13 +224,13 @@ class _Cell:
     def scores(self, run: Run, *, decode: bool = True) -> Iterator[dict[str, Any]]:
         """On each test split that the data has, by greedy decoding or teacher-forced."""
         method = load_method(run.adapter_path, self.base)
-        gates = self.config.router.gates
+        gate_setting = self.config.router.gates
         with attach(self.base) as attachment, method.applied(attachment.current_pass):
             for split in SCORED_SPLITS:
                 if split not in self.skill_set.splits:
                     continue
                 rows = self.encode_split(split, self.plan.per_skill)
-                result = evaluate(attachment, method, rows, gates=gates, decode=decode)
+                result = evaluate(attachment, method, rows, gates=gate_setting, decode=decode)
                 for skill, score in result["skills"].items():
                     yield {"split": split, "skill": skill, **score}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from csreft_core.config import templates as template_text
+from csreft_core.config import templates
 
 SCHEMA_VERSION = 1
 PLAIN_TEMPLATE = "Q: {prompt}\nA:"
@@ -92,7 +92,7 @@ class DataConfig:
         description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
         "folder.",
     )
-    template: Annotated[str, AfterValidator(template_text.check_template)] = Field(
+    template: Annotated[str, AfterValidator(templates.check_template)] = Field(
         default="auto",
         description="'auto' (the tokeniser's chat template if it has one, else a plain one), "
         "'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text with "

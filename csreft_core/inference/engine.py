@@ -1,6 +1,6 @@
 """One loaded base that answers many callers at once, each with its own adapter and gates.
 
-Thread-safe: hooks are registered once and read the caller's request from a context variable.
+Thread-safe: the base is wrapped once, and reads the caller's request from a context variable.
 """
 
 from collections.abc import Generator, Sequence
@@ -32,7 +32,7 @@ from csreft_core.skills.encoding import Example, prompt_ids
 Prompt = str | tuple[int, ...]
 _FEWER = "look at fewer or shorter prompts at once"
 
-Gates = str | Sequence[float] | Float[Tensor, "prompt k"]
+SettingOrGates = str | Sequence[float] | Float[Tensor, "prompt k"]
 """A gate setting for all prompts, or a row of gates for each."""
 
 
@@ -89,7 +89,7 @@ class Engine:
     def _request(
         self,
         adapter: CSReFT | None,
-        gates: Gates,
+        gates: SettingOrGates,
         skills: Sequence[Sequence[str]] | None,
         template: str,
         capture: tuple[int, ...] = (),
@@ -278,7 +278,7 @@ class Engine:
         self,
         adapter: CSReFT | None,
         prompts: Sequence[Prompt],
-        setting: Gates = "learned",
+        setting: SettingOrGates = "learned",
         *,
         layers: Sequence[int] = (),
         template: str = PLAIN_TEMPLATE,
@@ -315,5 +315,5 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Take the hooks off the base."""
+        """Unwrap the base."""
         self.attachment.detach()

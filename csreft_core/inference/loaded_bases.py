@@ -200,7 +200,7 @@ class LoadedBases:
 
 
 def _free() -> None:
-    """Give memory back now: a model and its hooks refer to each other."""
+    """Give memory back now: a model and its wrappers refer to each other."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -50,8 +50,8 @@ _SPEC = TypeAdapter(MethodSpec)
 class ChangedBase(Tuning):
     """A method that changes the base itself, at all tokens, and has no gates.
 
-    A subclass puts its parameters into `trained`, under any names without dots, and says in
-    `_change` what is done to the base; `undo` takes what takes it back.
+    A subclass puts its parameters into `trained`, under any names without dots, and
+    changes the base in `change`, which returns what takes the change back.
     """
 
     spec: MethodSpec
@@ -95,7 +95,7 @@ def _undo_after(undo: Callable[[], None]) -> Iterator[None]:
 
 
 def remover(handles: list[RemovableHandle]) -> Callable[[], None]:
-    """What takes hooks away."""
+    """A function that takes hooks away."""
 
     def undo() -> None:
         for handle in handles:

@@ -273,7 +273,7 @@ def check_claims(path: Path, least: int, tensors: Mapping[str, torch.Tensor]) ->
 
 
 def least_numbers(spec: AdapterSpec) -> int:
-    """Numbers of the bases and of the router's first layer, of which all adapters have one."""
+    """Numbers of R and of the router's first layer, of which all adapters have one."""
     a, width = spec.adapter, spec.router.hidden
     width = spec.d_model // 2 if width == "paper" else width
     edits = len(a.layers) * len(spec.names) * a.rank

@@ -86,7 +86,7 @@ class KeptStates:
     """The states of the training rows, made when they are first asked for.
 
     Args:
-        attachment: Hooks on the base.
+        attachment: Of the base.
         encoded: The training rows.
         layers: Whose output is kept.
         order: The rows in the order of the first epoch.

@@ -59,7 +59,7 @@ def train(
     `stopped`. A finished run has its adapter and no checkpoints.
 
     Args:
-        run: A run that `runs.create_run` made; its config and skills decide everything.
+        run: A run that `runs.all_runs.create_run` made; its config and skills decide everything.
         base: The frozen base that the config names; loaded if not given.
         resume: Go on from the newest checkpoint, or start if there is none.
         start: What another run of the same method has saved; its parameters take the place of
@@ -250,8 +250,8 @@ def _evaluate(training: TrainingState) -> Iterator[dict[str, Any]]:
             gates=training.gate_setting,
             decode=False,
         )
-        gates = _snapshot(training)
-    yield _write(training, eval_record(training, scores, gates))
+        row_gates = _snapshot(training)
+    yield _write(training, eval_record(training, scores, row_gates))
 
 
 def _snapshot(training: TrainingState) -> list[tuple[Row, Tensor]]:

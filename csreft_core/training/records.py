@@ -61,16 +61,16 @@ def step_record(training: TrainingState, window: Window) -> dict[str, Any]:
 
 
 def eval_record(
-    training: TrainingState, scores: dict[str, Any], gates: list[tuple[Row, Tensor]]
+    training: TrainingState, scores: dict[str, Any], row_gates: list[tuple[Row, Tensor]]
 ) -> dict[str, Any]:
     """An evaluation on the validation rows.
 
     Args:
         scores: What `evaluate` gives.
-        gates: Rows with their gates, from the snapshot.
+        row_gates: Rows with their gates, from the snapshot.
     """
     by_skill: dict[str, list[Tensor]] = {}
-    for row, alpha in gates:
+    for row, alpha in row_gates:
         by_skill.setdefault(skill_name(row), []).append(alpha)
     return {
         "kind": "eval",

@@ -4,7 +4,7 @@ A snapshot is a safetensors file with, for at most 48 validation prompts, `gates
 for each edited layer l the states of the last prompt token `before.l` and `after.l`
 [prompt, d_model] and the basis `R.l` [group, k, rank, d_model]. `rows` are the prompts' places
 among the rows that the trainer scores (`scoring.scored_rows` of the validation split). States
-and bases are float16.
+and R are float16.
 """
 
 from pathlib import Path
@@ -29,14 +29,14 @@ N_PROMPTS = 48
 
 @torch.no_grad()
 def save_snapshot(
-    path: Path, attachment: Attachment, adapter: CSReFT, encoded: Encoded, gates: str
+    path: Path, attachment: Attachment, adapter: CSReFT, encoded: Encoded, gate_setting: str
 ) -> list[tuple[Row, Tensor]]:
     """Write a snapshot; returns the prompts' rows with their gates.
 
     Args:
         path: File to write, atomically.
         encoded: Validation rows; up to `N_PROMPTS` of them are taken evenly.
-        gates: Gate setting.
+        gate_setting: Gate setting.
     """
     n = len(encoded.rows)
     take = np.unique(np.linspace(0, n - 1, min(n, N_PROMPTS)).astype(int))
@@ -45,7 +45,7 @@ def save_snapshot(
     batch = collate([Example(encoded.examples[i].prompt, ()) for i in take], base.pad_id)
     batch = batch.to(base.device)
     _, forward_pass = attachment.forward(
-        request(adapter, gates, row_labels(rows, adapter.names), capture=adapter.layers),
+        request(adapter, gate_setting, row_labels(rows, adapter.names), capture=adapter.layers),
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         logits_to_keep=1,

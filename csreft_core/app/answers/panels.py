@@ -29,7 +29,7 @@ from csreft_core.app.page.prompts import trained_setting, wants_answers
 from csreft_core.app.page.state import remembered, written
 from csreft_core.app.page.turns import TURNS
 from csreft_core.app.page.widgets import help_text
-from csreft_core.base.decoding import BASES, in_words, settings_that_differ
+from csreft_core.base.decoding import BASE_OWN, in_words, settings_that_differ
 from csreft_core.charts.answers import dose_curve, next_tokens
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
@@ -161,7 +161,7 @@ def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
 
 def _how(run: Run, sampling: Sampling) -> str:
     """How the answers were decoded, in words."""
-    if sampling.decoding == BASES:
+    if sampling.decoding == BASE_OWN:
         own = settings_that_differ(cached.engine_of(run).base.own_decoding)
         return f"by the base's own settings: {in_words(own)}"
     return "greedy" if sampling.temperature == 0 else "drawn, same seed for all"
@@ -174,7 +174,7 @@ def _notes(n: int, sampling: Sampling, how: str) -> str:
         if n > 1
         else ""
     )
-    if sampling.decoding == BASES:
+    if sampling.decoding == BASE_OWN:
         return f"{marks}Decoded {how}."
     if sampling.temperature == 0:
         return f"{marks}Greedy: the most likely token at each step; the seed plays no role."

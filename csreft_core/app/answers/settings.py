@@ -15,7 +15,7 @@ from csreft_core.app.page.prompts import trained_setting
 from csreft_core.app.page.shell import showing_errors
 from csreft_core.app.page.state import forget, keep, remembered, written
 from csreft_core.app.page.widgets import help_text
-from csreft_core.base.decoding import BASES, OURS
+from csreft_core.base.decoding import BASE_OWN, OURS
 from csreft_core.errors import ConfigError
 from csreft_core.inference.sampling import MOST_SEED, MOST_TEMPERATURE
 from csreft_core.reft.gate_settings import parse_gate_setting
@@ -26,7 +26,7 @@ LOWEST, HIGHEST, STEP = -1.0, 2.0, 0.05
 _KINDS = {"base": "Base", "learned": "This run", "manual": "Manual gates", "other": "Another run"}
 _DEFAULT = "base,learned,manual"
 _NONE = "none"
-_DECODINGS = {OURS: "ours", BASES: "the base's own"}
+_DECODINGS = {OURS: "ours", BASE_OWN: "the base's own"}
 
 
 @dataclass(frozen=True)

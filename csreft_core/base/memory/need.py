@@ -146,15 +146,15 @@ def _activation_bytes(shape: Shape, config: Config, batch: int, length: int) -> 
     """What the forward keeps for the backward pass, without the logits."""
     e, layers = compute_type(config.base).itemsize, config.adapter.layers
     n_above = shape.n_layers - 1 - min(layers)
-    state = batch * length * shape.d_model
+    n_states = batch * length * shape.d_model
     block = _block_bytes(shape, config).of(batch, length)
     blocks = n_above * block
     if config.train.checkpointing:
-        blocks = n_above * state * e + min(n_above, 1) * block
+        blocks = n_above * n_states * e + min(n_above, 1) * block
     rule = parse_positions(config.adapter.positions)
     n_sites = length if rule.everything else min(length, rule.prefix + rule.suffix)
     edits = len(layers) * batch * n_sites * shape.d_model * 4
-    return blocks + edits + 4 * state  # the last: what the norm before the head keeps
+    return blocks + edits + 4 * n_states  # the last: what the norm before the head keeps
 
 
 def _block_bytes(shape: Shape, config: Config) -> BlockBytes:
