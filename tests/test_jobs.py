@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from csreft_core.config import PRESETS, Config, TrainConfig, assignments, preset, with_overrides
 from csreft_core.errors import ConfigError, RunError
-from csreft_core.runs import queue
+from csreft_core.runs import liveness, queue, turns
 from csreft_core.runs.all_runs import Run, create_run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet
 
@@ -27,7 +27,7 @@ TRAINER = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from csreft_core.runs.queue import wait_for_turn
+from csreft_core.runs.turns import wait_for_turn
 from csreft_core.runs.all_runs import open_run
 assert sys.argv[1:3] == ["train", "--out"] and sys.argv[4:] == ["--resume", "--queue"], sys.argv
 run = open_run(Path(sys.argv[3]))
@@ -124,7 +124,7 @@ def test_slots_must_be_a_number(tmp_runs, monkeypatch, slots):
     monkeypatch.setenv("CSREFT_SLOTS", slots)
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
     with pytest.raises(ConfigError, match="CSREFT_SLOTS"):
-        queue.wait_for_turn(run)
+        turns.wait_for_turn(run)
 
 
 def test_a_run_started_by_hand_counts(tmp_runs, submit):
@@ -188,13 +188,13 @@ def test_a_process_that_dies_at_once_is_interrupted(tmp_runs):
 def test_a_queued_run_gets_time_to_start(tmp_runs):
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
     assert queue.mark_interrupted(tmp_runs) == []
-    old = time.time() - queue.START_GRACE_S - 1
+    old = time.time() - liveness.START_GRACE_S - 1
     run.write_status(replace(run.status(), heartbeat=old))
     assert queue.mark_interrupted(tmp_runs) == [run]
 
 
 def test_stop_of_a_run_without_process(tmp_runs):
-    old = time.time() - queue.START_GRACE_S - 1
+    old = time.time() - liveness.START_GRACE_S - 1
     for name, before, after in [("q", "queued", "stopped"), ("r", "running", "interrupted")]:
         run = create_run(tmp_runs / name, CONFIG, SKILLS)
         run.write_status(replace(run.status(), state=before, heartbeat=old))
@@ -219,18 +219,18 @@ def test_a_finished_run_does_not_wait(tmp_runs):
     run = create_run(tmp_runs / "run", CONFIG, SKILLS)
     run.write_status(replace(run.status(), state="finished"))
     with pytest.raises(RunError, match="finished"):
-        queue.wait_for_turn(run)
+        turns.wait_for_turn(run)
     assert state(run) == "finished"
 
 
 def test_turns_can_be_given_back(tmp_runs):
     one, two = (create_run(tmp_runs / name, CONFIG, SKILLS) for name in ("one", "two"))
-    assert queue.wait_for_turn(one)
-    assert not queue._take_slot(tmp_runs, 1)
-    queue.release_turns()
+    assert turns.wait_for_turn(one)
+    assert not turns._take_slot(tmp_runs, 1)
+    turns.release_turns()
     one.write_status(replace(one.status(), state="finished"))
-    assert queue.wait_for_turn(two)
-    queue.release_turns()
+    assert turns.wait_for_turn(two)
+    turns.release_turns()
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

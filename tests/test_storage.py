@@ -15,7 +15,7 @@ from csreft_core.config import BaseConfig
 from csreft_core.errors import StorageError
 from csreft_core.files import clear_left_over, replacing, storage_errors, write_atomic
 from csreft_core.reft.adapter import save_adapter
-from csreft_core.runs import queue
+from csreft_core.runs import queue, turns
 from csreft_core.runs.all_runs import Run, create_run, delete_run, list_runs, restore_run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 from csreft_core.training import loop as training
@@ -105,7 +105,7 @@ def test_every_way_to_write_a_run_says_so(run, tmp_runs):
         "config": lambda: run.write_config(CONFIG),
         "checkpoint": lambda: run.save_checkpoint(1, lambda _: None),
         "upload": lambda: uploads.keep(SkillSet((Row(("b",), "q", "s", "train"),), ("b",))),
-        "queue": lambda: queue.wait_for_turn(run),
+        "queue": lambda: turns.wait_for_turn(run),
     }
     for name, write in ways.items():
         with refusing(), pytest.raises(StorageError, match="the disk is full"):

@@ -20,7 +20,8 @@ from csreft_core.cli.output import after_first, quiet_libraries, say_notes
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError
 from csreft_core.runs.all_runs import Run, check_new_run, create_run, open_run
-from csreft_core.runs.queue import release_turns, resume_line, wait_for_turn
+from csreft_core.runs.queue import resume_line
+from csreft_core.runs.turns import release_turns, wait_for_turn
 from csreft_core.skills.skill_set import read_skills
 from csreft_core.training.loop import check_answers, fitting_adapter, train
 from csreft_core.training.processes import failing_together

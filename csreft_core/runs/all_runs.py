@@ -225,7 +225,9 @@ def run_name(suggestion: str, root: Path) -> str:
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", suggestion).strip(".-")[:60].rstrip(".-") or "run"
     with storage_errors(root):
         used_names = {path.name.lower() for path in root.iterdir()} if root.is_dir() else set()
-    names: Iterator[str] = (clean if i == 1 else f"{clean}-{i}" for i in range(1, len(used_names) + 2))
+    names: Iterator[str] = (
+        clean if i == 1 else f"{clean}-{i}" for i in range(1, len(used_names) + 2)
+    )
     return next(name for name in names if name.lower() not in used_names)
 
 

@@ -1,8 +1,7 @@
 """The queue: starts training processes, which then go on without the process that asked for them.
 
-A process that is started here waits for its turn by itself, so no server is needed: the runs folder
-is the queue. One run trains at a time; CSREFT_SLOTS allows more. A run counts as alive while its
-`lock` is held, which ends with its process in whatever way that ends.
+A process that is started here waits for its turn by itself (`turns`), so no server is needed: the
+runs folder is the queue.
 """
 
 import os
@@ -12,32 +11,26 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from csreft_core.config import Config, assignments, preset
-from csreft_core.errors import ConfigError, RunError, StorageError
+from csreft_core.errors import RunError, StorageError
 from csreft_core.files import storage_errors
 from csreft_core.runs.all_runs import check_name, create_run, list_runs, runs_root
+from csreft_core.runs.liveness import is_alive, may_be_starting
 from csreft_core.runs.run import Run
 from csreft_core.runs.status import Status
+from csreft_core.runs.turns import queue_key, write_stopped
 from csreft_core.skills.skill_set import SkillSet
 
 PROGRAM = (sys.executable, "-m", "csreft_core")
-START_GRACE_S = 120.0
-"""A process may take so long, in seconds, from its start until it holds the run's lock."""
 
 _ACTIVE = ("queued", "running")
-_HEARTBEAT_S = 5.0
 _SOURCE = Path(__file__).resolve().parents[2]
-
-# The turns that this process has; they end with it.
-_turns: list[FileLock] = []
 
 
 def submit(
@@ -79,7 +72,7 @@ def resume(run: Run, *, command: Sequence[str] = PROGRAM) -> None:
         status = run.status()
         if status.state == "finished":
             raise RunError(f"run {run.name!r} is finished; duplicate it to train a new one")
-        if status.state == "queued" and _may_be_starting(status):
+        if status.state == "queued" and may_be_starting(status):
             raise RunError(f"run {run.name!r} is in the queue already; wait for it or stop it")
         run.clear_stop()
         _start(run, command)
@@ -133,122 +126,6 @@ def _detach_options() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def wait_for_turn(run: Run, root: Path | None = None, *, poll_s: float = 0.5) -> bool:
-    """Wait until this run may train: the oldest in the queue goes first.
-
-    While it waits it holds the run's lock and keeps the heartbeat. The turn lasts until this
-    process ends.
-
-    Args:
-        run: A run whose process this is.
-        root: Folder of the runs that share the machine; None is the run's own.
-        poll_s: Seconds between two looks.
-
-    Returns:
-        False if the run was stopped in the queue: do not train it.
-
-    Raises:
-        RunError: another process trains this run or waits for it, or it is finished.
-        ConfigError: CSREFT_SLOTS is not a number.
-    """
-    root, slots = root or run.path.parent, _slots()
-    with run.training_lock():
-        if run.status().state == "finished":
-            raise RunError(f"run {run.name!r} is finished; train a new one")
-        run.write_status(_beat(run.status(), "queued"))
-        while not run.stop_requested():
-            status = run.status()
-            if _is_first(run, status, root, slots) and _take_slot(root, slots):
-                run.write_status(_beat(status, "queued"))
-                return True
-            if time.time() - status.heartbeat > _HEARTBEAT_S:
-                with suppress(StorageError):  # a disk that is full for a while ends no waiting
-                    run.write_status(_beat(status, "queued"))
-            time.sleep(poll_s)
-        _write_stopped(run)
-        return False
-
-
-def release_turns() -> None:
-    """Give the turns of this process back before it ends."""
-    while _turns:
-        _turns.pop().release()
-
-
-def _beat(status: Status, state: str) -> Status:
-    return replace(status, state=state, heartbeat=time.time(), pid=os.getpid())
-
-
-def _write_stopped(run: Run) -> None:
-    now = time.time()
-    text = "stopped before its turn"
-    run.write_status(replace(run.status(), state="stopped", message=text, heartbeat=now, ended=now))
-    run.clear_stop()
-
-
-def _slots() -> int:
-    value = os.environ.get("CSREFT_SLOTS", "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"CSREFT_SLOTS: expected a whole number from 1 up, got {value!r}")
-    return int(value)
-
-
-def _is_first(run: Run, status: Status, root: Path, slots: int) -> bool:
-    """Nobody older waits, and fewer runs train than there are slots (some without asking)."""
-    training = 0
-    for other in list_runs(root):
-        if other.name == run.name:
-            continue
-        theirs = other.status()
-        if theirs.state == "queued" and _key(other, theirs) < _key(run, status):
-            if _is_alive(other, theirs):
-                return False
-        elif theirs.state == "running":
-            training += other.is_locked()
-    return training < slots
-
-
-def _key(run: Run, status: Status) -> tuple[float, str]:
-    return status.created, run.name
-
-
-def _take_slot(root: Path, slots: int) -> bool:
-    folder = root / ".slots"
-    with ExitStack() as undo, storage_errors(folder):
-        folder.mkdir(exist_ok=True)
-        for i in range(slots):
-            lock = FileLock(folder / str(i), thread_local=False)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            undo.callback(lock.release)
-            _turns.append(lock)
-            undo.pop_all()
-            return True
-    return False
-
-
-def _is_alive(run: Run, status: Status) -> bool:
-    return run.is_locked() or (status.state == "queued" and _may_be_starting(status))
-
-
-def _may_be_starting(status: Status) -> bool:
-    """A process was asked for a short time ago, and is not known to have ended."""
-    if status.pid is not None and not _process_lives(status.pid):
-        return False
-    return time.time() - status.heartbeat < START_GRACE_S
-
-
-def _process_lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
-
-
 def mark_interrupted(root: Path | None = None) -> list[Run]:
     """Give the state `interrupted` to runs that should train or wait, but whose process is gone.
 
@@ -278,7 +155,7 @@ def standing(run: Run) -> Status:
         RunError: its status is missing or broken.
     """
     status = run.status()
-    if status.state not in _ACTIVE or _is_alive(run, status):
+    if status.state not in _ACTIVE or is_alive(run, status):
         return status
     # It may have ended by itself between the two looks.
     again = run.status()
@@ -302,7 +179,7 @@ def _mark(run: Run) -> bool:
             # Read again: it may have ended by itself just before the lock was free.
             status = run.status()
             if status.state == "running" or (
-                status.state == "queued" and not _may_be_starting(status)
+                status.state == "queued" and not may_be_starting(status)
             ):
                 run.write_status(_as_interrupted(status))
                 return True
@@ -323,8 +200,8 @@ def stop(run: Run) -> None:
     try:
         with storage_errors(run.path), run.lock().acquire(blocking=False):
             status = run.status()
-            if status.state == "queued" and not _may_be_starting(status):
-                _write_stopped(run)
+            if status.state == "queued" and not may_be_starting(status):
+                write_stopped(run)
     except Timeout:
         return
     _mark(run)
@@ -337,7 +214,7 @@ def queue_position(run: Run) -> int | None:
         return None
     waiting = ((other, other.status()) for other in list_runs(run.path.parent))
     ahead = (
-        _key(other, theirs) < _key(run, status) and _is_alive(other, theirs)
+        queue_key(other, theirs) < queue_key(run, status) and is_alive(other, theirs)
         for other, theirs in waiting
         if theirs.state == "queued"
     )

@@ -77,8 +77,10 @@ def find_only_runs(
     for skill in skills:
         start = only_name(name, skill)
         for run in runs:
-            if run.name.startswith(start) and same_settings(run.config(), config) and (
-                trained_skills(read(run)) == (skill,)
+            if (
+                run.name.startswith(start)
+                and same_settings(run.config(), config)
+                and (trained_skills(read(run)) == (skill,))
             ):
                 by_skill[skill] = run
                 break
@@ -132,8 +134,12 @@ def first_and_last(run: Run) -> list[Ends]:
         raise RunError(f"run {run.name!r} is not evaluated twice yet; wait until it is done")
     first, last = evaluations[0]["skills"], evaluations[-1]["skills"]
     return [
-        Ends(skill, (first[skill]["loss"], scores["loss"]),
-             (first[skill]["exact_match"], scores["exact_match"]), scores["n"])
+        Ends(
+            skill,
+            (first[skill]["loss"], scores["loss"]),
+            (first[skill]["exact_match"], scores["exact_match"]),
+            scores["n"],
+        )
         for skill, scores in last.items()
     ]
 
