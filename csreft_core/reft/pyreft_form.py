@@ -8,42 +8,20 @@ tokens. Beside them, `csreft.json` keeps what the files cannot say. Only one sub
 """
 
 import json
-import pickletools
-import re
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Constraint, Form, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.files import storage_errors
 from csreft_core.reft.adapter import AdapterSpec, CSReFT
 from csreft_core.reft.positions import parse_positions
+from csreft_core.reft.pyreft_files import Edits, file_name, read_edits
 
 DESCRIPTION = "csreft.json"
 _SPEC = TypeAdapter(AdapterSpec)
-# Older pyvene separates the parts of a name by dots, newer by underscores; `#1` is the second edit
-# of a layer, which pyreft gives to the last tokens.
-_FILE_NAME = re.compile(
-    r"intkey_(?:layer[._](\d+)[._]comp[._]block_output"
-    r"|comp[._]\S*layers\[(\d+)\][._]output)[._]unit[._]pos[._]nunit[._]1#([01])\.bin"
-)
-# pyreft's classes with other keys: their parts in our three names.
-_OTHER_KEYS = {
-    "weight": "learned_source.weight",
-    "bias": "learned_source.bias",
-    "rotate_layer": "proj_layer.weight",
-}
-# What the pickle inside may call: it is plain tensors, or parameters, in a dictionary.
-_CALLS = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
-)
-_MOST_PICKLE_BYTES = 2**20
 # Rows of a trained basis are orthonormal to about 1e-6 in float32; free rows are off by about 1.
 _ORTHONORMAL = 1e-3
 
@@ -76,7 +54,7 @@ def export_pyreft(adapter: CSReFT, folder: Path) -> None:
                     "rotate_layer": R[group, 0].mT,
                 }
                 plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-                torch.save(plain, folder / _file_name(layer, group))
+                torch.save(plain, folder / file_name(layer, group))
         (folder / DESCRIPTION).write_bytes(_SPEC.dump_json(adapter.spec, indent=1))
 
 
@@ -97,10 +75,6 @@ def _check_fits(spec: AdapterSpec) -> None:
             "prompt; train with router.gates=uniform and router.supervision=0, or share "
             "adapter.safetensors"
         )
-
-
-def _file_name(layer: int, group: int) -> str:
-    return f"intkey_layer.{layer}.comp.block_output.unit.pos.nunit.1#{group}.bin"
 
 
 def import_pyreft(
@@ -129,7 +103,7 @@ def import_pyreft(
         AdapterError: missing or damaged files, shapes that do not agree, rows that are not
             orthonormal where the form asks for it, or a base or positions that are not given.
     """
-    edits = _read_edits(folder)
+    edits = read_edits(folder)
     description = folder / DESCRIPTION
     if description.is_file():
         spec = _read_description(description)
@@ -148,88 +122,6 @@ def import_pyreft(
         raise AdapterError(f"{folder}: {error}") from None
     _fill(adapter, edits)
     return adapter.eval()
-
-
-def _read_edits(folder: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
-    """(layer, group) -> `weight` [r, d], `bias` [r], `rotate_layer` [d, r], in float32."""
-    if not folder.is_dir():
-        raise AdapterError(f"{folder}: no such folder; give the folder that pyreft saved")
-    edits = {}
-    for path in sorted(folder.glob("intkey_*.bin")):
-        match = _FILE_NAME.fullmatch(path.name)
-        if match is None:
-            raise AdapterError(
-                f"{path}: expected an edit of a block's output, such as {_file_name(2, 0)}; "
-                "edits of other places cannot be imported"
-            )
-        layer = int(match[1] or match[2])
-        edits[layer, int(match[3])] = _read_edit(path)
-    if not edits:
-        raise AdapterError(
-            f"{folder}: has no file such as {_file_name(2, 0)}; give the folder that pyreft saved"
-        )
-    return edits
-
-
-def _read_edit(path: Path) -> dict[str, Tensor]:
-    n_bytes = path.stat().st_size
-    _check_archive(path)
-    try:
-        content: Any = torch.load(path, weights_only=True, map_location="cpu")
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError):
-        raise _damage_error(path) from None
-    content = content if isinstance(content, dict) else {}
-    if _OTHER_KEYS["rotate_layer"] in content:
-        content = {ours: content.get(theirs) for ours, theirs in _OTHER_KEYS.items()}
-        free = content["rotate_layer"]
-        content["rotate_layer"] = free.mT if isinstance(free, Tensor) and free.ndim == 2 else None
-    tensors = {key: content.get(key) for key in ("weight", "bias", "rotate_layer")}
-    for key, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise AdapterError(
-                f"{path}: expected the tensors weight, bias and rotate_layer, but {key} is "
-                "missing; only pyreft's Loreft, Noreft and Nodireft can be imported"
-            )
-    if any(t is not None and t.numel() * t.element_size() > n_bytes for t in tensors.values()):
-        raise _damage_error(path)  # one number that is repeated, or files unpacked to a multiple
-    edit = {key: tensor.float() for key, tensor in tensors.items() if tensor is not None}
-    if not all(torch.isfinite(tensor).all() for tensor in edit.values()):
-        raise AdapterError(f"{path}: holds values that are not finite; train again")
-    rank, d_model = edit["weight"].shape if edit["weight"].ndim == 2 else (-1, -1)
-    if edit["bias"].shape != (rank,) or edit["rotate_layer"].shape != (d_model, rank):
-        shapes = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in edit.items())
-        raise AdapterError(
-            f"{path}: expected weight [r, d], bias [r] and rotate_layer [d, r], got {shapes}; "
-            "save it again with pyreft"
-        )
-    return edit
-
-
-def _check_archive(path: Path) -> None:
-    """See that the file is what `torch.save` writes of tensors: nothing packed, no other calls.
-
-    What torch accepts as weights may still ask for memory without end.
-    """
-    try:
-        with ZipFile(path) as archive:
-            entries = archive.infolist()
-            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-            plain = all(entry.compress_type == ZIP_STORED for entry in entries)
-            if not plain or len(pickles) != 1 or pickles[0].file_size > _MOST_PICKLE_BYTES:
-                raise _damage_error(path)
-            operations = [*pickletools.genops(archive.read(pickles[0]))]
-    except (BadZipFile, ValueError, OSError, EOFError, KeyError, RuntimeError):
-        raise _damage_error(path) from None
-    calls = {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
-    others = {operation.name for operation, _, _ in operations} & {"STACK_GLOBAL", "INST"}
-    if others or any(_CALLS.fullmatch(name) is None for name in calls):
-        raise _damage_error(path)
-
-
-def _damage_error(path: Path) -> AdapterError:
-    return AdapterError(
-        f"{path}: is damaged, or holds more than tensors; save it again with pyreft"
-    )
 
 
 def _read_description(path: Path) -> AdapterSpec:
@@ -252,7 +144,7 @@ def _read_description(path: Path) -> AdapterSpec:
 
 def _spec_of(
     folder: Path,
-    edits: dict[tuple[int, int], dict[str, Tensor]],
+    edits: Edits,
     n_layers: int,
     base_fingerprint: str,
     positions: str,
@@ -284,9 +176,7 @@ def _spec_of(
     )
 
 
-def _constraint_of(
-    folder: Path, edits: dict[tuple[int, int], dict[str, Tensor]], form: Form
-) -> Constraint:
+def _constraint_of(folder: Path, edits: Edits, form: Form) -> Constraint:
     grams = [edit["rotate_layer"].mT @ edit["rotate_layer"] for edit in edits.values()]
     error = max(float((gram - torch.eye(len(gram))).abs().max()) for gram in grams)
     if form == "loreft" and error > _ORTHONORMAL:
@@ -297,9 +187,7 @@ def _constraint_of(
     return "within" if form != "noreft" and error <= _ORTHONORMAL else "none"
 
 
-def _check_edits(
-    folder: Path, spec: AdapterSpec, edits: dict[tuple[int, int], dict[str, Tensor]]
-) -> None:
+def _check_edits(folder: Path, spec: AdapterSpec, edits: Edits) -> None:
     """See that the files are those of the description, before anything of its size is made."""
     groups = parse_positions(spec.adapter.positions, tied=spec.adapter.tied).n_groups
     expected = {(layer, group) for layer in spec.adapter.layers for group in range(groups)}
@@ -307,7 +195,7 @@ def _check_edits(
         missing = sorted(expected.symmetric_difference(edits))[0]
         raise AdapterError(
             f"{folder}: expected {groups} file(s) for each of the layers "
-            f"{list(spec.adapter.layers)}, which fails at {_file_name(*missing)}; copy the whole "
+            f"{list(spec.adapter.layers)}, which fails at {file_name(*missing)}; copy the whole "
             "folder again"
         )
     shape = [spec.adapter.rank, spec.d_model]
@@ -315,13 +203,13 @@ def _check_edits(
         weight_shape = list(edit["weight"].shape)
         if weight_shape != shape:
             raise AdapterError(
-                f"{folder}: {_file_name(layer, group)} has weight {weight_shape}, expected "
+                f"{folder}: {file_name(layer, group)} has weight {weight_shape}, expected "
                 f"{shape}; all files must be of one adapter"
             )
 
 
 @torch.no_grad()
-def _fill(adapter: CSReFT, edits: dict[tuple[int, int], dict[str, Tensor]]) -> None:
+def _fill(adapter: CSReFT, edits: Edits) -> None:
     """Put the tensors in place."""
     for (layer, group), edit in edits.items():
         subspaces = adapter.at(layer)
