@@ -7,7 +7,8 @@ import pytest
 
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.json_records import MAX_RECORD_BYTES
-from csreft_core.skills.formats.rows import Row, kept_rows, read_rows
+from csreft_core.skills.formats.kept_rows import kept_rows
+from csreft_core.skills.formats.rows import Row, read_rows
 
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from csreft_core.config import ASSETS
 from csreft_core.errors import SkillSetError
 from csreft_core.files import write_atomic
-from csreft_core.skills.formats.rows import SPLITS, ReadRows, Row, kept_rows, read_rows
+from csreft_core.skills.formats.kept_rows import kept_rows
+from csreft_core.skills.formats.rows import SPLITS, ReadRows, Row, read_rows
 from csreft_core.skills.names import joint_name
 from csreft_core.skills.splits import check_leaks, check_names, in_one_order, with_splits
 from csreft_core.skills.spreadsheets import harmless

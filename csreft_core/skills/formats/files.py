@@ -41,6 +41,20 @@ _INSTEAD = {
 }
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file of rows.
+
+    Raises:
+        SkillSetError: it is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise SkillSetError(f"{path}: no such file; check data.path") from None
+    except OSError as error:
+        raise SkillSetError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def read_records(data: bytes, source: str, suffix: str, *, header: bool = True) -> Iterator[Record]:
     """The records of a file, one after the other.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.formats.column_mapping import SPLIT_NAMES, ColumnMapping, usual_mapping
 from csreft_core.skills.formats.fields import Fields, decode_list, is_empty, text_of, texts
-from csreft_core.skills.formats.files import SUFFIXES, read_records, suffix_of
+from csreft_core.skills.formats.files import SUFFIXES, read_file, read_records, suffix_of
 from csreft_core.skills.formats.records import Record, name_list, quote, short_text
 from csreft_core.skills.names import fold, plain_name
 
@@ -110,7 +110,7 @@ def read_rows(path: Path, skill_column: str = "skill", *, must_have: bool = True
 
 
 def _read_file(path: Path, skill_column: str, stem: str | None, must_have: bool) -> ReadRows:
-    records = list(read_records(_content(path), str(path), path.suffix.lower()))
+    records = list(read_records(read_file(path), str(path), path.suffix.lower()))
     columns = columns_of(records)
     mapping = usual_mapping(columns)
     if skill_column != "skill" and (must_have or skill_column in columns):
@@ -123,15 +123,6 @@ def _read_file(path: Path, skill_column: str, stem: str | None, must_have: bool)
     elif stem is not None and mapping.skill and fold(mapping.skill) not in ("skill", "skills"):
         mapping = replace(mapping, skill=None)
     return as_rows(records, str(path), mapping, stem)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise SkillSetError(f"{path}: no such file; check data.path") from None
-    except OSError as error:
-        raise SkillSetError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
@@ -288,29 +279,3 @@ def _split(record: Record, column: str | None) -> str:
             f"{', '.join(SPLITS)}, got {short_text(value)}"
         )
     return split
-
-
-def kept_rows(path: Path) -> list[Row]:
-    """The rows of a file in the project's own form, as they stand.
-
-    Raises:
-        SkillSetError: the file is missing, or has a line that is no whole row.
-    """
-    return [_kept_row(record) for record in read_records(_content(path), str(path), ".jsonl")]
-
-
-def _kept_row(record: Record) -> Row:
-    skill, (prompt, response, split) = (
-        record.fields.get("skill", []),
-        (record.fields.get(name) for name in ("prompt", "response", "split")),
-    )
-    names = skill if isinstance(skill, list) else [skill]
-    if not all(isinstance(value, str) and value for value in (prompt, response, *names)) or (
-        split not in SPLITS
-    ):
-        raise SkillSetError(
-            f"{record.where}: is no row of a kept skill set: expected the texts 'prompt' and "
-            f"'response', a split and names of skills, got {short_text(record.fields)}"
-        )
-    item = str(record.fields.get("item", ""))
-    return Row(tuple(map(str, names)), str(prompt), str(response), str(split), item)
