@@ -1,10 +1,9 @@
-"""The app as a server of its own, on the shipped runs and a free port of this machine."""
+"""The app as a server of its own, on a free port of this machine."""
 
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,33 +14,34 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+START_S = 120
+"""Seconds: a cold import of torch and Streamlit on a busy machine."""
+
+
 @contextmanager
-def serving() -> Iterator[tuple[str, subprocess.Popen]]:
-    """Its address and its process, while it runs."""
+def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The address and the process of the app, while it runs.
+
+    Args:
+        folder: The runs lie in its folder `runs`, the server's log in `server.log`.
+
+    Raises:
+        RuntimeError: it does not start; has the end of the log.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as runs:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "streamlit",
-                "run",
-                "app.py",
-                "--server.port",
-                str(port),
-                "--server.address",
-                "127.0.0.1",
-            ],
-            cwd=ROOT,
-            env={**os.environ, "CSREFT_RUNS": runs},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    # The address is that of the configuration: this machine alone.
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    environment = {**os.environ, "CSREFT_RUNS": str(folder / "runs")}
+    path = folder / "server.log"
+    with (
+        path.open("wb") as log,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as server,
+    ):
         try:
             address = f"http://127.0.0.1:{port}"
-            _wait_for(address)
+            _wait_for(address, server, path)
             yield address, server
         finally:
             server.terminate()
@@ -57,11 +57,12 @@ def health_s(address: str) -> float:
         return 60.0
 
 
-def _wait_for(address: str) -> None:
-    for _ in range(600):
+def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise SystemExit("the app did not start")
+    raise RuntimeError(f"the app did not start: {log.read_text(encoding='utf-8')[-2000:]}")

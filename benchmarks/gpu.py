@@ -231,7 +231,7 @@ def generation_table(
         def with_adapter(positions: str, answer: Callable[[], None] = answer) -> Contestant:
             config = training_config(args, layers, recompute=False, keep=False)
             config = replace(config, adapter=replace(config.adapter, positions=positions))
-            adapter = adapter_of(config, base, SKILLS).to(base.device).eval()
+            adapter = adapter_of(config, base, SKILLS).eval()
             return Contestant(answer, lambda: attach(base, adapter), "base")
 
         bare = Contestant(answer, nullcontext, "base")

@@ -23,7 +23,8 @@ from csreft_core.base.memory.use import Use, estimate_error, measure_use
 from csreft_core.base.shapes import shape_of_description
 from csreft_core.cli.output import rows_text
 from csreft_core.config import ASSETS, BaseConfig, Config, preset
-from csreft_core.reft.adapter import CSReFT, build_adapter
+from csreft_core.methods.build import build_method
+from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row
 from csreft_core.training.loss import Window, batch_loss
@@ -82,17 +83,7 @@ def rows_of(batch: int, length: int, answer: int, vocab: int) -> list[Example]:
 
 def step_use(base: Base, config: Config, *, batch: int, length: int, answer: int) -> Use:
     """What one training step takes, after a first one that has made the optimiser's state."""
-    adapter = (
-        build_adapter(
-            config,
-            d_model=base.d_model,
-            n_layers=base.n_layers,
-            skills=SKILLS,
-            base_fingerprint=base.fingerprint,
-        )
-        .to(base.device)
-        .train()
-    )
+    adapter = build_method(config, base, SKILLS).train()
     optimizer = adamw(adapter, config)
     vocab = base.model.config.get_text_config().vocab_size
     examples = rows_of(batch, length, answer, vocab)
@@ -111,7 +102,7 @@ def step_use(base: Base, config: Config, *, batch: int, length: int, answer: int
 
 def _step(
     attachment: Attachment,
-    adapter: CSReFT,
+    adapter: Tuning,
     config: Config,
     examples: list[Example],
     optimizer: torch.optim.Optimizer,

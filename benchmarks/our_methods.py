@@ -15,7 +15,8 @@ from csreft_core.attachment.attach import Attachment, attach
 from csreft_core.base.load import Base, freeze
 from csreft_core.config import PRESETS, Config, with_overrides
 from csreft_core.inference.scoring import Encoded
-from csreft_core.reft.adapter import CSReFT, build_adapter
+from csreft_core.methods.build import build_method
+from csreft_core.reft.adapter import CSReFT
 from csreft_core.runs.run import Run
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row
@@ -51,13 +52,9 @@ def skill_names(k: int) -> tuple[str, ...]:
 
 def adapter_of(config: Config, base: Base, k: int) -> CSReFT:
     """A fresh adapter for k skills."""
-    return build_adapter(
-        config,
-        d_model=base.d_model,
-        n_layers=base.n_layers,
-        skills=skill_names(k),
-        base_fingerprint=base.fingerprint,
-    )
+    adapter = build_method(config, base, skill_names(k))
+    assert isinstance(adapter, CSReFT)
+    return adapter
 
 
 def encode_samples(data: Sequence[Sample], k: int) -> Encoded:
@@ -75,7 +72,7 @@ def training_of(
         encode_samples(data, k),
         Accelerator(cpu=attachment.base.device.type == "cpu"),
     )
-    adapter = adapter_of(config, attachment.base, k).to(attachment.base.device)
+    adapter = adapter_of(config, attachment.base, k)
     optimizer, run = adamw(adapter, config), Run(folder)
     kept, reason = kept_states(run, config, attachment, accelerator, rows, adapter.spec)
     assert reason is None, reason

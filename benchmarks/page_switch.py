@@ -9,7 +9,9 @@ ends when the new page's title stands and its script has run to the end. Prints 
 
 import argparse
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     args = parser.parse_args()
-    with serving() as (address, _):
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (address, _):
         times = measure(address, args.chromium, args.rounds)
     for name, seconds in times.items():
         print(f"{name:<14} median {1000 * np.median(seconds):5.0f} ms  of {len(seconds)}")

@@ -11,9 +11,11 @@ server's health, and the memory that the process gained.
 
 import argparse
 import asyncio
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -81,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--visitors", type=int, default=60)
     n = parser.parse_args().visitors
-    with serving() as (address, server):
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (address, server):
         process = psutil.Process(server.pid)
         one = asyncio.run(alone(address))
         before = process.memory_info().rss

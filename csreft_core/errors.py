@@ -44,3 +44,14 @@ class NotEnoughMemoryError(CsreftError):
 
 class StorageError(CsreftError):
     """The disk is full, read-only or closed to this program; names what was to be written."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of a library's message, short enough for ours; its type where it says nothing.
+
+    Args:
+        error: Of a library.
+        most: Letters of the line.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:most]

@@ -5,6 +5,7 @@ Knows nothing about what is written.
 """
 
 import errno
+import math
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from csreft_core.errors import CsreftError, StorageError
 
@@ -79,6 +80,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     content = data.encode("utf-8") if isinstance(data, str) else data
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def finite(value: Any) -> Any:
+    """A value for a JSON file: numbers that are not finite, which JSON has not, become None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

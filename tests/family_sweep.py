@@ -22,9 +22,9 @@ from queue import SimpleQueue
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from csreft_core.base.files import first_line, read_description
+from csreft_core.base.files import read_description
 from csreft_core.config import BaseConfig
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import UnsupportedModelError, first_line
 from tests import family_checks
 from tests.causal_classes import model_types, tiny_config, tiny_model
 from tests.repository import ROOT

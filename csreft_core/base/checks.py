@@ -17,10 +17,9 @@ from transformers import PreTrainedModel
 
 from csreft_core.base.blocks import Form, find_blocks, states_of, with_states
 from csreft_core.base.decoding import token_ids
-from csreft_core.base.files import first_line
 from csreft_core.base.library_calls import takes_places
 from csreft_core.base.memory.exhausted import is_out_of_memory
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import UnsupportedModelError, first_line
 from csreft_core.reft.positions import token_index
 
 _N, _MORE = 5, 3  # tokens of the row that is tried, and of what stands before or after it

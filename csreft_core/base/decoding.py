@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import TypedDict
 
-from csreft_core.errors import ConfigError, UnsupportedModelError
+from csreft_core.errors import ConfigError, UnsupportedModelError, first_line
 
 OURS, BASE_OWN = "ours", "base"
 FILE = "generation_config.json"
@@ -113,7 +113,7 @@ def read_own(name: str, folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, OSError, RecursionError) as error:
         where = FILE if path.is_file() else "the decoding settings in config.json"
         raise UnsupportedModelError(
-            f"{name}: {where} cannot be read ({str(error).splitlines()[0][:100]}); copy the file "
+            f"{name}: {where} cannot be read ({first_line(error, 100)}); copy the file "
             "again, or delete it: this program decodes by settings of its own"
         ) from None
 

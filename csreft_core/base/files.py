@@ -30,7 +30,7 @@ from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from csreft_core.config import ASSETS, BaseConfig
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import UnsupportedModelError, first_line
 
 Progress = Callable[[str, int, int], None]
 """Told what is done now, how much of it is done, and of how much (0: not known). What it raises
@@ -183,8 +183,8 @@ def _hub_message(config: BaseConfig, error: Exception) -> str:
             f"{name} is not on this machine and the Hub cannot be reached; connect to the network "
             f"(or unset HF_HUB_OFFLINE), or {CHOICES.replace('give', 'choose')} that is here"
         )
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{name}: the Hub answered {status or 'nothing'} ({first[:200]}); try again later"
+    first = first_line(error, 200)
+    return f"{name}: the Hub answered {status or 'nothing'} ({first}); try again later"
 
 
 def read_description(config: BaseConfig, folder: Path) -> PreTrainedConfig:
@@ -264,9 +264,3 @@ def _check_kind(name: str, tree: dict[str, Any], kind: object) -> None:
             f"{name} is quantised already ({method}); give the model that it was made from, this "
             "program quantises while it loads (base.precision)"
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, short enough for ours."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -30,7 +30,6 @@ from csreft_core.base.files import (
     Progress,
     base_folder,
     description_tree,
-    first_line,
     hub_bytes,
     read_description,
     silent,
@@ -43,7 +42,7 @@ from csreft_core.base.shapes import shape_of_description
 from csreft_core.base.text.tokenisers import load_tokenizer, pad_token
 from csreft_core.base.weights import WeightFiles, check_claims, find_weights
 from csreft_core.config import BaseConfig
-from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
+from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError, first_line
 from csreft_core.reft.base_record import Identity
 
 _SMALLER = "use base.precision nf4 or a smaller model, or free some memory"

@@ -139,8 +139,7 @@ def _answer(
     with memory_errors("the answer", base.device, lambda: advice):
         tokens, _ = engine.attachment.generate(
             request(adapter, gate_setting, None),
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            **batch.inputs,
             generation_config=base.greedy(limit, **REFT_DECODING),
         )
     new = tokens[0, batch.input_ids.shape[1] :]

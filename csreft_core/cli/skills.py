@@ -19,11 +19,10 @@ from csreft_core.analysis.skills.tables import (
     unknown_table,
     unwritable_table,
 )
-from csreft_core.cli.output import quiet_libraries, rows_text, say_notes
+from csreft_core.cli.output import print_table, quiet_libraries, say_notes
 from csreft_core.errors import ConfigError, SkillSetError
 from csreft_core.skills.published import DATA_PRESETS, skills_from_preset
 from csreft_core.skills.skill_set import skill_name, write_skills
-from csreft_core.skills.spreadsheets import csv_text
 
 TABLES = {
     "skills": skills_table,
@@ -81,12 +80,10 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 
 def _print(table: pd.DataFrame, args: argparse.Namespace) -> None:
-    if args.csv:
-        print(csv_text(table), end="")
-    elif args.json:
+    if args.json:
         print(json.dumps(_records(table), ensure_ascii=False))
     else:
-        print(rows_text([{str(k): v for k, v in row.items()} for row in table.to_dict("records")]))
+        print_table(table, csv=args.csv, json=False)
 
 
 def skills_from_preset_command(args: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ kinds of files alone, can be read all the same.
 """
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 
 from csreft_core.config import ASSETS, Config
 from csreft_core.errors import RunError
-from csreft_core.files import check_plain, storage_errors, write_atomic
+from csreft_core.files import check_plain, finite, storage_errors, write_atomic
 from csreft_core.methods.presets import method_name
 from csreft_core.reft.base_record import differences
 
@@ -166,7 +165,7 @@ class Comparison:
         folder = self.cell_path(method, seed)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_finite(result), ensure_ascii=False, allow_nan=False, indent=1)
+        text = json.dumps(finite(result), ensure_ascii=False, allow_nan=False, indent=1)
         write_atomic(folder / "result.json", text + "\n")
 
 
@@ -243,11 +242,3 @@ def missing_starts(result: dict[str, Any]) -> list[str]:
 def label_name(label: str) -> str:
     """The name of a method or a variant for people."""
     return method_name(label)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

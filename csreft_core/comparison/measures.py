@@ -52,8 +52,7 @@ def gradient_conflict(
 def _gradient(
     attachment: Attachment, method: Tuning, config: Config, encoded: Encoded, skill: str
 ) -> Float[Tensor, " parameter"]:
-    take = [i for i, row in enumerate(encoded.rows) if row.skills == (skill,)]
-    part = Encoded(tuple(encoded.rows[i] for i in take), tuple(encoded.examples[i] for i in take))
+    part = encoded.subset(i for i, row in enumerate(encoded.rows) if row.skills == (skill,))
     parameters = [p for p in method.parameters() if p.requires_grad]
     base = attachment.base
     n_tokens = sum(len(example.answer) for example in part.examples)
@@ -121,8 +120,7 @@ def tokens_per_second(
         began = time.perf_counter()
         tokens, _ = attachment.generate(
             req,
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            **batch.inputs,
             generation_config=base.exactly(_NEW_TOKENS),
         )
         n_new = tokens.shape[1] - batch.input_ids.shape[1]

@@ -18,11 +18,10 @@ from torch import Tensor
 from csreft_core.attachment.attach import attach
 from csreft_core.attachment.passes import request
 from csreft_core.base.load import Base
-from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.base.text.tokenisers import tokens_of, unknown_words
 from csreft_core.config import PLAIN_TEMPLATE, PRESETS, Config
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import encode_rows
+from csreft_core.inference.scoring import encode_as_configured
 from csreft_core.reft.adapter import load_adapter
 from csreft_core.runs.all_runs import Run, create_run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
@@ -170,8 +169,7 @@ def _train(path: Path, trial: Trial, base: Base, source: str) -> Run:
 
 
 def _check_fits(row: Row, config: Config, base: Base, trial: Trial) -> None:
-    template = resolve_template(config.data.template, base.tokenizer)
-    encoded = encode_rows([row], base, template, config.train.max_length)
+    encoded = encode_as_configured([row], base, config)
     unknown = unknown_words([row.response], base.tokenizer)[0]
     if unknown:
         raise ConfigError(
@@ -188,8 +186,7 @@ def _check_fits(row: Row, config: Config, base: Base, trial: Trial) -> None:
 @torch.no_grad()
 def _recall(run: Run, base: Base) -> dict[str, Any]:
     config = run.config()
-    template = resolve_template(config.data.template, base.tokenizer)
-    encoded = encode_rows(run.skill_set().rows, base, template, config.train.max_length)
+    encoded = encode_as_configured(run.skill_set().rows, base, config)
     text_ids = torch.tensor(encoded.examples[0].answer[:-1], device=base.device)  # without its end
     prompt = torch.tensor([encoded.examples[0].prompt], device=base.device)
     adapter = load_adapter(run.adapter_path).to(base.device).eval()
@@ -200,7 +197,7 @@ def _recall(run: Run, base: Base) -> dict[str, Any]:
             attention_mask=torch.ones_like(prompt),
             generation_config=base.exactly(len(text_ids)),
         )
-    scores = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
+    scores = run.metrics("eval")[-1]
     return {
         "n": len(text_ids),
         "given_back": beginning(tokens[0, prompt.shape[1] :], text_ids),

@@ -119,7 +119,7 @@ class _Cell:
         # Before any folder is made: a method that does not fit leaves nothing behind.
         counts = build_method(self.config, self.base, self.skill_set.names).counts()
         run = self.main_run()
-        steps = [record for record in run.metrics() if record.get("kind") == "step"]
+        steps = run.metrics("step")
         return {
             "parameters": counts,
             "base_parameters": self.base.n_parameters,
@@ -274,7 +274,7 @@ class _Cell:
             path = self.path / "sequence" / str(stage)
             run = self.run(path, config, only_rows(self.skill_set, skill))
             start = self.finish(run, start).adapter_path
-            last = [record for record in run.metrics() if record.get("kind") == "eval"][-1]
+            last = run.metrics("eval")[-1]
             for other, score in last["skills"].items():
                 yield {
                     "stage": stage,

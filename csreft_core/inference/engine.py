@@ -118,7 +118,7 @@ class Engine:
                 f"the prompt has {longest} tokens, the base reads at most {limit}; shorten it"
             )
         batch = collate([Example(i, ()) for i in ids], self.base.pad_id).to(self.base.device)
-        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        return batch.inputs
 
     def _new_tokens(self, inputs: dict[str, Tensor], max_new_tokens: int) -> int:
         limit = self.base.context

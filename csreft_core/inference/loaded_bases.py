@@ -3,7 +3,6 @@
 A load says how far it is and can be cancelled. Thread-safe; knows no pages.
 """
 
-import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,9 +12,8 @@ from math import inf
 from threading import Lock, Thread
 from uuid import uuid4
 
-import torch
-
 from csreft_core.base.load import Base, load_base
+from csreft_core.base.memory.exhausted import free_memory
 from csreft_core.config import BaseConfig
 from csreft_core.inference.engine import Engine
 
@@ -149,7 +147,7 @@ class LoadedBases:
         """Let go of a base."""
         with self._lock:
             self._bases.pop(config, None)
-        _free()
+        free_memory()
 
     def _touch(self, config: BaseConfig) -> LoadedBase | None:
         if config in self._bases:
@@ -176,7 +174,7 @@ class LoadedBases:
         except BaseException as error:  # noqa: BLE001 - raised again by those who wait
             # Without its traceback, which would keep what was loaded so far in memory.
             self._end(load, forget=load.cancelled)
-            _free()
+            free_memory()
             load.future.set_exception(error.with_traceback(None))
             return
         with self._lock:
@@ -196,11 +194,4 @@ class LoadedBases:
             while len(self._bases) >= self._most:
                 self._bases.popitem(last=False)
         if full:
-            _free()
-
-
-def _free() -> None:
-    """Give memory back now: a model and its wrappers refer to each other."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+            free_memory()

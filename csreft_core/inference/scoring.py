@@ -1,7 +1,7 @@
 """Loss and exact match per skill, under any gate setting."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, Request, request
 from csreft_core.base.load import Base
+from csreft_core.base.text.chat_templates import resolve_template
+from csreft_core.config import Config
 from csreft_core.errors import ConfigError, UnsupportedModelError
 from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.batching import IGNORED, Batch, collate
@@ -31,12 +33,27 @@ class Encoded:
     examples: tuple[Example, ...]
     n_cut: int = 0
 
+    def subset(self, places: Iterable[int]) -> "Encoded":
+        """Only these rows."""
+        pairs = [(self.rows[i], self.examples[i]) for i in places]
+        return Encoded(tuple(row for row, _ in pairs), tuple(example for _, example in pairs))
+
 
 def encode_rows(rows: Sequence[Row], base: Base, template: str, max_length: int) -> Encoded:
     """Tokenise rows, cut to `max_length` or to what the base can read, see `encoding.encode`."""
     length = min(max_length, base.context or max_length)
     examples, n_cut = encode(rows, base.tokenizer, template, length, base.vocabulary)
     return Encoded(tuple(rows), tuple(examples), n_cut)
+
+
+def encode_as_configured(rows: Sequence[Row], base: Base, config: Config) -> Encoded:
+    """As `encode_rows`, with the template and the length of a config.
+
+    Raises:
+        SkillSetError: the config asks for a chat template that the base does not have.
+    """
+    template = resolve_template(config.data.template, base.tokenizer)
+    return encode_rows(rows, base, template, config.train.max_length)
 
 
 def scored_rows(n: int) -> Int[np.ndarray, " taken"]:
@@ -85,8 +102,7 @@ def answer_scores(
     logits, forward_pass = attachment.logits(
         req,
         (rows, columns - width - 1),
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
+        **batch.inputs,
         prompt_mask=batch.prompt_mask,
         use_cache=False,
     )
@@ -218,8 +234,7 @@ def greedy_matches(
     prompts = collate([Example(e.prompt, ()) for e in examples], base.pad_id).to(base.device)
     tokens, _ = attachment.generate(
         req,
-        input_ids=prompts.input_ids,
-        attention_mask=prompts.attention_mask,
+        **prompts.inputs,
         generation_config=base.greedy(max(len(e.answer) for e in examples)),
     )
     new = tokens[:, prompts.input_ids.shape[1] :].tolist()

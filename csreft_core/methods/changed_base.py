@@ -15,9 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from csreft_core.base.load import Base
 from csreft_core.config import SCHEMA_VERSION, MethodConfig, RouterConfig
-from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import replacing
-from csreft_core.reft.adapter import read_adapter_file
+from csreft_core.reft.adapter import check_schema, read_adapter_file
 from csreft_core.reft.positions import parse_positions
 from csreft_core.reft.tuning import METHOD_METADATA, Tuning
 
@@ -141,15 +141,10 @@ def read_method_file(path: Path) -> tuple[MethodSpec, dict[str, Tensor]] | None:
     if METHOD_METADATA not in metadata:
         return None
     try:
-        version = json.loads(metadata[METHOD_METADATA]).get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise AdapterError(
-                f"{path}: schema_version is {version}, this program knows up to "
-                f"{SCHEMA_VERSION}; update the program"
-            )
+        check_schema(path, json.loads(metadata[METHOD_METADATA]))
         return _SPEC.validate_json(metadata[METHOD_METADATA]), tensors
     except (ValueError, AttributeError, ValidationError) as error:
         raise AdapterError(
-            f"{path}: its description cannot be read ({str(error).splitlines()[0]}); copy it "
+            f"{path}: its description cannot be read ({first_line(error)}); copy it "
             "again or train again"
         ) from None

@@ -19,7 +19,7 @@ from csreft_core.methods.changed_base import (
     linear_layers,
     remover,
 )
-from csreft_core.reft.adapter import router_of
+from csreft_core.reft.router import router_of
 
 
 class LoRAPerSkill(ChangedBase):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Config, RouterConfig
-from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import replacing
 from csreft_core.reft.base_record import differences
 from csreft_core.reft.positions import parse_positions
-from csreft_core.reft.router import Router
+from csreft_core.reft.router import Router, router_of
 from csreft_core.reft.subspaces import Subspaces
 from csreft_core.reft.tuning import METHOD_METADATA, Tuning, TuningSpec
 
@@ -52,24 +52,6 @@ class AdapterSpec:
 
 
 _SPEC = TypeAdapter(AdapterSpec)
-
-
-def router_of(
-    settings: RouterConfig, *, d_model: int, n_subspaces: int, generator: torch.Generator
-) -> Router:
-    """A fresh router as the config says."""
-    return Router(
-        d_model=d_model,
-        n_subspaces=n_subspaces,
-        input=settings.input,
-        hidden=settings.hidden,
-        gate=settings.gate,
-        top_k=settings.top_k,
-        threshold=settings.threshold,
-        temperature=settings.temperature,
-        per_token=settings.granularity == "per_token",
-        generator=generator,
-    )
 
 
 class CSReFT(Tuning):
@@ -293,22 +275,30 @@ def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
             "adapter.safetensors"
         )
     try:
-        tree = json.loads(metadata["csreft"])
-        version = tree.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise AdapterError(
-                f"{path}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
-                "update the program"
-            )
+        check_schema(path, json.loads(metadata["csreft"]))
         spec = _SPEC.validate_json(metadata["csreft"])
         if not spec.names or spec.d_model < 1:
             raise ValueError("it has no subspaces or no width")
     except (ValueError, AttributeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
         raise AdapterError(
-            f"{path}: its description cannot be read ({first}); copy it again or train again"
+            f"{path}: its description cannot be read ({first_line(error)}); copy it again or train "
+            "again"
         ) from None
     return spec
+
+
+def check_schema(path: Path, description: dict[str, Any]) -> None:
+    """See that this program knows the schema of a description.
+
+    Raises:
+        AdapterError: it is newer.
+    """
+    version = description.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise AdapterError(
+            f"{path}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
+            "update the program"
+        )
 
 
 def check_base(adapter: CSReFT, fingerprint: str, base_id: str, *, chat: bool = True) -> None:

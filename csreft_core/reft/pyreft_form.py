@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Constraint, Form, RouterConfig
-from csreft_core.errors import AdapterError, ConfigError
+from csreft_core.config import AdapterConfig, Constraint, Form, RouterConfig
+from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import storage_errors
-from csreft_core.reft.adapter import AdapterSpec, CSReFT
+from csreft_core.reft.adapter import AdapterSpec, CSReFT, check_schema
 from csreft_core.reft.positions import parse_positions
 from csreft_core.reft.pyreft_files import Edits, file_name, read_edits
 
@@ -127,17 +127,12 @@ def import_pyreft(
 def _read_description(path: Path) -> AdapterSpec:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        version = tree.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise AdapterError(
-                f"{path}: schema_version is {version}, this program knows up to "
-                f"{SCHEMA_VERSION}; update the program"
-            )
+        check_schema(path, tree)
         spec = _SPEC.validate_json(json.dumps(tree))
     except (ValueError, AttributeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
         raise AdapterError(
-            f"{path}: cannot be read ({first}); export again, or delete it and say what is edited"
+            f"{path}: cannot be read ({first_line(error)}); export again, or delete it and say "
+            "what is edited"
         ) from None
     return spec
 

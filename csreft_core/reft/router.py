@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from csreft_core.config import RouterConfig
+
 RouterInput = Literal["first_token", "last_prompt_token", "mean_prompt"]
 GateKind = Literal["sigmoid", "softmax", "hard", "top_k"]
 
@@ -112,6 +114,24 @@ class Router(nn.Module):
     def binary(self, gates: Float[Tensor, "*lead k"]) -> Float[Tensor, "*lead k"]:
         """1 where a gate is above the threshold, else 0 (CS-ReFT, section 4: 0.5)."""
         return (gates > self.threshold).to(gates.dtype)
+
+
+def router_of(
+    settings: RouterConfig, *, d_model: int, n_subspaces: int, generator: torch.Generator
+) -> Router:
+    """A fresh router as the config says."""
+    return Router(
+        d_model=d_model,
+        n_subspaces=n_subspaces,
+        input=settings.input,
+        hidden=settings.hidden,
+        gate=settings.gate,
+        top_k=settings.top_k,
+        threshold=settings.threshold,
+        temperature=settings.temperature,
+        per_token=settings.granularity == "per_token",
+        generator=generator,
+    )
 
 
 def supervision_loss(

@@ -16,7 +16,6 @@ resumed. Nothing here trains or starts a process.
 """
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -31,7 +30,14 @@ from filelock import FileLock, Timeout
 
 from csreft_core.config import Config, config_to_dict, read_config
 from csreft_core.errors import ConfigError, RunError, SkillSetError
-from csreft_core.files import ReadCache, check_plain, clear_left_over, storage_errors, write_atomic
+from csreft_core.files import (
+    ReadCache,
+    check_plain,
+    clear_left_over,
+    finite,
+    storage_errors,
+    write_atomic,
+)
 from csreft_core.runs.records import read_since
 from csreft_core.runs.status import MOST_BYTES, Status, as_json, read_status
 from csreft_core.skills.skill_set import SkillSet, read_kept
@@ -123,9 +129,10 @@ class Run:
         except SkillSetError as error:
             raise RunError(f"run {self.name!r}: {error}; restore it or delete the run") from None
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All records; a last line that is not whole yet is left out."""
-        return self.read_metrics_since(0)[0]
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """All records, or those of a kind; a last line that is not whole yet is left out."""
+        records, _ = self.read_metrics_since(0)
+        return [record for record in records if kind in (None, record.get("kind"))]
 
     def read_metrics_since(self, offset: int) -> tuple[list[dict[str, Any]], int]:
         """The records after a place in the file, and the place to go on from; reads no more.
@@ -147,7 +154,7 @@ class Run:
         Raises:
             StorageError: the disk refuses.
         """
-        line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False)
         with storage_errors(self.metrics_path), self.metrics_path.open("ab") as file:
             file.write(line.encode("utf-8") + b"\n")
 
@@ -294,14 +301,6 @@ def _read_config(path: Path) -> Config:
 # Thousands of runs are listed at every click; what has not changed is not read again.
 _configs = ReadCache(_read_config, _MOST_KEPT)
 _statuses = ReadCache(read_status, _MOST_KEPT)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flush_to_disk(file: Path) -> None:

@@ -129,7 +129,7 @@ def first_and_last(run: Run) -> list[Ends]:
     Raises:
         RunError: there are not two evaluations yet.
     """
-    evaluations = [record for record in run.metrics() if record.get("kind") == "eval"]
+    evaluations = run.metrics("eval")
     if len(evaluations) < 2:
         raise RunError(f"run {run.name!r} is not evaluated twice yet; wait until it is done")
     first, last = evaluations[0]["skills"], evaluations[-1]["skills"]

@@ -18,10 +18,9 @@ import psutil
 import torch
 
 from csreft_core.base.devices import free_bytes
-from csreft_core.base.files import first_line
 from csreft_core.base.load import load_base
 from csreft_core.config import ASSETS, INSTALLED, BaseConfig
-from csreft_core.errors import CsreftError
+from csreft_core.errors import CsreftError, first_line
 from csreft_core.runs.all_runs import runs_root
 
 #: The oldest Python, and the libraries with the first major version that is not supported.

@@ -70,6 +70,11 @@ class Batch:
     n_answer_tokens: Int[Tensor, " batch"]
     writable: Bool[Tensor, " batch"]
 
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a base is called with."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from csreft_core.errors import SkillSetError
+from csreft_core.errors import SkillSetError, first_line
 from csreft_core.skills.formats.column_mapping import ColumnMapping
 from csreft_core.skills.formats.records import Record, name_list
 from csreft_core.skills.formats.rows import ReadRow, ReadRows, as_rows
@@ -199,11 +199,10 @@ def _load_published(name: str, preset: DataPreset, folder: Path | None) -> Itera
     try:
         rows = _from_network(datasets, preset) if folder is None else _from_folder(datasets, folder)
     except (OSError, ValueError, DatasetsError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = preset.source if folder is None else str(folder)
         raise SkillSetError(
-            f"{name}: {where} cannot be read ({first[:200]}); check the network, or download the "
-            "files and give their folder with --from"
+            f"{name}: {where} cannot be read ({first_line(error, 200)}); check the network, "
+            "or download the files and give their folder with --from"
         ) from None
     missing = [column for column in preset.columns if column not in rows.column_names]
     if missing:

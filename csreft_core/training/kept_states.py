@@ -172,8 +172,7 @@ class KeptStates:
         batch = collate(examples, base.pad_id).to(base.device)
         _, forward_pass = self.attachment.forward(
             Request(None, capture=self.layers),
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            **batch.inputs,
             last_block=max(self.layers),
             logits_to_keep=1,
             use_cache=False,

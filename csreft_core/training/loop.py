@@ -16,10 +16,15 @@ from torch import Tensor
 from csreft_core.attachment.attach import Attachment, attach
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.memory.exhausted import memory_errors, training_advice
-from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.config import Config
 from csreft_core.errors import RunError
-from csreft_core.inference.scoring import Encoded, encode_rows, evaluate, scored_rows
+from csreft_core.inference.scoring import (
+    Encoded,
+    encode_as_configured,
+    encode_rows,
+    evaluate,
+    scored_rows,
+)
 from csreft_core.methods.build import build_method, load_method
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.tuning import Tuning
@@ -109,8 +114,7 @@ def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> Tuning:
     adapter = build_method(config, base, skill_set.names)
     if config.router.gates == "oracle" or config.router.supervision > 0:
         skill_set.labels(skill_set.split("train"))
-    template = resolve_template(config.data.template, base.tokenizer)
-    encode_rows(skill_set.rows[:1], base, template, config.train.max_length)
+    encode_as_configured(skill_set.rows[:1], base, config)
     return adapter
 
 
@@ -120,8 +124,7 @@ def check_answers(config: Config, base: Base, skill_set: SkillSet) -> None:
     Raises:
         SkillSetError: it cannot, see `unwritable.check_writable`.
     """
-    template = resolve_template(config.data.template, base.tokenizer)
-    encoded = encode_rows(skill_set.rows, base, template, config.train.max_length)
+    encoded = encode_as_configured(skill_set.rows, base, config)
     check_writable(encoded.rows, encoded.examples, base.tokenizer)
 
 
@@ -171,10 +174,7 @@ def _text_notes(rows: Encoded, base: Base) -> tuple[str | None, ...]:
 
 def _scored_part(encoded: Encoded) -> Encoded:
     """The rows that are scored."""
-    places = scored_rows(len(encoded.rows))
-    return Encoded(
-        tuple(encoded.rows[i] for i in places), tuple(encoded.examples[i] for i in places)
-    )
+    return encoded.subset(scored_rows(len(encoded.rows)))
 
 
 def _begin(training: TrainingState) -> Iterator[dict[str, Any]]:

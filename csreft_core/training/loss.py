@@ -150,8 +150,7 @@ def total_gates(
     with lower_states:
         _, forward_pass = attachment.forward(
             request(adapter, adapter.spec.router.gates, labels),
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            **batch.inputs,
             prompt_mask=batch.prompt_mask,
             last_block=adapter.spec.router.layer,
             logits_to_keep=1,

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csreft_core.errors import CsreftError, RunError
+from csreft_core.errors import CsreftError, RunError, first_line
 
 T = TypeVar("T")
 
@@ -126,8 +126,7 @@ def _others_there() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"another process of this training is gone ({first[:120]}); its last words are in the "
-            "log; go on with --resume"
+            f"another process of this training is gone ({first_line(error, 120)}); its last words "
+            "are in the log; go on with --resume"
         ) from error

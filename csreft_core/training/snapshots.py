@@ -46,8 +46,7 @@ def save_snapshot(
     batch = batch.to(base.device)
     _, forward_pass = attachment.forward(
         request(adapter, gate_setting, row_labels(rows, adapter.names), capture=adapter.layers),
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
+        **batch.inputs,
         logits_to_keep=1,
         use_cache=False,
     )

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from csreft_core.attachment.attach import Attachment
 from csreft_core.base.load import Base
 from csreft_core.config import Config, TrainConfig
-from csreft_core.errors import RunError
+from csreft_core.errors import RunError, first_line
 from csreft_core.inference.scoring import Encoded
 from csreft_core.reft.adapter import AdapterSpec
 from csreft_core.reft.tuning import Tuning
@@ -189,8 +189,7 @@ def load_checkpoint(training: TrainingState) -> None:
         training.scheduler.load_state_dict(state["scheduler"])
         training.step, training.elapsed_s = state["step"], state["elapsed_s"]
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
-            f"{path}: this checkpoint cannot be read ({first[:200]}); delete the folder "
+            f"{path}: this checkpoint cannot be read ({first_line(error, 200)}); delete the folder "
             f"{checkpoints[-1].name} to go on from the one before, or train again"
         ) from None

@@ -101,5 +101,5 @@ def _usage(
 
 
 def _of(training: TrainingState, part: _Part) -> tuple[list[Row], list[Example]]:
-    rows = training.train_rows
-    return [rows.rows[i] for i in part], [rows.examples[i] for i in part]
+    encoded = training.train_rows
+    return [encoded.rows[i] for i in part], [encoded.examples[i] for i in part]

@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(runs: Path) -> Iterator[str]:
     """The address of a running app: one for all tests of a file, for the first page takes long."""
-    with served(runs, runs.parent) as url:
+    with served(runs.parent) as url:
         yield url
 
 

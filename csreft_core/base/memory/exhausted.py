@@ -50,13 +50,18 @@ def memory_errors(doing: str, device: torch.device, advice: Callable[[], str]) -
         missing = _missing_text(str(error))
         # The frames of the failed work hold its tensors, and the error holds the frames.
         traceback.clear_frames(error.__traceback__)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         raise NotEnoughMemoryError(
             f"{doing} ran out of memory: {missing}{in_gb(free_bytes(device))} are free now on "
             f"{device}; {advice()}"
         ) from None
+
+
+def free_memory() -> None:
+    """Give back now what no name holds: objects that refer to each other, torch's cache on GPUs."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _missing_text(message: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from csreft_core.base import foreign
-from csreft_core.errors import UnsupportedModelError
+from csreft_core.errors import UnsupportedModelError, first_line
 
 _BYTES_PER_SECOND = 5_000_000
 _reading = Lock()
@@ -47,7 +47,7 @@ def load_tokenizer(source: Path | str, name: str, revision: str | None = None) -
         if not (isinstance(error, Exception) or _is_panic(error)):
             raise
         raise UnsupportedModelError(
-            f"{name}: its tokeniser cannot be loaded ({_first_line(error)}); put the files that "
+            f"{name}: its tokeniser cannot be loaded ({first_line(error)}); put the files that "
             "came with the weights next to them, such as tokenizer.json"
         ) from None
 
@@ -80,7 +80,7 @@ def tokens_of(texts: list[str], tokenizer: Any, **settings: Any) -> Any:
         if not _is_panic(error):
             raise
         raise UnsupportedModelError(
-            f"the base's tokeniser gives up on a text ({_first_line(error)}); its tokenizer.json "
+            f"the base's tokeniser gives up on a text ({first_line(error)}); its tokenizer.json "
             "is damaged: copy it again"
         ) from None
 
@@ -88,11 +88,6 @@ def tokens_of(texts: list[str], tokenizer: Any, **settings: Any) -> Any:
 def _is_panic(error: BaseException) -> bool:
     """Whether the tokeniser's library gave up; its error is no `Exception`."""
     return type(error).__name__ == "PanicException"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def pad_token(tokenizer: Any, vocabulary: int | None) -> int:
