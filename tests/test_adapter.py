@@ -16,12 +16,12 @@ from csreft_core.config import PRESETS, AdapterConfig, Config, RouterConfig, wit
 from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.reft.adapter import (
     build_adapter,
-    check_base,
     load_adapter,
     parameter_counts,
     read_adapter_file,
     save_adapter,
 )
+from csreft_core.reft.base_record import check_base
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 SKILLS = ("a", "b", "c", "d")
@@ -213,9 +213,9 @@ def test_description_that_is_no_json_object(file, text):
 
 def test_adapter_of_another_base(tiny_llama):
     base = tiny_base(tiny_llama)
-    check_base(make_adapter(base), base.fingerprint, base.id)
+    check_base(make_adapter(base).spec.base_fingerprint, base.fingerprint, base.id)
     with pytest.raises(AdapterError, match="trained on a base with other weights"):
-        check_base(make_adapter(), base.fingerprint, base.id)
+        check_base(make_adapter().spec.base_fingerprint, base.fingerprint, base.id)
 
 
 @pytest.mark.parametrize("form", ["loreft", "direft", "noreft", "consreft", "lobireft"])

@@ -13,7 +13,8 @@ from csreft_core.config import ASSETS, PLAIN_TEMPLATE, Config
 from csreft_core.config.templates import is_chat
 from csreft_core.inference.engine import Engine, Prompt
 from csreft_core.inference.scoring import Encoded, encode_rows
-from csreft_core.reft.adapter import CSReFT, check_base, load_adapter
+from csreft_core.reft.adapter import CSReFT, load_adapter
+from csreft_core.reft.base_record import check_base
 from csreft_core.runs.all_runs import Run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet, evenly
 
@@ -137,5 +138,5 @@ def find_run(path: str) -> Run:
 def on_its_base(subject: Subject) -> Subject:
     """The subject, if its adapter was trained on its base; raises `AdapterError` where not."""
     base, chat = subject.engine.base, is_chat(subject.template)
-    check_base(subject.adapter, base.fingerprint, base.id, chat=chat)
+    check_base(subject.adapter.spec.base_fingerprint, base.fingerprint, base.id, chat=chat)
     return subject

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
@@ -24,11 +23,10 @@ from csreft_core.attachment.calls import Generation, new_pass
 from csreft_core.attachment.passes import Pass, Request, autocasts, decide_gates, edit, request
 from csreft_core.attachment.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.attachment.wrapped_forwards import (
-    Around,
     Forward,
     Wrapper,
+    Wrappers,
     exchange_forwards,
-    forbid_copies,
     recompute_blocks,
     whole_rows,
 )
@@ -82,29 +80,20 @@ class Attachment:
             "csreft_generation", default=None
         )
         self._recompute: Pass | None = None
-        self._wrappers: dict[nn.Module, Wrapper] = {}
-        self._others: list[Wrapper] = []
-        self._lock, self._detached = Lock(), False
+        self._wrappers = Wrappers()
         if base.model in _ATTACHED:
             raise ConfigError(
                 "the base has an attachment already; detach() it first, or give each call its own "
                 "adapter inside `attachment.calling(request(adapter))`"
             )
         _ATTACHED.add(base.model)
-        self._wrap(base.model, self._around_model)
+        self._wrappers.of_forward(base.model, self._around_model)
         self._wrap_methods(adapter)
 
-    def _wrap(self, module: nn.Module, around: Around) -> Wrapper:
-        with self._lock:
-            if self._detached:
-                raise RuntimeError("the attachment was detached; attach again")
-            if module not in self._wrappers:
-                self._others += forbid_copies(module)
-                self._wrappers[module] = Wrapper(module, around)
-            return self._wrappers[module]
-
     def _block(self, layer: int) -> Wrapper:
-        return self._wrap(self.base.blocks[layer], partial(self._around_block, layer))
+        return self._wrappers.of_forward(
+            self.base.blocks[layer], partial(self._around_block, layer)
+        )
 
     def _wrap_what_is_needed(self, forward_pass: Pass) -> None:
         """An answer of a small model is 1 % slower with six blocks wrapped for nothing."""
@@ -114,7 +103,7 @@ class Attachment:
             layers |= {*adapter.layers, adapter.spec.router.layer}
         for layer in layers:
             if layer == EMBEDDING:
-                self._wrap(model.get_input_embeddings(), self._around_embedding)
+                self._wrappers.of_forward(model.get_input_embeddings(), self._around_embedding)
             else:
                 self._block(layer)
         if forward_pass.last_block is not None:
@@ -123,10 +112,10 @@ class Attachment:
         if forward_pass.logits_at is None:
             return
         for part in candidates(self.base.blocks[-1]):
-            self._wrap(part, partial(self._around_part, part))
+            self._wrappers.of_forward(part, partial(self._around_part, part))
         head = model.get_output_embeddings()
         if head is not None:
-            self._wrap(head, self._around_head)
+            self._wrappers.of_forward(head, self._around_head)
 
     def _wrap_methods(self, adapter: CSReFT | None) -> None:
         """Note what `generate` is given; let `.eval()` and `.train()` reach the adapter."""
@@ -152,17 +141,12 @@ class Attachment:
             )
 
         for name, around in (("generate", note), ("train", train_both), (SERVES_ALONE, refuse)):
-            self._others.append(Wrapper(model, around, name))
+            self._wrappers.add_method(model, around, name)
 
     def detach(self) -> None:
         """Unwrap the base; it is as it was before."""
-        with self._lock:
-            if not self._detached:
-                _ATTACHED.discard(self.base.model)
-            self._detached = True
-            for wrapper in (*self._wrappers.values(), *self._others):
-                wrapper.restore()
-            self._wrappers, self._others = {}, []
+        if self._wrappers.restore():
+            _ATTACHED.discard(self.base.model)
         self._recompute = None
 
     def __enter__(self) -> "Attachment":

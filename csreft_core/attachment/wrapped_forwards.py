@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any, NoReturn
 
 from torch import Tensor, nn
@@ -79,6 +80,42 @@ def forbid_copies(module: nn.Module) -> list[Wrapper]:
     """
     names = ("__getstate__", "_replicate_for_data_parallel")
     return [Wrapper(module, lambda *_: _refuse_copy(), name) for name in names]
+
+
+class Wrappers:
+    """All that an attachment has wrapped: the `forward` of each module once, and other methods."""
+
+    def __init__(self) -> None:
+        self._forwards: dict[nn.Module, Wrapper] = {}
+        self._others: list[Wrapper] = []
+        self._lock, self._ended = Lock(), False
+
+    def of_forward(self, module: nn.Module, around: Around) -> Wrapper:
+        """The wrapper of a module's `forward`, placed when it is first asked for.
+
+        Raises:
+            RuntimeError: all were restored.
+        """
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("the attachment was detached; attach again")
+            if module not in self._forwards:
+                self._others += forbid_copies(module)
+                self._forwards[module] = Wrapper(module, around)
+            return self._forwards[module]
+
+    def add_method(self, module: nn.Module, around: Around, name: str) -> None:
+        """Wrap another method of a module."""
+        self._others.append(Wrapper(module, around, name))
+
+    def restore(self) -> bool:
+        """Restore all and wrap nothing from now on; False if that was done before."""
+        with self._lock:
+            is_first, self._ended = not self._ended, True
+            for wrapper in (*self._forwards.values(), *self._others):
+                wrapper.restore()
+            self._forwards, self._others = {}, []
+            return is_first
 
 
 def _refuse_copy() -> NoReturn:

@@ -25,8 +25,8 @@ from csreft_core.errors import ConfigError
 from csreft_core.inference.engine import Engine
 from csreft_core.inference.sampling import check_sampling
 from csreft_core.inference.scoring import encode_rows, evaluate
-from csreft_core.reft.adapter import CSReFT, check_base, load_adapter
-from csreft_core.reft.base_record import old_record
+from csreft_core.reft.adapter import CSReFT, load_adapter
+from csreft_core.reft.base_record import check_base, old_record
 from csreft_core.reft.gate_settings import parse_gate_setting
 from csreft_core.runs.all_runs import Run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
@@ -53,8 +53,9 @@ class _TrainedRun:
         """Load its base and see that it is the right one."""
         base = load_base(self.config.base)
         chat = is_chat(self.template)
-        check_base(self.adapter, base.fingerprint, base.id, chat=chat)
-        if note := old_record(self.adapter.spec.base_fingerprint, base.id):
+        recorded = self.adapter.spec.base_fingerprint
+        check_base(recorded, base.fingerprint, base.id, chat=chat)
+        if note := old_record(recorded, base.id):
             print(f"note: {note}", file=sys.stderr)
         return base
 

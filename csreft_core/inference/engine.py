@@ -24,7 +24,8 @@ from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.config.templates import is_chat
 from csreft_core.errors import ConfigError
 from csreft_core.inference.sampling import check_sampling, own_sampler, sampler
-from csreft_core.reft.adapter import CSReFT, check_base
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.base_record import check_base
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example, prompt_ids
 
@@ -96,7 +97,8 @@ class Engine:
     ) -> Request:
         if adapter is None:
             return Request(None, capture=capture)
-        check_base(adapter, self.base.fingerprint, self.base.id, chat=is_chat(template))
+        recorded, here = adapter.spec.base_fingerprint, self.base.fingerprint
+        check_base(recorded, here, self.base.id, chat=is_chat(template))
         labels = None
         if skills is not None:
             labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])

@@ -12,12 +12,8 @@ from csreft_core.methods.block_outputs import RED, ParallelAdapter, SeriesAdapte
 from csreft_core.methods.changed_base import ChangedBase, MethodSpec, read_method_file
 from csreft_core.methods.lora_per_skill import LoRAPerSkill
 from csreft_core.methods.own_weights import BitFit, FullFineTuning
-from csreft_core.reft.adapter import (
-    build_adapter,
-    check_claims,
-    check_fingerprint,
-    load_adapter,
-)
+from csreft_core.reft.adapter import build_adapter, check_claims, load_adapter
+from csreft_core.reft.base_record import check_base
 from csreft_core.reft.tuning import Tuning
 
 _CLASSES: dict[str, Callable[[MethodSpec, Base, torch.Generator], ChangedBase]] = {
@@ -109,10 +105,10 @@ def load_method(path: Path, base: Base) -> Tuning:
     content = read_method_file(path)
     if content is None:
         adapter = load_adapter(path)
-        check_fingerprint(adapter.spec, base.fingerprint, base.id)
+        check_base(adapter.spec.base_fingerprint, base.fingerprint, base.id)
         return adapter.to(base.device)
     spec, tensors = content
-    check_fingerprint(spec, base.fingerprint, base.id)
+    check_base(spec.base_fingerprint, base.fingerprint, base.id)
     _check_claims(path, spec, base, tensors)
     method = _method_of(spec, base)
     own = method.state_dict()

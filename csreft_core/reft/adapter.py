@@ -19,11 +19,10 @@ from torch import nn
 from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Config, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import replacing
-from csreft_core.reft.base_record import differences
 from csreft_core.reft.positions import parse_positions
 from csreft_core.reft.router import Router, router_of
 from csreft_core.reft.subspaces import Subspaces
-from csreft_core.reft.tuning import METHOD_METADATA, Tuning, TuningSpec
+from csreft_core.reft.tuning import METHOD_METADATA, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,31 +297,4 @@ def check_schema(path: Path, description: dict[str, Any]) -> None:
         raise AdapterError(
             f"{path}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
             "update the program"
-        )
-
-
-def check_base(adapter: CSReFT, fingerprint: str, base_id: str, *, chat: bool = True) -> None:
-    """Refuse an adapter that was trained on another base.
-
-    Args:
-        adapter: Says which base it belongs to.
-        fingerprint: Of the base at hand.
-        base_id: Its name.
-        chat: Whether its prompts are put into the chat template.
-
-    Raises:
-        AdapterError: they are not the same; says what differs.
-    """
-    check_fingerprint(adapter.spec, fingerprint, base_id, chat=chat)
-
-
-def check_fingerprint(
-    spec: TuningSpec, fingerprint: str, base_id: str, *, chat: bool = True
-) -> None:
-    """As `check_base`, from the description alone."""
-    parts = differences(spec.base_fingerprint, fingerprint, chat=chat)
-    if parts:
-        raise AdapterError(
-            f"the adapter was trained on a base with other {' and '.join(parts)} than {base_id!r} "
-            "has; load the base it was trained on, or train again"
         )

@@ -8,6 +8,8 @@ versions are known. No I/O and no tensors; `base.fingerprint` computes the parts
 import re
 from typing import NamedTuple
 
+from csreft_core.errors import AdapterError
+
 _LENGTHS = (32, 12, 12, 12, 16)
 _RECORD = re.compile("-".join(["2", *(f"([0-9a-f]{{{n}}})" for n in _LENGTHS)]))
 _OLD = re.compile(r"[0-9a-f]{64}")
@@ -56,6 +58,26 @@ def differences(recorded: str, here: str, *, chat: bool = True) -> tuple[str, ..
         for word, a, b in zip(_WORDS[:n], one.groups()[:n], other.groups()[:n], strict=True)
         if a != b
     )
+
+
+def check_base(recorded: str, here: str, base_id: str, *, chat: bool = True) -> None:
+    """Refuse what was trained on another base.
+
+    Args:
+        recorded: Of an adapter or another trained method.
+        here: Of the base at hand.
+        base_id: Its name.
+        chat: Whether prompts are put into the chat template.
+
+    Raises:
+        AdapterError: they are not the same; says what differs.
+    """
+    parts = differences(recorded, here, chat=chat)
+    if parts:
+        raise AdapterError(
+            f"the adapter was trained on a base with other {' and '.join(parts)} than {base_id!r} "
+            "has; load the base it was trained on, or train again"
+        )
 
 
 def old_record(recorded: str, base_id: str) -> str:

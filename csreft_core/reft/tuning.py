@@ -7,12 +7,11 @@ them. The trainer, the evaluation and the command line know this interface alone
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
 
-from csreft_core.config import RouterConfig
 from csreft_core.reft.positions import PositionRule
 from csreft_core.reft.router import Router
 
@@ -20,31 +19,11 @@ METHOD_METADATA = "csreft_method"
 """Where a file of another method than CS-ReFT has its description, as JSON."""
 
 
-@runtime_checkable
-class TuningSpec(Protocol):
-    """What every description of a trained file has."""
-
-    @property
-    def base_fingerprint(self) -> str:
-        """Which base it was trained on (see `base_record`)."""
-        ...
-
-    @property
-    def skills(self) -> tuple[str, ...]:
-        """The skills of its data."""
-        ...
-
-    @property
-    def router(self) -> RouterConfig:
-        """Settings of its gates."""
-        ...
-
-
 class Tuning(nn.Module):
     """The trained parameters of one method, and how they change the base.
 
     Attributes:
-        spec: What it is, without its numbers.
+        spec: What it is, without its numbers: its base, its skills, the settings of its router, ...
         names: What its gates open, one name a gate; empty for a method without gates.
         n_subspaces: Number of gates k.
         layers: Blocks whose output `passes` edits; empty where the base itself is changed.
