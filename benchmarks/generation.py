@@ -13,9 +13,8 @@ import statistics
 from typing import Any
 
 from benchmarks import results
-from benchmarks.environments import PEERS, PeerMissing, measure
-from benchmarks.measure import REFERENCES
-from benchmarks.training_step import NOISE, disagreement, limits_of
+from benchmarks.environments import PEERS
+from benchmarks.training_step import limits_of, measure_libraries
 from benchmarks.workload import ratio
 
 PROMPT, NEW = 16, 48
@@ -35,28 +34,21 @@ def lines_of(seconds: dict[str, Any], n_tokens: int) -> dict[str, list[str]]:
 
 def of_batch(rows: int, args: argparse.Namespace) -> Any:
     """The table of one batch size, the raw seconds, and the versions that ran."""
-    lines, raw, versions = [], {}, {}
-    for library in args.libraries:
-        task = {
-            "what": "generation",
-            "rows": rows,
-            "prompt_tokens": PROMPT,
-            "new_tokens": NEW,
-            "warm_up": 3,
-            "rounds": args.rounds,
-            "threads": args.threads,
-        }
-        try:
-            result = measure(library, task)
-        except PeerMissing as missing:
-            lines.append([library, f"not measured: {missing}", ""])
-            continue
-        raw[library], versions[library] = result["seconds"], result["versions"]
-        far = disagreement(result["seconds"])
-        note = "" if far <= NOISE else f" (the two differ by {far:.0%}: too noisy)"
-        for name, line in lines_of(result["seconds"], rows * NEW).items():
-            label = f"{name} (process of {library}){note}" if name in REFERENCES else name
-            lines.append([label, *line])
+    task = {
+        "what": "generation",
+        "rows": rows,
+        "prompt_tokens": PROMPT,
+        "new_tokens": NEW,
+        "warm_up": 3,
+        "rounds": args.rounds,
+        "threads": args.threads,
+    }
+    lines, raw, versions = measure_libraries(
+        args.libraries,
+        lambda _: task,
+        lambda seconds: lines_of(seconds, rows * NEW),
+        "the two",
+    )
     return results.table(["Method", "Tokens per second", "Speed"], lines), raw, versions
 
 

@@ -18,8 +18,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
+    """A Markdown table; short rows end in empty cells."""
+    filled = ([*row, *[""] * (len(columns) - len(row))] for row in rows)
+    lines = [columns, ["---"] * len(columns), *filled]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -13,6 +13,7 @@ Then CS-ReFT alone: the step with k subspaces against that with the first of the
 
 import argparse
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import results
@@ -45,30 +46,51 @@ def disagreement(seconds: dict[str, Any]) -> float:
     return abs(ratio(first, [again]) - 1)
 
 
-def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespace) -> Any:
-    """The table of one vocabulary, the raw seconds, and the versions that ran."""
+def measure_libraries(
+    libraries: list[str],
+    task_of: Callable[[str], dict[str, Any]],
+    lines_of: Callable[[dict[str, Any]], dict[str, list[str]]],
+    what: str,
+) -> tuple[list[list[str]], dict[str, Any], dict[str, str]]:
+    """A line for each method of each library, the raw seconds, and the versions that ran.
+
+    Args:
+        libraries: Which.
+        task_of: Library -> what its process is asked for.
+        lines_of: Seconds -> the cells of each method.
+        what: The two references, for the note that they differ.
+    """
     lines, raw, versions = [], {}, {}
     for library in libraries:
+        try:
+            result = measure(library, task_of(library))
+        except PeerMissing as missing:
+            lines.append([library, f"not measured: {missing}"])
+            continue
+        raw[library], versions[library] = result["seconds"], result["versions"]
+        far = disagreement(result["seconds"])
+        note = "" if far <= NOISE else f" ({what} differ by {far:.0%}: too noisy)"
+        for name, line in lines_of(result["seconds"]).items():
+            label = f"{name} (process of {library}){note}" if name in REFERENCES else name
+            lines.append([label, *line])
+    return lines, raw, versions
+
+
+def against_limit(vocabulary: int, libraries: list[str], args: argparse.Namespace) -> Any:
+    """The table of one vocabulary, the raw seconds, and the versions that ran."""
+
+    def task_of(library: str) -> dict[str, Any]:
         # Kept states are in use from the second epoch; the steps of others are all alike.
         own = library == "csreft"
-        task = {
+        return {
             "what": "training",
             "vocabulary": vocabulary,
             "epochs": 2 if own else 1,
             "batches": args.batches if own else args.peer_batches,
             "threads": args.threads,
         }
-        try:
-            result = measure(library, task)
-        except PeerMissing as missing:
-            lines.append([library, f"not measured: {missing}", "", ""])
-            continue
-        raw[library], versions[library] = result["seconds"], result["versions"]
-        far = disagreement(result["seconds"])
-        note = "" if far <= NOISE else f" (the two limits differ by {far:.0%}: too noisy)"
-        for name, line in rows_of(result["seconds"]).items():
-            label = f"{name} (process of {library}){note}" if name in REFERENCES else name
-            lines.append([label, *line])
+
+    lines, raw, versions = measure_libraries(libraries, task_of, rows_of, "the two limits")
     columns = ["Method", "ms, last epoch", "Ratio, first epoch", "Ratio, last epoch"]
     return results.table(columns, lines), raw, versions
 

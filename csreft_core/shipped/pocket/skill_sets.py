@@ -72,34 +72,29 @@ def two_skill_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
 
 def two_skill_training_rows(skills: Sequence[str], seed: int = 0) -> list[Row]:
     """A skill set of two-skill prompts only, to train on: train, validation and ``test_items``."""
-    rng = np.random.default_rng(seed + 2)
-    limits: dict[ItemSplit, tuple[str, int]] = {
-        "train": ("train", 300),
-        "validation": ("validation", 30),
-        "test": ("test_items", 40),
-    }
-    return [
-        _pair_row(pair, prompt, noun, split)
-        for items, (split, limit) in limits.items()
-        for pair in skill_pairs(skills)
-        for prompt, noun in _draw(rng, read_pair_paraphrases()[pair].train, items, limit)
-    ]
+    return list(_pair_rows(skill_pairs(skills), (300, 30, 40), seed + 2))
 
 
 def joint_skill_rows(seed: int = 0) -> list[Row]:
     """`JOINT_SKILLS` as single skills, named `a_and_b`: train, validation and ``test_items``."""
-    rng = np.random.default_rng(seed + 3)
-    limits: dict[ItemSplit, tuple[str, int]] = {
-        "train": ("train", 600),
-        "validation": ("validation", 40),
-        "test": ("test_items", 120),
-    }
-    return [
-        {**_pair_row(pair, prompt, noun, split), "skill": "_and_".join(pair)}
-        for items, (split, limit) in limits.items()
-        for pair in JOINT_SKILLS
-        for prompt, noun in _draw(rng, read_pair_paraphrases()[pair].train, items, limit)
-    ]
+    rows = _pair_rows(JOINT_SKILLS, (600, 40, 120), seed + 3)
+    return [{**row, "skill": "_and_".join(row["skill"])} for row in rows]
+
+
+def _pair_rows(
+    pairs: Sequence[tuple[str, str]], limits: tuple[int, int, int], seed: int
+) -> Iterator[Row]:
+    """Rows of pairs; the limits are rows of a pair in train, validation and ``test_items``."""
+    rng = np.random.default_rng(seed)
+    splits: tuple[tuple[ItemSplit, str], ...] = (
+        ("train", "train"),
+        ("validation", "validation"),
+        ("test", "test_items"),
+    )
+    for (items, split), limit in zip(splits, limits, strict=True):
+        for pair in pairs:
+            for prompt, noun in _draw(rng, read_pair_paraphrases()[pair].train, items, limit):
+                yield _pair_row(pair, prompt, noun, split)
 
 
 def skill_set_files() -> dict[str, list[Row]]:
