@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Encoded:
     examples: tuple[Example, ...]
     n_cut: int = 0
 
-    def subset(self, places: Iterable[int]) -> "Encoded":
+    def subset(self, places: Iterable[SupportsIndex]) -> "Encoded":
         """Only these rows."""
         pairs = [(self.rows[i], self.examples[i]) for i in places]
         return Encoded(tuple(row for row, _ in pairs), tuple(example for _, example in pairs))
