@@ -109,7 +109,7 @@ def test_a_load_that_others_want_goes_on(other):
         else:
             bases.begin(ONE, other)
         assert not bases.cancel(ONE, "page")
-        assert not bases.load(ONE).wanted_by("page")
+        assert not bases.load(ONE).is_wanted_by("page")
         loader.go.set()
     until(lambda: bases.find(ONE) is not None)
 
@@ -130,7 +130,7 @@ def test_a_failure_is_shown_raised_and_tried_again():
     bases.begin(broken, "page")
     until(lambda: bases.load(broken).error is not None)
     assert "no such base" in str(bases.load(broken).error)
-    assert bases.load(broken).wanted_by("page")
+    assert bases.load(broken).is_wanted_by("page")
     with pytest.raises(UnsupportedModelError, match="no such base"):
         bases.engine(broken)
     assert loader.calls == ["three times three"] * 2

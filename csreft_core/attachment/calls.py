@@ -143,7 +143,7 @@ class Generation:
                 "prefill_chunk_size unset, or use use_cache=False"
             )
         generated = self.request.adapter.positions.generated
-        alike = len(self.tokens) == 1 or not (generated or self._padded_in_silence(call))
+        alike = len(self.tokens) == 1 or not (generated or self._has_silent_padding(call))
         if self.prompts.custom and not alike:
             raise ConfigError(
                 "custom_generate may move the rows of a batch, and on a key-value cache a row "
@@ -163,7 +163,7 @@ class Generation:
         self._note_step(forward_pass, call.cached)
         return forward_pass
 
-    def _padded_in_silence(self, call: Call) -> bool:
+    def _has_silent_padding(self, call: Call) -> bool:
         assert self.real is not None
         return call.mask is None and not bool(self.real.all())
 

@@ -58,7 +58,7 @@ class Load:
         """Why it failed; None while it runs."""
         return self.future.exception() if self.future.done() else None
 
-    def wanted_by(self, who: str) -> bool:
+    def is_wanted_by(self, who: str) -> bool:
         """Whether someone has asked for it and not taken it back."""
         return who in self._seen
 

@@ -74,12 +74,12 @@ class LoRAPerSkill(ChangedBase):
             gates = _gates_of(current_pass(), args[0])
             x = args[0].view(*gates.shape[:2], -1)  # some blocks flatten rows and tokens
             with in_float32(x.device):
-                addition = self.added(name, x.float(), gates)
+                addition = self.addition(name, x.float(), gates)
             return output + addition.to(output).view_as(output)
 
         return on_linear
 
-    def added(
+    def addition(
         self, name: str, x: Float[Tensor, "batch seq n_in"], gates: Float[Tensor, "batch seq k"]
     ) -> Float[Tensor, "batch seq n_out"]:
         """The gated sum of one linear layer."""

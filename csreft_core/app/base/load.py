@@ -31,14 +31,14 @@ def show(base: BaseConfig, *, has_room: bool) -> LoadedBase | None:
     if base == _SHIPPED and not st.session_state.get("base-unloaded"):
         cached.engine_of_base(base)
     held, load = cached.bases().find(base), cached.bases().load(base)
-    loading = held is None and load is not None and _runs(load) and load.wanted_by(_who())
+    loading = held is None and load is not None and _runs(load) and load.is_wanted_by(_who())
     if held is not None:
         _show_held(base)
     elif loading:
         st.fragment(_show_load, run_every=_EVERY_S)(base)
     else:
         _show_offer(base, has_room=has_room)
-        if load is not None and load.error is not None and load.wanted_by(_who()):
+        if load is not None and load.error is not None and load.is_wanted_by(_who()):
             with showing_errors():
                 raise load.error
     _show_others(base)
