@@ -6,12 +6,11 @@ Thread-safe: the base is wrapped once, and reads the caller's request from a con
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import copy_context
-from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessorList, TextIteratorStreamer
 
@@ -23,6 +22,7 @@ from csreft_core.base.memory.exhausted import memory_errors
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.config.templates import is_chat
 from csreft_core.errors import ConfigError
+from csreft_core.inference.answers import Answer, Trace
 from csreft_core.inference.sampling import check_sampling, own_sampler, sampler
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.base_record import check_base
@@ -35,40 +35,6 @@ _FEWER = "look at fewer or shorter prompts at once"
 
 SettingOrGates = str | Sequence[float] | Float[Tensor, "prompt k"]
 """A gate setting for all prompts, or a row of gates for each."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A prompt, the text that the model gave, and the gates it was given under (None: base)."""
-
-    prompt: str
-    text: str
-    gates: dict[str, float] | None
-    n_tokens: int
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What one forward over prompts did. Prompts are padded on the left.
-
-    `before[l]` and `after[l]` are the output of block l without and with the edit of that layer;
-    below the edits, and without an adapter, they are equal.
-
-    Attributes:
-        input_ids: Token ids.
-        is_token: False for padding.
-        gates: None without an adapter; per token where the router is.
-        before: For each captured layer.
-        after: For each captured layer.
-        logits: Of the token that follows each prompt.
-    """
-
-    input_ids: Int[Tensor, "prompt seq"]
-    is_token: Bool[Tensor, "prompt seq"]
-    gates: Float[Tensor, "prompt k"] | Float[Tensor, "prompt seq k"] | None
-    before: dict[int, Float[Tensor, "prompt seq d_model"]]
-    after: dict[int, Float[Tensor, "prompt seq d_model"]]
-    logits: Float[Tensor, "prompt vocab"]
 
 
 class Engine:

@@ -1,1 +1,1 @@
-"""The methods that CS-ReFT is compared with, behind the interface `tuning.Tuning`."""
+"""The methods that CS-ReFT is compared with, behind the interface `reft.tuning.Tuning`."""

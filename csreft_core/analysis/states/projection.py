@@ -14,7 +14,7 @@ from torch import Tensor
 
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
-from csreft_core.inference.engine import Trace
+from csreft_core.inference.answers import Trace
 from csreft_core.inference.scoring import check_labels
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.positions import token_index

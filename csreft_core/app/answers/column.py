@@ -16,7 +16,7 @@ from csreft_core.app.page import cached
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.shell import showing_errors
 from csreft_core.base.decoding import OURS
-from csreft_core.inference.engine import Answer
+from csreft_core.inference.answers import Answer
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 

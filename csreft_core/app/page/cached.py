@@ -24,7 +24,8 @@ from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.errors import RunError
 from csreft_core.files import check_plain
-from csreft_core.inference.engine import Answer, Engine
+from csreft_core.inference.answers import Answer
+from csreft_core.inference.engine import Engine
 from csreft_core.inference.loaded_bases import LoadedBases
 from csreft_core.reft.adapter import CSReFT, load_adapter, parameter_counts
 from csreft_core.runs.all_runs import Run

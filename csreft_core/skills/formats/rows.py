@@ -2,7 +2,7 @@
 
 Checks each row by itself and names the file, the line and the field of what is wrong; what was not
 used, or read in an unusual way, becomes a note. Splits of rows that have none, and what holds
-between rows, are the matter of `skills`.
+between rows, are the matter of `skills.splits`.
 """
 
 import difflib
