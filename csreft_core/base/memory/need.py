@@ -18,7 +18,6 @@ from csreft_core.reft.positions import parse_positions
 
 __all__ = ["Need", "Shape", "free_bytes", "need", "shape_of", "smaller_setting"]
 
-_MARGIN = 0.1
 _CUDA_CONTEXT_BYTES = 500 * 2**20
 _SHORTEST = 32
 _SUBSPACES = 4
