@@ -321,7 +321,7 @@ def test_threads_that_need_a_block_first_wrap_it_once(base, monkeypatch):
             time.sleep(0.05)
             super().__init__(*args)
 
-    monkeypatch.setattr("csreft_core.attachment.attach.Wrapped", Slow)
+    monkeypatch.setattr("csreft_core.attachment.wrapped_forwards.Wrapper", Slow)
     with attach(base, adapter), ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: logits(base, inputs), range(4)))
     assert all(torch.equal(one, expected) for one in found)
