@@ -171,26 +171,26 @@ class ReadCache(Generic[T]):
 
     def __init__(self, read: Callable[[Path], T], most: int) -> None:
         self._read, self._most = read, most
-        self._held: OrderedDict[Path, tuple[tuple[int, ...], T | CsreftError]] = OrderedDict()
+        self._entries: OrderedDict[Path, tuple[tuple[int, ...], T | CsreftError]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, path: Path) -> T:
         """What the file holds; raises what reading it raises."""
         stamp = _stamp(path)
         with self._lock:
-            entry = self._held.get(path)
+            entry = self._entries.get(path)
             if entry is not None and entry[0] == stamp:
-                self._held.move_to_end(path)
+                self._entries.move_to_end(path)
                 return _value_or_error(entry[1])
         try:
             value: T | CsreftError = self._read(path)
         except CsreftError as error:
             value = error
         with self._lock:
-            self._held[path] = stamp, value
-            self._held.move_to_end(path)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+            self._entries[path] = stamp, value
+            self._entries.move_to_end(path)
+            while len(self._entries) > self._most:
+                self._entries.popitem(last=False)
         return _value_or_error(value)
 
 
