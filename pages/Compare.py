@@ -10,12 +10,12 @@ with start_page("Compare") as run:
     compare.intro(run)
     if run is not None and prompts.can_answer(run):
         row = prompts.choose_prompt(run)
-        asked = compare.choose(run, row)
-        if asked is not None:
+        question = compare.choose_question(run, row)
+        if question is not None:
             with showing_errors():
-                compare.show_answers(asked)
+                compare.show_answers(question)
             left, right = st.columns(2, gap="large")
             with left, showing_errors():
-                compare.show_next_token(asked)
+                compare.show_next_token(question)
             with right, showing_errors():
-                compare.show_dose(asked)
+                compare.show_dose(question)

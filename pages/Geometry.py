@@ -5,17 +5,15 @@ import streamlit as st
 from csreft_core.app import geometry
 from csreft_core.app.page.parts import choose_part
 from csreft_core.app.page.prompts import can_answer, wants_answers
-from csreft_core.app.page.shell import showing_errors, start_page
+from csreft_core.app.page.shell import offer_training, showing_errors, start_page
 
 with start_page("Geometry") as run:
     st.title("Do the skills share directions?", anchor=False)
     if run is None:
-        st.info(
+        offer_training(
             "There is no finished run to show. Train one on the Train page; it takes less than a "
-            "minute.",
-            icon=":material/info:",
+            "minute."
         )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
     elif can_answer(run) and wants_answers(run):
         geometry.intro(run)
         layer, group = geometry.choose_place(run)

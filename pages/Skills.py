@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from csreft_core.app.figures import skill_views
+from csreft_core.app.figures.source import of_skills
 from csreft_core.app.page.parts import choose_part
 from csreft_core.app.page.shell import showing_errors, start_page
 from csreft_core.app.skills import panels as skills
@@ -15,7 +15,7 @@ with start_page("Skills"):
     if config is None:
         skills.why_no_set()
     else:
-        source = skill_views.source_of(config)
+        source = of_skills(config)
         part, panel = choose_part("skills-part", skills.PARTS)
         with panel, showing_errors():
             if part == skills.BALANCE:

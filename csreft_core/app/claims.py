@@ -16,10 +16,14 @@ from csreft_core.analysis.claims.rules import (
     UNTESTABLE,
     judge_claims,
 )
-from csreft_core.app.figures import judged
+from csreft_core.app.figures.figure import Figure, table_of
+from csreft_core.app.figures.shown_code import command
+from csreft_core.app.figures.source import JUDGED, short_path
+from csreft_core.app.page import library
+from csreft_core.app.page.choices import choose
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import remembered, written
-from csreft_core.app.page.widgets import show_data
+from csreft_core.app.page.parts import fold
+from csreft_core.app.page.widgets import show_chart, show_data
 from csreft_core.charts.claims import figures as charts
 from csreft_core.charts.claims import memorisation as memorisation_charts
 from csreft_core.charts.claims import parameters as parameter_charts
@@ -40,27 +44,45 @@ _BADGES: dict[str, tuple[Literal["green", "red", "gray", "orange"], str]] = {
     UNTESTABLE: ("gray", ":material/block:"),
 }
 _SHIPPED = "shipped"
+_RANKS = ("1", "2", "4", "5", "8", "10", "16", "20", "32")
 _ROUTERS = {"paper": "the paper's: d, d/2, k", "32": "32 wide, with a norm", "none": "none"}
+
+_MEMORISATION = Figure(
+    "memorisation",
+    memorisation.shares_table,
+    memorisation_charts.memory_lines,
+    sentences.sentence_memory,
+)
+_CALCULATOR = Figure(
+    "calculator",
+    parameters.calculator_table,
+    parameter_charts.parameter_bars,
+    sentences.sentence_parameters,
+)
+_INVERSION = Figure(
+    "inversion",
+    parameters.inversion_table,
+    parameter_charts.share_dots,
+    sentences.sentence_inversion,
+)
 
 
 def show_verdicts() -> None:
     """Each claim with its verdict; what was measured opens below it."""
-    own = {i: c for i, c in judged.all_comparisons().items() if not i.startswith(judged.SHIPPED)}
+    comparisons = library.all_comparisons()
+    own = {i: c for i, c in comparisons.items() if not library.is_example(i)}
     chosen = _SHIPPED
     if own:
-        chosen = remembered("claims-from", _SHIPPED, [_SHIPPED, *own])
-        st.selectbox(
+        chosen = choose(
+            "claims-from",
             "Comparison",
             [_SHIPPED, *own],
-            key="claims-from",
-            on_change=written,
-            args=("claims-from",),
             width=320,
             help="Where the differences between methods come from; all else is from shipped runs.",
         )
-    folders = tables.shipped() if chosen == _SHIPPED else (judged.path_of(own[chosen]),)
+    folders = tables.shipped() if chosen == _SHIPPED else (short_path(own[chosen].path),)
     arguments = {"comparisons": folders}
-    conditions = judged.table(tables.conditions_table, judged.stamp(*folders), **arguments)
+    conditions = table_of(JUDGED, tables.conditions_table, **arguments)
     verdicts = judge_claims(conditions)
     st.markdown(plain(sentences.sentence_verdicts(verdicts)))
     st.caption(
@@ -70,7 +92,7 @@ def show_verdicts() -> None:
     )
     for claim in verdicts.to_dict("records"):
         _show_claim(claim, conditions[conditions["claim"] == claim["claim"]])
-    show_data(conditions, "claims", command=judged.command(tables.conditions_table, arguments))
+    show_data(conditions, "claims", command=command(JUDGED, tables.conditions_table, arguments))
 
 
 def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
@@ -89,28 +111,20 @@ def _show_claim(claim: dict, conditions: pd.DataFrame) -> None:
                 f"- **{plain(row['quantity'])}**, against {plain(row['control'])}. "
                 f"{plain(sentences.sentence_condition(row))}"
             )
-        panel = st.expander(
+        fold(
             "Figure, and how to measure it again",
-            icon=":material/straighten:",
+            lambda: _show_evidence(claim["claim"], conditions),
             key=f"open-{claim['claim']}",
-            on_change="rerun",
+            icon=":material/straighten:",
         )
-        if panel.open:
-            with panel:
-                _show_evidence(claim["claim"], conditions)
 
 
 def _show_evidence(claim: str, conditions: pd.DataFrame) -> None:
-    judged.draw(charts.condition_intervals, conditions, name=f"conditions-{claim}")
+    show_chart(charts.condition_intervals, conditions, name=f"conditions-{claim}")
     if claim == "R3" and Path(memorisation.MEMORISED).is_file():
-        judged.show(
-            memorisation.shares_table,
-            memorisation_charts.memory_lines,
-            name="memorisation",
-            sentence=sentences.sentence_memory,
-        )
-    for command in dict.fromkeys(conditions["command"]):
-        st.code(command, language="bash", wrap_lines=True)
+        _MEMORISATION.show(JUDGED)
+    for words in dict.fromkeys(conditions["command"]):
+        st.code(words, language="bash", wrap_lines=True)
 
 
 def show_parameters() -> None:
@@ -118,20 +132,9 @@ def show_parameters() -> None:
     setting = _choose_setting()
     left, right = st.columns(2, gap="large")
     with left:
-        judged.show(
-            parameters.calculator_table,
-            parameter_charts.parameter_bars,
-            name="calculator",
-            sentence=sentences.sentence_parameters,
-            **setting,
-        )
+        _CALCULATOR.show(JUDGED, **setting)
     with right:
-        judged.show(
-            parameters.inversion_table,
-            parameter_charts.share_dots,
-            name="inversion",
-            sentence=sentences.sentence_inversion,
-        )
+        _INVERSION.show(JUDGED)
     st.subheader("Do the formulas give the papers' counts?", anchor=False)
     table = parameters.published_table()
     st.dataframe(
@@ -143,7 +146,7 @@ def show_parameters() -> None:
             "printed": st.column_config.TextColumn("printed (%)"),
         },
     )
-    show_data(table, "published", command=judged.command(parameters.published_table, {}))
+    show_data(table, "published", command=command(JUDGED, parameters.published_table, {}))
     with st.expander("Settings with four subspaces whose ranks add up to 80", key="settings-80"):
         st.dataframe(parameters.configurations_table(), hide_index=True)
 
@@ -151,54 +154,30 @@ def show_parameters() -> None:
 def _choose_setting() -> dict[str, Any]:
     """The calculator's controls; all of them stay in the URL."""
     with st.container(horizontal=True):
-        base = _choose("p-base", "Base", tuple(shapes()), 170)
+        base = choose("p-base", "Base", list(shapes()), width=170)
         layers = [str(n) for n in range(1, shape_of(base).n_layers + 1)]
-        k = _choose("p-k", "Subspaces k", [str(n) for n in range(1, 9)], 120, "4")
-        rank = _choose("p-r", "Rank r", ("1", "2", "4", "5", "8", "10", "16", "20", "32"), 120, "4")
-        edited = _choose("p-l", "Edited layers", layers, 130, "4")
-        groups = _choose("p-g", "First and last tokens", ("tied", "untied"), 150)
-        remembered("p-router", "paper", _ROUTERS)
-        st.selectbox(
-            "Router",
-            list(_ROUTERS),
-            key="p-router",
-            on_change=written,
-            args=("p-router",),
-            format_func=lambda name: _ROUTERS[name],
-            width=220,
-        )
+        k = choose("p-k", "Subspaces k", [str(n) for n in range(1, 9)], "4", width=120)
+        rank = choose("p-r", "Rank r", _RANKS, "4", width=120)
+        edited = choose("p-l", "Edited layers", layers, "4", width=130)
+        groups = choose("p-g", "First and last tokens", ("tied", "untied"), width=150)
+        router = choose("p-router", "Router", _ROUTERS, width=220)
     return {
         "base": base,
         "subspaces": int(k),
         "rank": int(rank),
         "layers": int(edited),
         "groups": 2 if groups == "untied" else 1,
-        "router": st.session_state["p-router"],
+        "router": router,
     }
-
-
-def _choose(
-    name: str, label: str, options: tuple[str, ...] | list[str], width: int, default: str = ""
-) -> str:
-    remembered(name, default or options[0], options)
-    st.selectbox(label, options, key=name, on_change=written, args=(name,), width=width)
-    return st.session_state[name]
 
 
 def show_results() -> None:
     """One printed table of a paper, with the origin of each row."""
     contents = paper_tables.contents_table().set_index("table")
-    remembered("paper-table", "csreft", paper_tables.table_names())
-    st.selectbox(
-        "Table",
-        list(contents.index),
-        key="paper-table",
-        on_change=written,
-        args=("paper-table",),
-        format_func=lambda t: f"{contents.loc[t, 'title']} ({contents.loc[t, 'printed_in']})",
-        width=480,
-    )
-    name: str = st.session_state["paper-table"]
+    titles = {
+        str(name): f"{row['title']} ({row['printed_in']})" for name, row in contents.iterrows()
+    }
+    name = choose("paper-table", "Table", titles, "csreft", width=480)
     table = paper_tables.results_table(name=name)
     wide = paper_tables.wide(table)
     st.dataframe(
@@ -214,7 +193,7 @@ def show_results() -> None:
     st.markdown(plain(sentences.sentence_results(table)))
     st.caption(f"{contents.loc[name, 'note']} None of these numbers was measured here.")
     arguments = {"name": name}
-    show_data(table, "results", command=judged.command(paper_tables.results_table, arguments))
+    show_data(table, "results", command=command(JUDGED, paper_tables.results_table, arguments))
 
 
 def show_release() -> None:
@@ -225,16 +204,16 @@ def show_release() -> None:
     shown = pd.DataFrame(
         {
             "topic": table["topic"],
-            "paper": _placed(table["paper"], table["paper_at"]),
-            "released code": _placed(table["release"], table["release_at"]),
+            "paper": _with_places(table["paper"], table["paper_at"]),
+            "released code": _with_places(table["release"], table["release_at"]),
         }
     )
     st.table(shown.set_index("topic"))
     st.caption(f"{paper}; {release}. In brackets: sections of the paper, files and lines.")
-    show_data(table, "release", command=judged.command(paper_tables.release_table, {}))
+    show_data(table, "release", command=command(JUDGED, paper_tables.release_table, {}))
 
 
-def _placed(texts: pd.Series, places: pd.Series) -> list[str]:
+def _with_places(texts: pd.Series, places: pd.Series) -> list[str]:
     return [
         f"{text} ({place})" if place else text for text, place in zip(texts, places, strict=True)
     ]

@@ -1,16 +1,16 @@
 """Panels of the Geometry page: what the subspaces of the skills have in common, and since when."""
 
-from collections.abc import Sequence
-
 import streamlit as st
 
 from csreft_core.analysis.geometry import sentences, tables
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached, library
+from csreft_core.app.page.choices import choose
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.parts import fold
 from csreft_core.charts.geometry import drift, gram
-from csreft_core.charts.geometry import figures as geometry
+from csreft_core.charts.geometry import figures as charts
 from csreft_core.config import Config
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import Run
@@ -24,8 +24,19 @@ _MEASURES = {
     "chordal": "Chordal distance",
 }
 _SEEDS = "other seeds"
+_WIDTH = 280
 SHARED, REACH, TRAINING, RUNS = "Shared directions", "Leaks", "Over training", "Other runs"
 PARTS = (SHARED, REACH, TRAINING, RUNS)
+
+_PAIRS = Figure("pairmatrix", tables.pairs_table, charts.pair_matrix)
+_ANGLES = Figure("anglebars", tables.angles_table, charts.angle_bars, sentences.sentence_angles)
+_GRAM = Figure("gram", tables.gram_table, gram.gram_matrix, sentences.sentence_gram)
+_MIXING = Figure("mixing", tables.mixing_table, drift.mixing_curves, sentences.sentence_mixing)
+_DRIFT = Figure("drift", tables.drift_table, drift.drift_curves, sentences.sentence_drift)
+_CONSTRAINT = Figure(
+    "chance", tables.training_table, drift.constraint_and_chance, sentences.sentence_training
+)
+_OTHER_RUNS = Figure("seeds", tables.seeds_table, drift.seed_dots, sentences.sentence_seeds)
 
 
 def intro(run: Run) -> None:
@@ -33,11 +44,12 @@ def intro(run: Run) -> None:
     # One message, instead of one below every figure, where the run does not fit its base.
     spec = cached.subject_of(run).adapter.spec
     k, r, d = len(spec.names), spec.adapter.rank, spec.d_model
-    one = "one subspace" if k == 1 else f"{k} subspaces ({plain(', '.join(spec.names))})"
+    subspaces = "one subspace" if k == 1 else f"{k} subspaces ({plain(', '.join(spec.names))})"
     st.markdown(
-        f"The edit of this run has {one} of rank r = {r} in hidden states of width d = {d}, with "
-        f"the constraint `{spec.adapter.constraint}`. Every figure shows random subspaces of the "
-        "same shape beside it: in a wide space, even those are nearly at right angles."
+        f"The edit of this run has {subspaces} of rank r = {r} in hidden states of width "
+        f"d = {d}, with the constraint `{spec.adapter.constraint}`. Every figure shows random "
+        "subspaces of the same shape beside it: in a wide space, even those are nearly at right "
+        "angles."
     )
 
 
@@ -47,40 +59,20 @@ def choose_place(run: Run) -> tuple[int, int]:
     layer, group = adapter.layers[0], 0
     with st.container(horizontal=True):
         if len(adapter.layers) > 1:
-            layer = int(_choice("layer", "Edited layer", [str(n) for n in adapter.layers]))
+            layers = [str(n) for n in adapter.layers]
+            layer = int(choose("layer", "Edited layer", layers, width=_WIDTH))
         if adapter.positions.n_groups > 1:
             labels = {"0": "first tokens", "1": "last tokens"}
-            group = int(_choice("group", "Edit of the", list(labels), labels))
+            group = int(choose("group", "Edit of the", labels, width=_WIDTH))
     return layer, group
-
-
-def _choice(
-    name: str, label: str, options: Sequence[str], labels: dict[str, str] | None = None
-) -> str:
-    """A list whose choice stays in the URL; the first option is the default."""
-    value = remembered(name, options[0], options)
-    shown = labels or {option: option for option in options}
-    st.selectbox(
-        label,
-        options,
-        key=name,
-        on_change=written,
-        args=(name,),
-        width=280,
-        format_func=lambda option: shown[option],
-    )
-    return value
 
 
 def show_pairs(run: Run, layer: int, group: int) -> None:
     """The matrix of all pairs, and the angles of one."""
     names = cached.adapter_of(run).names
-    measure = _choice("measure", "Measure", list(_MEASURES), _MEASURES)
-    table = views.show(
-        run,
-        tables.pairs_table,
-        geometry.pair_matrix,
-        name="pairmatrix",
+    measure = choose("measure", "Measure", _MEASURES, width=_WIDTH)
+    table = _PAIRS.show(
+        of_run(run),
         sentence=lambda table: sentences.sentence_pairs(table, measure),
         options={"names": names, "measure": measure},
         layer=layer,
@@ -90,33 +82,16 @@ def show_pairs(run: Run, layer: int, group: int) -> None:
     if not pairs.empty:
         # The pair that has most in common first; rounding to zero is no order.
         order = pairs.loc[(-pairs["overlap"].round(6)).sort_values(kind="stable").index]
-        labels = {f"{a}·{b}": (a, b) for a, b in zip(order["a"], order["b"], strict=True)}
-        shown = {label: f"{a} and {b}" for label, (a, b) in labels.items()}
-        pair = labels[_choice("pair", "Pair of skills", list(labels), shown)]
-        views.show(
-            run,
-            tables.angles_table,
-            geometry.angle_bars,
-            name="anglebars",
-            sentence=sentences.sentence_angles,
-            pair=pair,
-            layer=layer,
-            group=group,
-        )
+        by_label = {f"{a}·{b}": (a, b) for a, b in zip(order["a"], order["b"], strict=True)}
+        shown = {label: f"{a} and {b}" for label, (a, b) in by_label.items()}
+        pair = by_label[choose("pair", "Pair of skills", shown, width=_WIDTH)]
+        _ANGLES.show(of_run(run), pair=pair, layer=layer, group=group)
 
 
 def show_gram(run: Run, layer: int, group: int) -> None:
     """The Gram matrix of all basis vectors, with a random one."""
-    views.show(
-        run,
-        tables.gram_table,
-        gram.gram_matrix,
-        name="gram",
-        sentence=sentences.sentence_gram,
-        options={"names": cached.adapter_of(run).names},
-        layer=layer,
-        group=group,
-    )
+    names = cached.adapter_of(run).names
+    _GRAM.show(of_run(run), options={"names": names}, layer=layer, group=group)
 
 
 def show_reach(run: Run, layer: int, group: int) -> None:
@@ -143,11 +118,8 @@ def _show_leaks(run: Run, layer: int, group: int) -> None:
     columns = st.columns(3, gap="medium") if len(names) <= 5 else [st.container() for _ in panels]
     for column, (name, measure) in zip(columns, panels, strict=True):
         with column:
-            views.show(
-                run,
-                tables.leaks_table,
-                geometry.leak_matrix,
-                name=name,
+            Figure(name, tables.leaks_table, charts.leak_matrix).show(
+                of_run(run),
                 sentence=lambda table, measure=measure: sentences.sentence_leaks(table, measure),
                 options={"names": names, "measure": measure},
                 layer=layer,
@@ -157,26 +129,13 @@ def _show_leaks(run: Run, layer: int, group: int) -> None:
 
 def _show_mixing(run: Run, layer: int, group: int) -> None:
     """Downstream mixing; at once for the small base, else when asked for."""
-    small = run.config().base.path == "pocket"
-    panel = st.expander(
+    names = cached.adapter_of(run).names
+    fold(
         "Downstream: do the later blocks mix what the edit kept apart?",
-        expanded=small,
+        lambda: _MIXING.show(of_run(run), options={"names": names}, layer=layer, group=group),
         key="mixing-panel",
-        on_change="rerun",
+        expanded=run.config().base.path == "pocket",
     )
-    if not panel.open:
-        return
-    with panel:
-        views.show(
-            run,
-            tables.mixing_table,
-            drift.mixing_curves,
-            name="mixing",
-            sentence=sentences.sentence_mixing,
-            options={"names": cached.adapter_of(run).names},
-            layer=layer,
-            group=group,
-        )
 
 
 def show_training(run: Run, layer: int, group: int) -> None:
@@ -184,24 +143,9 @@ def show_training(run: Run, layer: int, group: int) -> None:
     names = cached.adapter_of(run).names
     left, right = st.columns(2, gap="large")
     with left:
-        views.show(
-            run,
-            tables.drift_table,
-            drift.drift_curves,
-            name="drift",
-            sentence=sentences.sentence_drift,
-            options={"names": names},
-            layer=layer,
-            group=group,
-        )
+        _DRIFT.show(of_run(run), options={"names": names}, layer=layer, group=group)
     with right:
-        views.show(
-            run,
-            tables.training_table,
-            drift.constraint_and_chance,
-            name="chance",
-            sentence=sentences.sentence_training,
-        )
+        _CONSTRAINT.show(of_run(run))
 
 
 def show_seeds(run: Run, layer: int, group: int) -> None:
@@ -216,20 +160,15 @@ def show_seeds(run: Run, layer: int, group: int) -> None:
         return
     seeds = [i for i, other in runs.items() if _same_but_seed(run.config(), other.config())]
     labels = {i: library.label(i) for i in runs}
-    options = list(runs)
     if seeds:
-        options = [_SEEDS, *options]
-        labels[_SEEDS] = f"same settings, {len(seeds)} other seed{'s' * (len(seeds) > 1)}"
-    chosen = _choice("against", "Compare with", options, labels)
+        together = f"same settings, {len(seeds)} other seed{'s' * (len(seeds) > 1)}"
+        labels = {_SEEDS: together, **labels}
+    chosen = choose("against", "Compare with", labels, width=_WIDTH)
     others = [runs[i] for i in (seeds if chosen == _SEEDS else [chosen])]
-    views.show(
-        run,
-        tables.seeds_table,
-        drift.seed_dots,
-        name="seeds",
-        sentence=sentences.sentence_seeds,
+    _OTHER_RUNS.show(
+        of_run(run),
         options={"names": cached.adapter_of(run).names},
-        others=tuple(views.path_of(other) for other in others),
+        others=tuple(short_path(other.path) for other in others),
         layer=layer,
         group=group,
     )
@@ -237,7 +176,7 @@ def show_seeds(run: Run, layer: int, group: int) -> None:
 
 def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
     """Other runs with an adapter on the same base that edit this layer."""
-    mine, found = run.config(), {}
+    mine, comparable = run.config(), {}
     for identity, other in library.all_runs().items():
         theirs = other.config()
         if (
@@ -247,8 +186,8 @@ def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
             and layer in theirs.adapter.layers
             and (group == 0 or not theirs.adapter.tied)
         ):
-            found[identity] = other
-    return found
+            comparable[identity] = other
+    return comparable
 
 
 def _base_of(config: Config) -> str:

@@ -6,9 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from csreft_core.analysis.methods import sentences, tables
-from csreft_core.app.figures import judged
+from csreft_core.app.figures.figure import Figure, table_of
+from csreft_core.app.figures.shown_code import command
+from csreft_core.app.figures.source import JUDGED, short_path
+from csreft_core.app.page import library
+from csreft_core.app.page.choices import SEGMENTS, choose
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.app.page.state import keep, recall
 from csreft_core.app.page.widgets import show_data
 from csreft_core.charts import methods as charts
 from csreft_core.comparison.folder import JOINT, UNTRAINED, Comparison
@@ -35,18 +39,21 @@ _HARMS = {
     "conflict": "gradient conflict",
 }
 _FORGOTTEN = {"forgetting_exact": "exact match", "forgetting": "nats a token"}
+_PARAMETERS = Figure("methodparameters", tables.quality_table, charts.quality_scatter)
+_MATRICES = Figure("methodmatrices", tables.interference_table, charts.interference_matrices)
+_SEQUENCE = Figure("methodsequence", tables.sequential_table, charts.sequential_curves)
 _FIRST = ("csreft", "loreft", "lora", "olora")
 _COMMAND = "python -m csreft_core compare --seeds 0,1,2,3,4 --out runs/comparison"
 
 
 def choose_comparison() -> Comparison | None:
     """The list of comparisons; without any, what makes one."""
-    there = judged.all_comparisons()
+    comparisons = library.all_comparisons()
     st.markdown(
         "Every method on the same base, data and steps, from several seeds. Intervals are 95 % "
         "intervals over the seeds."
     )
-    if not there:
+    if not comparisons:
         st.info(
             "No comparison is there yet. This command makes one, and goes on where it stopped when "
             "it is given again; about a minute for each method and seed on two cores:",
@@ -54,18 +61,14 @@ def choose_comparison() -> Comparison | None:
         )
         st.code(_COMMAND, language="bash", wrap_lines=True)
         return None
-    chosen = remembered("comparison", next(iter(there)), there)
-    st.selectbox(
+    chosen = choose(
+        "comparison",
         "Comparison",
-        list(there),
-        format_func=judged.comparison_label,
-        key="comparison",
-        on_change=written,
-        args=("comparison",),
+        {identity: library.label(identity) for identity in comparisons},
         width=320,
         help="Shipped ones, and those that `compare` made in the runs folder.",
     )
-    return there[chosen]
+    return comparisons[chosen]
 
 
 def show_about(comparison: Comparison) -> None:
@@ -77,7 +80,7 @@ def show_about(comparison: Comparison) -> None:
         if asked.budget is None
         else (f"sizes chosen for {asked.budget:,} trained parameters")
     )
-    versions = ", ".join(f"{name} {found}" for name, found in asked.versions.items())
+    versions = ", ".join(f"{name} {version}" for name, version in asked.versions.items())
     st.caption(
         plain(
             f"{len(asked.methods)} methods, seeds {', '.join(map(str, asked.seeds))}; base "
@@ -88,7 +91,7 @@ def show_about(comparison: Comparison) -> None:
     )
     with st.popover("Command", icon=":material/terminal:", type="tertiary", key="m-command"):
         st.code(asked.command, language="bash", wrap_lines=True)
-    problems = judged.table(tables.problems_table, **_of(comparison))
+    problems = table_of(JUDGED, tables.problems_table, **_of(comparison))
     if len(problems):
         st.warning(plain(sentences.sentence_problems(problems)), icon=":material/error:")
         with st.expander("Cells that are not finished", key="m-problems"):
@@ -96,18 +99,16 @@ def show_about(comparison: Comparison) -> None:
 
 
 def _of(comparison: Comparison) -> dict[str, Any]:
-    path = judged.path_of(comparison)
-    return {"stamps": judged.stamp(path), "comparison": path}
+    """The comparison as the argument of a table."""
+    return {"comparison": short_path(comparison.path)}
 
 
 def show_quality(comparison: Comparison) -> None:
     """All methods by quality, and quality against parameters."""
-    measure = _choose("m-quality", "Quality", _QUALITY)
+    measure = choose("m-quality", "Quality", _QUALITY, widget=SEGMENTS)
     _show_dots(comparison, measure, "methodquality")
-    judged.show(
-        tables.quality_table,
-        charts.quality_scatter,
-        name="methodparameters",
+    _PARAMETERS.show(
+        JUDGED,
         sentence=lambda table: sentences.sentence_quality(table, _of_split(measure)),
         options={"measure": _of_split(measure)},
         **_of(comparison),
@@ -123,44 +124,48 @@ def show_interference(comparison: Comparison) -> None:
     """The matrices of a few methods on one scale, and one number for each method."""
     chosen = _choose_methods(comparison)
     with st.container(horizontal=True):
-        start = _choose("m-start", "Training on one skill starts", _STARTS)
-        unit = _choose("m-unit", "Harm in", _UNITS)
-    skills = _skills(judged.table(tables.interference_table, **_of(comparison)), "evaluated")
-    judged.show(
-        tables.interference_table,
-        charts.interference_matrices,
-        name="methodmatrices",
+        start = choose("m-start", "Training on one skill starts", _STARTS, widget=SEGMENTS)
+        unit = choose("m-unit", "Harm in", _UNITS, widget=SEGMENTS)
+    table = table_of(JUDGED, tables.interference_table, **_of(comparison))
+    skills = _skills(table, "evaluated")
+    _MATRICES.show(
+        JUDGED,
         sentence=lambda table: sentences.sentence_interference(table, chosen, unit=unit),
         options={"names": skills, "methods": chosen, "unit": unit},
         **_of(comparison),
         start=start,
     )
-    _show_dots(comparison, _choose("m-harm", "Over all methods", _HARMS), "methodharm")
+    _show_dots(
+        comparison, choose("m-harm", "Over all methods", _HARMS, widget=SEGMENTS), "methodharm"
+    )
 
 
 def show_sequence(comparison: Comparison) -> None:
     """Loss of every skill over the stages, and the forgetting of each method."""
     chosen = _choose_methods(comparison)
-    skills = _skills(judged.table(tables.sequential_table, **_of(comparison)), "trained")
-    judged.show(
-        tables.sequential_table,
-        charts.sequential_curves,
-        name="methodsequence",
+    table = table_of(JUDGED, tables.sequential_table, **_of(comparison))
+    skills = _skills(table, "trained")
+    _SEQUENCE.show(
+        JUDGED,
         sentence=lambda table: sentences.sentence_sequential(table, chosen),
         options={"names": skills, "methods": chosen},
         **_of(comparison),
     )
-    _show_dots(comparison, _choose("m-forgotten", "Forgetting in", _FORGOTTEN), "methodforgetting")
+    _show_dots(
+        comparison,
+        choose("m-forgotten", "Forgetting in", _FORGOTTEN, widget=SEGMENTS),
+        "methodforgetting",
+    )
 
 
 def show_cost(comparison: Comparison) -> None:
     """Time, memory or speed of each method."""
-    _show_dots(comparison, _choose("m-cost", "Cost", _COSTS), "methodcost")
+    _show_dots(comparison, choose("m-cost", "Cost", _COSTS, widget=SEGMENTS), "methodcost")
 
 
 def show_table(comparison: Comparison) -> None:
     """All numbers, a row for each method."""
-    table = judged.table(tables.main_table, **_of(comparison))
+    table = table_of(JUDGED, tables.main_table, **_of(comparison))
     st.subheader("What was measured on each method?", anchor=False)
     means = [c for c in table if not str(c).endswith(("_low", "_high", "_seeds")) and c != "method"]
     number = st.column_config.NumberColumn
@@ -193,40 +198,23 @@ def show_table(comparison: Comparison) -> None:
         "Means over the seeds; the intervals are in the data below. An empty cell was not "
         "measured; harm over gain is given only where the gain is shown."
     )
-    arguments = {"comparison": judged.path_of(comparison)}
-    show_data(table, "methods", command=judged.command(tables.main_table, arguments))
+    show_data(table, "methods", command=command(JUDGED, tables.main_table, _of(comparison)))
 
 
 def _show_dots(comparison: Comparison, measure: str, name: str) -> None:
-    judged.show(
-        tables.main_table,
-        charts.method_dots,
-        name=name,
+    Figure(name, tables.main_table, charts.method_dots).show(
+        JUDGED,
         sentence=lambda table: sentences.sentence_place(table, measure),
         options={"measure": measure},
         **_of(comparison),
     )
 
 
-def _choose(name: str, label: str, options: dict[str, str]) -> str:
-    remembered(name, next(iter(options)), options)
-    st.segmented_control(
-        label,
-        list(options),
-        key=name,
-        format_func=lambda option: options[option],
-        on_change=written,
-        args=(name,),
-        required=True,
-    )
-    return st.session_state[name]
-
-
 def _choose_methods(comparison: Comparison) -> tuple[str, ...]:
     """The methods that are drawn side by side; they stay in the URL, joined by commas."""
     labels = comparison.plan().methods
     usual = [label for label in _FIRST if label in labels] or list(labels[:4])
-    text = remembered("drawn", ",".join(usual))
+    text = recall("drawn", ",".join(usual))
     chosen = [label for label in text.split(",") if label in labels] or usual
     names = {label: tables.label_name(label) for label in labels}
     st.session_state["drawn-methods"] = chosen

@@ -10,9 +10,11 @@ import streamlit as st
 
 from csreft_core.analysis import training as tables
 from csreft_core.app.page import cached, library
+from csreft_core.app.page.choices import choose
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.state import forget, remembered, written
-from csreft_core.app.page.widgets import duration, show_chart, show_data
+from csreft_core.app.page.shell import offer_training
+from csreft_core.app.page.state import forget
+from csreft_core.app.page.widgets import duration, offer_file, show_chart, show_data
 from csreft_core.charts import training as charts
 from csreft_core.config import Config, config_to_dict, nearest_preset
 from csreft_core.errors import CsreftError
@@ -43,11 +45,10 @@ def show_table(runs: dict[str, Run]) -> None:
                 {"run": library.label(identity), "status": "broken", "settings": str(error)}
             )
     if not any(not library.is_example(identity) for identity in runs):
-        st.info(
+        offer_training(
             "You have no runs yet. Train one; it takes less than a minute.",
             icon=":material/model_training:",
         )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
     if rows:
         table = pd.DataFrame(rows)
         st.dataframe(table, hide_index=True, column_config=_columns(), key="runs-table")
@@ -64,13 +65,10 @@ def _page_of(identities: list[str]) -> list[str]:
     pages = [str(n) for n in range(1, 1 + math.ceil(len(identities) / PAGE))]
     if len(pages) < 2:
         return identities
-    page = remembered("runs-page", pages[0], pages)
-    st.selectbox(
+    page = choose(
+        "runs-page",
         "Page",
         pages,
-        key="runs-page",
-        on_change=written,
-        args=("runs-page",),
         width=120,
         help=f"{len(identities):,} runs, the newest first, {PAGE} on a page.",
     )
@@ -137,14 +135,10 @@ def show_comparison(run: Run, runs: dict[str, Run]) -> None:
     st.header("Compare two runs", anchor=False, divider="gray")
     chosen = library.run_id(run)
     others = [identity for identity in runs if identity != chosen]
-    other = remembered("with", _NOBODY, [_NOBODY, *others])
-    st.selectbox(
+    other = choose(
+        "with",
         f"Compare {plain(library.label(chosen))} with",
-        [_NOBODY, *others],
-        key="with",
-        format_func=lambda i: library.label(i) if i else "no other run",
-        on_change=written,
-        args=("with",),
+        {_NOBODY: "no other run"} | {identity: library.label(identity) for identity in others},
         help="The first run is the one that is chosen on the left.",
     )
     pair = {library.label(i): runs[i] for i in (chosen, other) if i}
@@ -239,13 +233,10 @@ def show_keeping(run: Run) -> None:
     identity = library.run_id(run)
     st.header(f"Keep or delete {plain(library.label(identity))}", anchor=False, divider="gray")
     with st.container(horizontal=True):
-        st.download_button(
+        offer_file(
             "Download (zip)",
             lambda: export_zip(run),
-            file_name=f"{run.name}.zip",
-            mime="application/zip",
-            icon=":material/download:",
-            on_click="ignore",
+            f"{run.name}.zip",
             key="zip",
             help="Adapter, config, metrics, skills and status, in one folder.",
         )

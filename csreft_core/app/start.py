@@ -11,28 +11,29 @@ from csreft_core.analysis.gates.tables import (
     sentence_prompt_gates,
 )
 from csreft_core.analysis.training import last_scores
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure, table_of
+from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached, library
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.prompts import examples, trained_setting
+from csreft_core.app.page.prompts import examples, trained_setting, warn_unknown
+from csreft_core.app.page.shell import offer_training
 from csreft_core.app.page.widgets import help_text
 from csreft_core.charts.gates.figures import gate_bars, gates_over_prompts
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
 _PER_SKILL = 8
+_GATES = Figure("gates", gates_table, gate_bars)
 
 
 def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
     st.title("Watch a router decide", anchor=False)
     if run is None:
-        st.info(
+        offer_training(
             "There is no finished run to show: the shipped examples are missing from "
-            "`assets/examples`. Train a run of your own; it takes less than a minute.",
-            icon=":material/info:",
+            "`assets/examples`. Train a run of your own; it takes less than a minute."
         )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
         return
     names = cached.skill_names(run)
     st.markdown(
@@ -50,11 +51,8 @@ def show_gates(run: Run, row: Row) -> None:
         if run.config().router.gates == "learned"
         else (f" This run has no router; its gates are {run.config().router.gates}.")
     )
-    views.show(
-        run,
-        gates_table,
-        gate_bars,
-        name="gates",
+    _GATES.show(
+        of_run(run),
         sentence=lambda table: sentence_prompt_gates(table, threshold) + fixed,
         options={"names": cached.skill_names(run), "threshold": threshold},
         prompts=(row.prompt,),
@@ -75,13 +73,7 @@ def show_answers(run: Run, row: Row) -> None:
             st.caption(f"{icon} {title}{_mark(text, row)}")
             st.code(text or "(an empty answer)", language=None, wrap_lines=True)
     st.markdown(_sentence_answers(base.text, edited.text, row))
-    unknown = cached.unknown_words(run, row.prompt)
-    if unknown:
-        st.warning(
-            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
-            "that. The pocket base knows only the words of its own skill sets.",
-            icon=":material/help:",
-        )
+    warn_unknown(run, row.prompt)
 
 
 def _mark(text: str, row: Row) -> str:
@@ -122,7 +114,7 @@ def show_paper(run: Run | None, other: Run | None) -> None:
 
 def _show_range(run: Run) -> None:
     prompts = tuple(row.prompt for row in examples(run, _PER_SKILL))
-    table = cached.table(gates_table, run, prompts=prompts)
+    table = table_of(of_run(run), gates_table, prompts=prompts)
     reads = {"first_token": "first token", "last_prompt_token": "last token"}
     router = reads.get(run.config().router.input, "mean of the prompt")
     largest = gate_range(table)["range"].max()
@@ -131,11 +123,8 @@ def _show_range(run: Run) -> None:
         f"{largest:.3f}" if largest > 1e-3 or largest == 0 else f"{largest:.1e}",
         help=help_text("range"),
     )
-    views.show(
-        run,
-        gates_table,
-        gates_over_prompts,
-        name=f"range-{run.name}",
+    Figure(f"range-{run.name}", gates_table, gates_over_prompts).show(
+        of_run(run),
         sentence=lambda table: f"{sentence_gate_range(table)} {_how_right(run)}",
         heading=f"Router on the {router}",
         options={"names": cached.skill_names(run)},

@@ -162,7 +162,7 @@ def settings_page() -> None:
     from csreft_core.app.page import settings as settings_module
     from csreft_core.app.page.shell import showing_errors
 
-    settings_module.chosen_preset()
+    settings_module.recall_preset()
     settings_module.overrides()
     for path in settings_module.all_paths():
         settings_module.draw(path)

@@ -33,8 +33,8 @@ def examples(monkeypatch, tmp_path, make_run):
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Less to compute: the page is the same."""
-    for name in ("_POINTS", "_ROWS", "_SCORED", "_SWEPT"):
-        monkeypatch.setattr(router_rows, name, 3)
+    for figure in router_rows.PER_SKILL:
+        monkeypatch.setitem(router_rows.PER_SKILL, figure, 3)
 
 
 def headings(app):

@@ -141,13 +141,14 @@ def _import_all(package: str) -> str:
         ("import csreft_core", "torch transformers streamlit pandas plotly pydantic"),
         ("import csreft_core.config", "torch transformers streamlit pandas plotly"),
         (_import_all("csreft_core.charts"), "torch transformers streamlit"),
+        ("import csreft_core.app.figures.shown_code", "streamlit"),
         (
             "import csreft_core.reft.subspaces, csreft_core.reft.router, "
             "csreft_core.reft.positions",
             "transformers streamlit pandas plotly",
         ),
     ],
-    ids=["package", "config", "charts", "numerics"],
+    ids=["package", "config", "charts", "shown code", "numerics"],
 )
 def test_a_layer_loads_nothing_that_belongs_above_it(imports, suspects):
     assert _loaded_after(imports, suspects) == set()

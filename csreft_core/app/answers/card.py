@@ -77,12 +77,12 @@ class Card:
 
     def to_markdown(self) -> str:
         """As Markdown; texts stand in fenced blocks that they cannot end."""
-        parts = [f"# Comparison\n\nPrompt:\n\n{_fenced(self.prompt)}"]
+        parts = [f"# Comparison\n\nPrompt:\n\n{_fence(self.prompt)}"]
         if self.known:
-            parts.append(f"Known answer:\n\n{_fenced(self.known)}")
+            parts.append(f"Known answer:\n\n{_fence(self.known)}")
         for answer in self.answers:
             parts.append(
-                f"## {plain(answer['title'])}\n\n{_fenced(answer['text'])}\n\n"
+                f"## {plain(answer['title'])}\n\n{_fence(answer['text'])}\n\n"
                 f"{plain(_cost(answer))}\n\n{plain(gates_text(answer['gates']))}"
             )
         settings = "\n".join(
@@ -100,7 +100,7 @@ def _cost(answer: dict[str, Any]) -> str:
     )
 
 
-def _fenced(text: str) -> str:
+def _fence(text: str) -> str:
     fence = "```"
     while fence in text:
         fence += "`"

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from csreft_core.analysis.answers.token_changes import Piece, token_changes, token_texts
-from csreft_core.app.figures.views import path_of
+from csreft_core.app.figures.source import short_path
 from csreft_core.app.page import cached
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.shell import showing_errors
@@ -56,13 +56,13 @@ class Column:
     def key(self, sampling: Sampling) -> str:
         """The same text for the same question to the same adapter."""
         stamp = self.run.adapter_path.stat().st_mtime_ns if self.gates else 0
-        asked = (self.run.config().base.path, str(self.run.path) if self.gates else "", stamp)
-        parts = (*asked, self.gates, *self.row.skills, self.row.prompt)
+        adapter = (self.run.config().base.path, str(self.run.path) if self.gates else "", stamp)
+        parts = (*adapter, self.gates, *self.row.skills, self.row.prompt)
         return json.dumps([*parts, asdict(sampling)])
 
 
 @dataclass(frozen=True)
-class Given:
+class TimedAnswer:
     """An answer with the time that it took, in seconds."""
 
     text: str
@@ -71,10 +71,10 @@ class Given:
     seconds: float
 
 
-def kept(column: Column, sampling: Sampling) -> Given | None:
+def earlier_answer(column: Column, sampling: Sampling) -> TimedAnswer | None:
     """The answer of this session to the same question, if there is one."""
-    found = st.session_state.get(_ANSWERS, {}).get(column.key(sampling))
-    return None if found is None else Given(**found)
+    fields = st.session_state.get(_ANSWERS, {}).get(column.key(sampling))
+    return None if fields is None else TimedAnswer(**fields)
 
 
 def ask_together(
@@ -85,19 +85,20 @@ def ask_together(
     The answers are kept for this session. A mistake is shown in the place of its column.
     """
     running = [
-        (place, _running(column, sampling)) for column, place in zip(columns, places, strict=True)
+        (place, _write_answer(column, sampling))
+        for column, place in zip(columns, places, strict=True)
     ]
     while running:
-        for one in list(running):
-            place, stream = one
+        for pair in list(running):
+            place, stream = pair
             goes_on = False
             with place, showing_errors():
                 goes_on = next(stream, None) is not None
             if not goes_on:
-                running.remove(one)
+                running.remove(pair)
 
 
-def _running(column: Column, sampling: Sampling) -> Iterator[str]:
+def _write_answer(column: Column, sampling: Sampling) -> Iterator[str]:
     """Writes the answer where it is drained, and gives the text so far."""
     adapter = cached.adapter_of(column.run) if column.gates else None
     engine, start = cached.engine_of(column.run), time.perf_counter()
@@ -121,11 +122,11 @@ def _running(column: Column, sampling: Sampling) -> Iterator[str]:
 
 
 def _keep(column: Column, sampling: Sampling, answer: Answer, seconds: float) -> None:
-    found = dict(st.session_state.get(_ANSWERS, {}))
-    found[column.key(sampling)] = asdict(
-        Given(answer.text, answer.gates, answer.n_tokens, round(seconds, 4))
+    answers = dict(st.session_state.get(_ANSWERS, {}))
+    answers[column.key(sampling)] = asdict(
+        TimedAnswer(answer.text, answer.gates, answer.n_tokens, round(seconds, 4))
     )
-    st.session_state[_ANSWERS] = dict(list(found.items())[-_MOST_KEPT:])
+    st.session_state[_ANSWERS] = dict(list(answers.items())[-_MOST_KEPT:])
 
 
 def is_right(text: str, row: Row) -> bool | None:
@@ -165,19 +166,19 @@ def answer_html(pieces: Sequence[Piece]) -> str:
     return "".join(parts)
 
 
-def show_given(column: Column, given: Given, pieces: Sequence[Piece]) -> None:
+def show_answer(column: Column, answer: TimedAnswer, pieces: Sequence[Piece]) -> None:
     """One answer: its text with the differences marked, whether it is right, gates and cost."""
-    body = answer_html(pieces) if given.text else "<i>(an empty answer)</i>"
+    body = answer_html(pieces) if answer.text else "<i>(an empty answer)</i>"
     st.html(
         '<div style="font-family:monospace;font-size:1.05rem;line-height:1.6;white-space:pre-wrap;'
         f'overflow-wrap:anywhere;min-height:3.2em">{body}</div>'
     )
-    right = is_right(given.text, column.row)
+    right = is_right(answer.text, column.row)
     marks = {True: ":material/check: **right**", False: ":material/close: **wrong**"}
     parts = [marks[right]] if right is not None else []
-    tokens = f"{given.n_tokens} token{'' if given.n_tokens == 1 else 's'}"
-    st.markdown(" · ".join([*parts, tokens, f"{given.seconds:.2f} s"]))
-    st.caption(plain(gates_text(given.gates)))
+    tokens = f"{answer.n_tokens} token{'' if answer.n_tokens == 1 else 's'}"
+    st.markdown(" · ".join([*parts, tokens, f"{answer.seconds:.2f} s"]))
+    st.caption(plain(gates_text(answer.gates)))
 
 
 def gates_text(gates: dict[str, float] | None) -> str:
@@ -187,12 +188,12 @@ def gates_text(gates: dict[str, float] | None) -> str:
     return "Gates: " + " · ".join(f"{name} {gate:.3f}" for name, gate in gates.items())
 
 
-def command(column: Column, given: Given, sampling: Sampling) -> str:
+def command(column: Column, answer: TimedAnswer, sampling: Sampling) -> str:
     """The command that gives the same answer."""
     setting = column.gates or "off"
     if setting == "oracle":
-        setting = ",".join(f"{gate:g}" for gate in (given.gates or {}).values())
-    words = ["python", "-m", "csreft_core", "generate", path_of(column.run)]
+        setting = ",".join(f"{gate:g}" for gate in (answer.gates or {}).values())
+    words = ["python", "-m", "csreft_core", "generate", short_path(column.run.path)]
     prompt = column.row.prompt
     words += [f"--prompt={prompt}"] if prompt.startswith("-") else ["--prompt", prompt]
     words += [f"--gates={setting}"]

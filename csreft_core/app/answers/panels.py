@@ -9,26 +9,29 @@ import streamlit as st
 
 from csreft_core.analysis.answers.sentences import sentence_dose, sentence_next_token
 from csreft_core.analysis.answers.tables import MANUAL, THIS, dose_table, next_token_table
-from csreft_core.app.answers import settings
+from csreft_core.analysis.answers.token_changes import Piece
+from csreft_core.app.answers import manual_gates, settings
 from csreft_core.app.answers.card import Card
 from csreft_core.app.answers.column import (
     Column,
-    Given,
     Sampling,
+    TimedAnswer,
     ask_together,
     changes,
     command,
+    earlier_answer,
     is_right,
-    kept,
-    show_given,
+    show_answer,
 )
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached
+from csreft_core.app.page.choices import choose
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.prompts import trained_setting, wants_answers
-from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.prompts import trained_setting, wants_answers, warn_unknown
+from csreft_core.app.page.shell import offer_training
 from csreft_core.app.page.turns import TURNS
-from csreft_core.app.page.widgets import help_text
+from csreft_core.app.page.widgets import help_text, offer_file
 from csreft_core.base.decoding import BASE_OWN, in_words, settings_that_differ
 from csreft_core.charts.answers import dose_curve, next_tokens
 from csreft_core.runs.all_runs import Run
@@ -36,16 +39,22 @@ from csreft_core.skills.skill_set import Row
 
 _LARGEST = "the largest gate"
 
+Answers = Sequence[tuple[Column, TimedAnswer]]
+"""Columns that have answered, with what they answered."""
+
+_NEXT_TOKEN = Figure("next_token", next_token_table, next_tokens)
+_DOSE = Figure("dose", dose_table, dose_curve, sentence_dose)
+
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """Everything that the page is asked, with the columns in their order."""
 
     run: Run
     row: Row
     kinds: tuple[str, ...]
     sampling: Sampling
-    gates: settings.Gates
+    gates: manual_gates.Gates
     columns: tuple[Column, ...]
     again: bool
 
@@ -54,11 +63,7 @@ def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
     st.title("Compare", anchor=False)
     if run is None:
-        st.info(
-            "There is no run to compare. Train one; it takes less than a minute.",
-            icon=":material/info:",
-        )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+        offer_training("There is no run to compare. Train one; it takes less than a minute.")
         return
     st.markdown(
         "The same prompt, asked of the frozen base, of this run, of this run under gates of your "
@@ -66,7 +71,7 @@ def intro(run: Run | None) -> None:
     )
 
 
-def choose(run: Run, row: Row) -> Asked | None:
+def choose_question(run: Run, row: Row) -> Question | None:
     """The page's controls; None where there is nothing to ask yet, after saying why."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kinds = settings.choose_kinds()
@@ -90,15 +95,15 @@ def choose(run: Run, row: Row) -> Asked | None:
     if not _is_asked(run, row, auto or pressed):
         st.info("Press Ask, or Enter in the prompt: this base may need long to answer.")
         return None
-    gates = settings.read_gates(run, row)
+    gates = manual_gates.read_gates(run, row)
     if "manual" in kinds:
-        settings.choose_gates(run, gates)
+        manual_gates.choose_gates(run, gates)
     columns = settings.columns_of(run, row, kinds, gates, other)
-    return Asked(run, row, kinds, sampling, gates, tuple(columns), pressed)
+    return Question(run, row, kinds, sampling, gates, tuple(columns), pressed)
 
 
 def _is_asked(run: Run, row: Row, now: bool) -> bool:
-    """Whether this question was asked: by the button, or by a new prompt on this page."""
+    """Whether this question was question: by the button, or by a new prompt on this page."""
     question = [str(run.path), row.prompt]
     last = st.session_state.get("compare-last")
     st.session_state["compare-last"] = question
@@ -107,10 +112,10 @@ def _is_asked(run: Run, row: Row, now: bool) -> bool:
     return st.session_state.get("compare-asked") == question
 
 
-def show_answers(asked: Asked) -> None:
+def show_answers(question: Question) -> None:
     """All answers side by side, with their differences from the first column."""
     st.subheader("What does each one answer?", help=help_text("columns"), anchor=False)
-    columns, sampling = asked.columns, asked.sampling
+    columns, sampling = question.columns, question.sampling
     places = []
     for column, spot in zip(columns, st.columns(len(columns) or 1), strict=False):
         with spot.container(border=True, height="stretch"):
@@ -120,41 +125,42 @@ def show_answers(asked: Asked) -> None:
     missing = [
         (column, place)
         for column, place in zip(columns, places, strict=True)
-        if asked.again or kept(column, sampling) is None
+        if question.again or earlier_answer(column, sampling) is None
     ]
     with TURNS.stepped_aside():
         ask_together([c for c, _ in missing], [p for _, p in missing], sampling)
-    given = [kept(column, sampling) for column in columns]
-    there = [(c, g) for c, g in zip(columns, given, strict=True) if g is not None]
-    if not there:
+    answers = [(column, earlier_answer(column, sampling)) for column in columns]
+    answered = [(column, answer) for column, answer in answers if answer is not None]
+    if not answered:
         return
-    pieces = [changes(c, g.text, there[0][0], there[0][1].text) for c, g in there]
-    spots = [place for place, g in zip(places, given, strict=True) if g is not None]
-    for (column, answer), marked, place in zip(there, pieces, spots, strict=True):
+    first, first_answer = answered[0]
+    pieces = [changes(c, answer.text, first, first_answer.text) for c, answer in answered]
+    spots = [place for place, (_, answer) in zip(places, answers, strict=True) if answer]
+    for (column, answer), marked, place in zip(answered, pieces, spots, strict=True):
         with place.container():
-            show_given(column, answer, marked)
-    st.markdown(_sentence(there))
-    st.caption(_notes(len(there), sampling, _how(asked.run, sampling)))
+            show_answer(column, answer, marked)
+    st.markdown(_sentence(answered))
+    st.caption(_notes(len(answered), sampling, _how(question.run, sampling)))
     with st.container(horizontal=True, gap="small"):
-        _save(asked, there, pieces)
-        _commands(there, sampling)
-    _warn_unknown(asked)
+        _save(question, answered, pieces)
+        _commands(answered, sampling)
+    warn_unknown(question.run, question.row.prompt)
 
 
-def _sentence(there: Sequence[tuple[Column, Given]]) -> str:
+def _sentence(answered: Answers) -> str:
     """Who is right, or whether they agree."""
-    texts = {given.text.strip() for _, given in there}
-    row = there[0][0].row
+    texts = {answer.text.strip() for _, answer in answered}
+    row = answered[0][0].row
     agree = (
         "All columns give the same answer."
         if len(texts) == 1
-        else (f"{len(texts)} different answers in {len(there)} columns.")
+        else (f"{len(texts)} different answers in {len(answered)} columns.")
     )
-    if len(there) == 1:
+    if len(answered) == 1:
         agree = ""
     if not row.response:
         return f"{agree} No right answer is known for this prompt.".strip()
-    right = [column.title for column, given in there if is_right(given.text, row)]
+    right = [column.title for column, answer in answered if is_right(answer.text, row)]
     who = f"Right: {plain(', '.join(right))}." if right else "None is right."
     return f"{agree} The known answer is {verbatim(row.response)}. {who}".strip()
 
@@ -185,37 +191,35 @@ def _notes(n: int, sampling: Sampling, how: str) -> str:
     )
 
 
-def _save(asked: Asked, there: Sequence[tuple[Column, Given]], pieces: Sequence[Sequence]) -> None:
+def _save(
+    question: Question,
+    answered: Answers,
+    pieces: Sequence[Sequence[Piece]],
+) -> None:
     with st.popover("Save as a card", icon=":material/save:", type="tertiary", key="compare-save"):
         st.caption("Prompt, settings, gates, answers, versions and seed in one file.")
-        card = card_of(asked, there, pieces)
-        for label, make, name, mime in (
-            ("Offline page (HTML)", card.to_html, "comparison.html", "text/html"),
-            ("Markdown", card.to_markdown, "comparison.md", "text/markdown"),
-            ("JSON", card.to_json, "comparison.json", "application/json"),
+        card = card_of(question, answered, pieces)
+        for label, write, name in (
+            ("Offline page (HTML)", card.to_html, "comparison.html"),
+            ("Markdown", card.to_markdown, "comparison.md"),
+            ("JSON", card.to_json, "comparison.json"),
         ):
-            st.download_button(
-                label,
-                make,
-                file_name=name,
-                mime=mime,
-                key=f"compare-save-{name}",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+            offer_file(label, write, name, key=f"compare-save-{name}")
 
 
 def card_of(
-    asked: Asked, there: Sequence[tuple[Column, Given]], pieces: Sequence[Sequence]
+    question: Question,
+    answered: Answers,
+    pieces: Sequence[Sequence[Piece]],
 ) -> Card:
     """The comparison as a card."""
-    provenance = asked.run.config().provenance
+    provenance = question.run.config().provenance
     info = {
-        "run": asked.run.name,
-        "base": asked.run.config().base.path,
+        "run": question.run.name,
+        "base": question.run.config().base.path,
         "base fingerprint": provenance.base_fingerprint if provenance else "unknown",
-        **asdict(asked.sampling),
-        "decoding": _how(asked.run, asked.sampling),
+        **asdict(question.sampling),
+        "decoding": _how(question.run, question.sampling),
         **{name: version(name) for name in ("torch", "transformers", "streamlit")},
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -224,86 +228,67 @@ def card_of(
             "title": column.title,
             "run": column.run.name if column.gates else None,
             "gate_setting": column.gates or None,
-            **asdict(given),
-            "right": is_right(given.text, asked.row),
+            **asdict(answer),
+            "right": is_right(answer.text, question.row),
         }
-        for column, given in there
+        for column, answer in answered
     ]
-    return Card(asked.row.prompt, asked.row.response, info, answers, pieces)
+    return Card(question.row.prompt, question.row.response, info, answers, pieces)
 
 
-def _commands(there: Sequence[tuple[Column, Given]], sampling: Sampling) -> None:
+def _commands(answered: Answers, sampling: Sampling) -> None:
     popover = st.popover(
         "Command", icon=":material/terminal:", type="tertiary", key="compare-command"
     )
     with popover:
-        for column, given in there:
+        for column, answer in answered:
             st.caption(plain(column.title))
-            st.code(command(column, given, sampling), language="bash", wrap_lines=True)
+            st.code(command(column, answer, sampling), language="bash", wrap_lines=True)
 
 
-def _warn_unknown(asked: Asked) -> None:
-    unknown = cached.unknown_words(asked.run, asked.row.prompt)
-    if unknown:
-        st.warning(
-            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
-            "that. The pocket base knows only the words of its own skill sets.",
-            icon=":material/help:",
-        )
-
-
-def show_next_token(asked: Asked) -> None:
+def show_next_token(question: Question) -> None:
     """The next token in the base and in each column."""
     others, name = (), ""
-    column = next((c for c in asked.columns if c.kind == "other"), None)
+    column = next((c for c in question.columns if c.kind == "other"), None)
     # An adapter that could not answer has said so in its column.
-    if column is not None and kept(column, asked.sampling) is not None:
-        if column.run.config().base == asked.run.config().base:
-            others, name = (views.path_of(column.run),), column.run.name
+    if column is not None and earlier_answer(column, question.sampling) is not None:
+        if column.run.config().base == question.run.config().base:
+            others, name = (short_path(column.run.path),), column.run.name
         else:
             st.caption(f"{plain(column.run.name)} has another base: its tokens are not those here.")
     shown = {"learned": THIS, "manual": MANUAL, "other": name}
-    manual = asked.gates.setting if "manual" in asked.kinds else ""
-    columns = [shown[kind] for kind in asked.kinds if shown.get(kind)]
+    manual = question.gates.setting if "manual" in question.kinds else ""
+    columns = [shown[kind] for kind in question.kinds if shown.get(kind)]
     if not manual:
         columns = [column for column in columns if column != MANUAL]
-    views.show(
-        asked.run,
-        next_token_table,
-        next_tokens,
-        name="next_token",
+    _NEXT_TOKEN.show(
+        of_run(question.run),
         sentence=lambda table: sentence_next_token(
             table[table["column"].isin(["base", *(columns or [THIS])])]
         ),
         options={"columns": tuple(columns or [THIS])},
-        prompts=(asked.row.prompt,),
-        gates=trained_setting(asked.run, asked.row),
+        prompts=(question.row.prompt,),
+        gates=trained_setting(question.run, question.row),
         manual=manual,
         others=others,
     )
 
 
-def show_dose(asked: Asked) -> None:
+def show_dose(question: Question) -> None:
     """The answer against one gate; the other gates stay at what they are."""
-    gates = asked.gates
-    chosen = remembered("dose", _LARGEST, (_LARGEST, *gates.names))
+    gates = question.gates
+    chosen = _LARGEST
     if len(gates.names) > 1:
-        st.selectbox(
+        chosen = choose(
+            "dose",
             "Gate to turn",
             (_LARGEST, *gates.names),
-            key="dose",
-            on_change=written,
-            args=("dose",),
             help="The other gates stay: at the manual values, else at the run's own.",
         )
-    views.show(
-        asked.run,
-        dose_table,
-        dose_curve,
-        name="dose",
-        sentence=sentence_dose,
-        prompts=(asked.row.prompt,),
-        gates=trained_setting(asked.run, asked.row),
-        manual=gates.setting if "manual" in asked.kinds else "",
+    _DOSE.show(
+        of_run(question.run),
+        prompts=(question.row.prompt,),
+        gates=trained_setting(question.run, question.row),
+        manual=gates.setting if "manual" in question.kinds else "",
         subspace="" if chosen == _LARGEST else chosen,
     )

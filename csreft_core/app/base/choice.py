@@ -8,7 +8,8 @@ import torch
 
 from csreft_core.app.page.base_folders import check_allowed, limiting_folder, offered_folders
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
-from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.choices import SEGMENTS, ask_text
+from csreft_core.app.page.choices import choose as choose_option
 from csreft_core.app.page.widgets import help_text
 from csreft_core.base.known import BasePreset, base_presets
 from csreft_core.base.quantization import QUANTIZED
@@ -47,17 +48,7 @@ def choose() -> BaseConfig | None:
 
 
 def _select(name: str, label: str, default: str, labels: dict[str, str]) -> str:
-    chosen = remembered(name, default, labels)
-    st.selectbox(
-        label,
-        list(labels),
-        key=name,
-        format_func=lambda value: labels[value],
-        on_change=written,
-        args=(name,),
-        help=help_text(name),
-    )
-    return chosen
+    return choose_option(name, label, labels, default, help=help_text(name))
 
 
 def _computes() -> dict[str, str]:
@@ -80,15 +71,11 @@ def _devices() -> dict[str, str]:
 def _choose_path() -> tuple[str, str | None]:
     limited = limiting_folder() is not None
     sources = (KNOWN, FOLDER) if limited else tuple(_SOURCES)
-    source = remembered("base-from", KNOWN, sources)
-    st.segmented_control(
+    source = choose_option(
+        "base-from",
         "Base",
-        sources,
-        key="base-from",
-        required=True,
-        format_func=lambda s: _SOURCES[s],
-        on_change=written,
-        args=("base-from",),
+        {source: _SOURCES[source] for source in sources},
+        widget=SEGMENTS,
         help=help_text("base_from"),
     )
     if source == KNOWN:
@@ -100,16 +87,8 @@ def _choose_path() -> tuple[str, str | None]:
 
 def _choose_known(limited: bool) -> str:
     known = {path: p for path, p in base_presets().items() if not limited or path == "pocket"}
-    chosen = remembered("base", "pocket", known)
-    st.selectbox(
-        "Known base",
-        list(known),
-        key="base",
-        format_func=lambda path: _label(known[path]),
-        on_change=written,
-        args=("base",),
-        help=help_text("base_known"),
-    )
+    labels = {path: _label(base) for path, base in known.items()}
+    chosen = choose_option("base", "Known base", labels, "pocket", help=help_text("base_known"))
     st.caption(_about(known[chosen]))
     return chosen
 
@@ -133,14 +112,11 @@ def _about(known: BasePreset) -> str:
 
 
 def _choose_folder() -> str:
-    remembered("base-folder", "")
-    return st.text_input(
+    return ask_text(
+        "base-folder",
         "Folder",
-        key="base-folder",
         max_chars=MOST_CHARACTERS,
         placeholder="models/my-base",
-        on_change=written,
-        args=("base-folder",),
         help=help_text("base_folder"),
     ).strip()
 
@@ -150,40 +126,19 @@ def _choose_offered() -> str:
     if not folders:
         st.info("This server offers no base besides the shipped one.", icon=":material/info:")
         return ""
-    remembered("base-folder", folders[0], folders)
-    return st.selectbox(
-        "Folder",
-        folders,
-        key="base-folder",
-        format_func=lambda path: Path(path).name,
-        on_change=written,
-        args=("base-folder",),
-        help=help_text("base_folder"),
-    )
+    names = {folder: Path(folder).name for folder in folders}
+    return choose_option("base-folder", "Folder", names, help=help_text("base_folder"))
 
 
 def _choose_hub() -> tuple[str, str | None]:
     left, right = st.columns([3, 2])
     with left:
-        remembered("base-hub", "")
-        name = st.text_input(
-            "Hub id",
-            key="base-hub",
-            max_chars=200,
-            placeholder="owner/name",
-            on_change=written,
-            args=("base-hub",),
-            help=help_text("base_hub"),
-        ).strip()
+        name = _ask_name("base-hub", "Hub id", "owner/name", "base_hub")
     with right:
-        remembered("revision", "")
-        revision = st.text_input(
-            "Revision",
-            key="revision",
-            max_chars=200,
-            placeholder="main",
-            on_change=written,
-            args=("revision",),
-            help=help_text("revision"),
-        ).strip()
+        revision = _ask_name("revision", "Revision", "main", "revision")
     return name, revision or None
+
+
+def _ask_name(name: str, label: str, placeholder: str, help_name: str) -> str:
+    help = help_text(help_name)
+    return ask_text(name, label, max_chars=200, placeholder=placeholder, help=help).strip()

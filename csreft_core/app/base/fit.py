@@ -9,8 +9,10 @@ from csreft_core.analysis.base import sentences as say
 from csreft_core.analysis.base import tables
 from csreft_core.app.page import settings
 from csreft_core.app.page.base_folders import limiting_folder
+from csreft_core.app.page.choices import SEGMENTS, choose
 from csreft_core.app.page.markup import verbatim
-from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.app.page.parts import fold
+from csreft_core.app.page.state import keep
 from csreft_core.app.page.widgets import help_text, show_chart
 from csreft_core.base.devices import free_bytes
 from csreft_core.base.memory.need import in_gb, row_length, rows_at_a_time, smaller_setting
@@ -40,27 +42,14 @@ def choose_batch(config: Config, shape: Shape) -> Config:
 
 def _slider(name: str, label: str, steps: tuple[int, ...], default: int) -> int:
     options = [str(n) for n in sorted({*steps, default})]
-    chosen = remembered(name, str(default), options)
-    st.select_slider(
-        label, options, key=name, on_change=written, args=(name,), help=help_text(f"fit_{name}")
-    )
-    return int(chosen)
+    help = help_text(f"fit_{name}")
+    return int(choose(name, label, options, str(default), widget=st.select_slider, help=help))
 
 
 def choose_purpose() -> bool:
     """Whether the memory is needed for training, or for answering prompts only."""
-    chosen = remembered("for", TRAINING, _FOR)
-    st.segmented_control(
-        "Memory for",
-        list(_FOR),
-        key="for",
-        required=True,
-        format_func=lambda f: _FOR[f],
-        on_change=written,
-        args=("for",),
-        help=help_text("fit_for"),
-    )
-    return chosen == TRAINING
+    purpose = choose("for", "Memory for", _FOR, widget=SEGMENTS, help=help_text("fit_for"))
+    return purpose == TRAINING
 
 
 def has_room(config: Config) -> bool:
@@ -151,22 +140,23 @@ def show_known(config: Config) -> None:
     """Which of the known bases fit on this machine; counted when it is opened."""
     if limiting_folder() is not None:
         return
-    panel = st.expander(
+    fold(
         "Which of the known bases fit on this machine?",
-        icon=":material/straighten:",
+        lambda: _show_known(config.base.device),
         key="known-panel",
-        on_change="rerun",
+        icon=":material/straighten:",
     )
-    if not panel.open:
-        return
-    with panel, st.spinner("Counting the parameters of the known bases …"):
-        table = tables.known_bases_table(_PRECISIONS, device=config.base.device)
+
+
+def _show_known(device: str) -> None:
+    with st.spinner("Counting the parameters of the known bases …"):
+        table = tables.known_bases_table(_PRECISIONS, device=device)
         show_chart(
             charts.base_sizes,
             table,
             name="known",
             sentence=" ".join(say.sentence_known(table, precision) for precision in _PRECISIONS),
-            code=_code_known(config.base.device),
+            code=_code_known(device),
         )
 
 

@@ -12,7 +12,7 @@ from csreft_core.app.base import choice as base_choice
 from csreft_core.app.base import fit as base_fit
 from csreft_core.app.page import settings
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.state import keep, remembered
+from csreft_core.app.page.state import keep, recall
 from csreft_core.app.page.widgets import help_text, show_data
 from csreft_core.base.shapes import Shape
 from csreft_core.config import BaseConfig, Config
@@ -22,7 +22,7 @@ from csreft_core.inference.loaded_bases import LoadedBase
 
 @dataclass(frozen=True)
 class Choice:
-    """A base that was found, with the settings of a run on it.
+    """A base that exists, with the settings of a run on it.
 
     Attributes:
         config: The settings of the next run with this base, these layers and this batch.
@@ -41,7 +41,7 @@ def intro() -> None:
     """The title and the question of the page."""
     st.title("Model", anchor=False)
     st.markdown("Which base do the edits go into, does it fit, and where do the edits go?")
-    settings.chosen_preset()
+    settings.recall_preset()
     settings.overrides()
 
 
@@ -93,7 +93,7 @@ def _layers(config: Config, shape: Shape) -> tuple[int, ...]:
     """
     fitting = all(layer < shape.n_layers for layer in config.adapter.layers)
     default = config.adapter.layers if fitting else _middle(config, shape)
-    text = remembered("edit", _text(default))
+    text = recall("edit", _text(default))
     try:
         layers = tuple(sorted({int(part) for part in text.split("-")})) if text else ()
     except ValueError:
@@ -111,7 +111,7 @@ def _text(layers: tuple[int, ...]) -> str:
 def show_layers(choice: Choice, held: LoadedBase | None) -> None:
     """The table of layers, in which the edited ones are ticked."""
     st.header("Where will the edits go?", anchor=False, divider="gray", help=help_text("layers"))
-    table = _planned(choice.config.base) if held is None else tables.layers_table(held.engine.base)
+    table = _plan(choice.config.base) if held is None else tables.layers_table(held.engine.base)
     _say_missing(choice)
     st.session_state["base-layers"] = {
         "selection": {"rows": list(choice.layers), "columns": [], "cells": []}
@@ -121,9 +121,9 @@ def show_layers(choice: Choice, held: LoadedBase | None) -> None:
         hide_index=True,
         key="base-layers",
         selection_mode="multi-row",
-        on_select=_ticked,
+        on_select=_keep_ticks,
         column_config=_columns(),
-        column_order=_shown(table, held),
+        column_order=_column_names(table, held),
         height=min(430, 38 + 35 * len(table)),
         alt=f"Table of the {len(table)} layers of the base; the edited ones are ticked.",
     )
@@ -142,7 +142,7 @@ def show_layers(choice: Choice, held: LoadedBase | None) -> None:
 
 
 @st.cache_data(max_entries=16, ttl=300, show_spinner=False)
-def _planned(base: BaseConfig) -> pd.DataFrame:
+def _plan(base: BaseConfig) -> pd.DataFrame:
     return tables.planned_layers_table(base)
 
 
@@ -159,12 +159,12 @@ def _say_missing(choice: Choice) -> None:
         )
 
 
-def _ticked() -> None:
+def _keep_ticks() -> None:
     rows = st.session_state["base-layers"]["selection"]["rows"]
     keep("edit", _text(tuple(sorted(rows))))
 
 
-def _shown(table: pd.DataFrame, held: LoadedBase | None) -> list[str]:
+def _column_names(table: pd.DataFrame, held: LoadedBase | None) -> list[str]:
     return [str(name) for name in table if held is not None or name not in ("bytes", "device")]
 
 

@@ -9,11 +9,14 @@ from csreft_core.analysis.gates import sentences as say
 from csreft_core.analysis.gates import tables as gates
 from csreft_core.analysis.gates import words
 from csreft_core.analysis.gates.sources import READS
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure, table_of
+from csreft_core.app.figures.source import of_run
 from csreft_core.app.gates.rows import has_router, splits_of
 from csreft_core.app.page import cached
+from csreft_core.app.page.choices import choose
 from csreft_core.app.page.prompts import trained_setting
-from csreft_core.app.page.state import forget, keep, remembered, written
+from csreft_core.app.page.shell import offer_training
+from csreft_core.app.page.state import forget, keep, recall
 from csreft_core.attachment.attach import EMBEDDING
 from csreft_core.charts.gates import figures as gate_charts
 from csreft_core.charts.gates import maps as gate_maps
@@ -26,16 +29,20 @@ ONE_PROMPT, HELD_OUT = "One prompt", "Held-out prompts"
 PARTS = (ONE_PROMPT, HELD_OUT)
 _STRONGEST = "the strongest"
 
+_GATES = Figure("gates-router", gates.gates_table, gate_charts.gate_bars)
+_DIFFERENCE = Figure(
+    "gatedifference", gates.difference_table, gate_charts.gate_difference, say.sentence_difference
+)
+_TOKENS = Figure("gatetokens", gates.tokens_table, gate_maps.token_map, say.sentence_tokens)
+_WORD_MAP = Figure("wordmap", words.words_table, word_charts.word_map, words.sentence_word_map)
+_WORD_BARS = Figure("wordbars", words.words_table, word_charts.word_bars)
+
 
 def intro(run: Run | None) -> None:
     """The title, and what this run's router reads and decides."""
     st.title("Router", anchor=False)
     if run is None:
-        st.info(
-            "There is no run to show yet. Train one; it takes less than a minute.",
-            icon=":material/info:",
-        )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+        offer_training("There is no run to show yet. Train one; it takes less than a minute.")
         return
     st.markdown("What does the router decide on a prompt, and does it need to?")
 
@@ -104,17 +111,10 @@ def _take_row() -> None:
 
 def show_edit(run: Run, row: Row) -> None:
     """Pin a prompt, change it, and see which gate moved; the pinned prompt is in the URL."""
-    pinned = remembered("pin", "")
+    pinned = recall("pin", "")
     if pinned and pinned != row.prompt:
-        views.show(
-            run,
-            gates.difference_table,
-            gate_charts.gate_difference,
-            name="gatedifference",
-            sentence=say.sentence_difference,
-            options={"names": cached.skill_names(run)},
-            prompts=(pinned, row.prompt),
-        )
+        names, prompts = cached.skill_names(run), (pinned, row.prompt)
+        _DIFFERENCE.show(of_run(run), options={"names": names}, prompts=prompts)
     else:
         st.subheader("What does a change of the prompt do?", anchor=False)
         st.markdown(
@@ -150,11 +150,8 @@ def show_gates(run: Run, row: Row) -> None:
     router = run.config().router
     decides = has_router(run)
     heading = "Which gates are open at the last token?" if _per_token(run) else None
-    views.show(
-        run,
-        gates.gates_table,
-        gate_charts.gate_bars,
-        name="gates-router",
+    _GATES.show(
+        of_run(run),
         sentence=lambda table: (
             say.sentence_prompt_gates(table, router.threshold)
             if decides
@@ -172,22 +169,14 @@ def show_tokens(run: Run, row: Row) -> None:
     if not (has_router(run) and _per_token(run)):
         return
     names = cached.skill_names(run)
-    table = cached.table(gates.tokens_table, run, prompts=(row.prompt,))
+    table = table_of(of_run(run), gates.tokens_table, prompts=(row.prompt,))
     st.subheader("Which gate acts on which word?", anchor=False)
     st.caption(
         "This router decides for each token. Under a token stands its strongest gate, decided from "
         "the prompt up to there; [brackets] are not your words. Point at a token for all gates."
     )
     st.html(ribbon(table, names, dark=st.context.theme.type == "dark"))
-    views.show(
-        run,
-        gates.tokens_table,
-        gate_maps.token_map,
-        name="gatetokens",
-        sentence=say.sentence_tokens,
-        options={"names": names},
-        prompts=(row.prompt,),
-    )
+    _TOKENS.show(of_run(run), options={"names": names}, prompts=(row.prompt,))
 
 
 def ribbon(table: pd.DataFrame, names: list[str], *, dark: bool = False) -> str:
@@ -220,34 +209,18 @@ def show_words(run: Run, row: Row) -> None:
     """Which words decide: each token taken out, beside integrated gradients."""
     if not has_router(run):
         return
-    names, subspaces = cached.skill_names(run), cached.adapter_of(run).names
+    names = cached.skill_names(run)
     left, right = st.columns(2, gap="large")
     with left:
-        views.show(
-            run,
-            words.words_table,
-            word_charts.word_map,
-            name="wordmap",
-            sentence=words.sentence_word_map,
-            options={"names": names},
-            prompts=(row.prompt,),
-        )
+        _WORD_MAP.show(of_run(run), options={"names": names}, prompts=(row.prompt,))
     with right:
-        chosen = remembered("gate", _STRONGEST, (_STRONGEST, *subspaces))
+        gates_of_run = (_STRONGEST, *cached.adapter_of(run).names)
+        chosen = recall("gate", _STRONGEST, gates_of_run)
         subspace = None if chosen == _STRONGEST else chosen
-        views.show(
-            run,
-            words.words_table,
-            word_charts.word_bars,
-            name="wordbars",
+        _WORD_BARS.show(
+            of_run(run),
             sentence=lambda table: words.sentence_words(table, subspace),
             options={"subspace": subspace, "names": names},
             prompts=(row.prompt,),
         )
-        st.selectbox(
-            "Gate of this figure",
-            (_STRONGEST, *subspaces),
-            key="gate",
-            on_change=written,
-            args=("gate",),
-        )
+        choose("gate", "Gate of this figure", gates_of_run)

@@ -1,27 +1,56 @@
 """Panels of the Router page about held-out rows: gates beside their controls, and their cost."""
 
-from collections.abc import Callable
+from typing import Any
 
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from csreft_core.analysis.gates import sentences as say
 from csreft_core.analysis.gates import tables as gates
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached, library
-from csreft_core.app.page.state import remembered, written
-from csreft_core.charts.gates import figures as gate_charts
-from csreft_core.charts.gates import maps as gate_maps
-from csreft_core.charts.gates import scores as gate_scores
+from csreft_core.app.page.choices import SEGMENTS, choose
+from csreft_core.charts.gates import figures as charts
+from csreft_core.charts.gates import maps, scores
 from csreft_core.errors import AdapterError
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS
 
-LOOKS = ("Gates", "Skills", "Each gate", "Answers")
-# Points of a strip, rows of a mean, and rows that are scored: of each skill.
-_POINTS, _ROWS, _SCORED, _SWEPT = 25, 60, 30, 20
+_DISTRIBUTION = Figure(
+    "gatesbysource", gates.distribution_table, charts.gates_by_source, say.sentence_distribution
+)
+_MEANS = Figure("gatemeans", gates.means_table, maps.mean_gate_map, say.sentence_means)
+_PATTERNS = Figure("gatepatterns", gates.patterns_table, maps.pattern_map, say.sentence_patterns)
+_INFORMATION = Figure(
+    "gateinformation", gates.metrics_table, scores.information_dots, say.sentence_information
+)
+_PROFILE = Figure("gateprofile", gates.metrics_table, scores.gate_profile, say.sentence_profile)
+_COACTIVATION = Figure(
+    "coactivation", gates.coactivation_table, maps.coactivation_map, say.sentence_coactivation
+)
+_SETTINGS = Figure("gatesettings", gates.settings_table, scores.setting_dots, say.sentence_settings)
+_SWEEP = Figure("sweep", gates.sweep_table, scores.sweep_lines, say.sentence_sweep)
+
+PER_SKILL = {
+    _DISTRIBUTION: 25,
+    _MEANS: 60,
+    _PATTERNS: 60,
+    _INFORMATION: 60,
+    _PROFILE: 60,
+    _COACTIVATION: 60,
+    _SETTINGS: 30,
+    _SWEEP: 20,
+}
+"""From how many rows of each skill a figure is made, at most; points and scored rows are fewer."""
+
+_PAIRS = {
+    "Gates": (_DISTRIBUTION, _MEANS),
+    "Skills": (_PATTERNS, _INFORMATION),
+    "Each gate": (_PROFILE, _COACTIVATION),
+    "Answers": (_SETTINGS, _SWEEP),
+}
+LOOKS = tuple(_PAIRS)
 
 
 def has_router(run: Run) -> bool:
@@ -31,8 +60,8 @@ def has_router(run: Run) -> bool:
 
 def splits_of(run: Run) -> list[str]:
     """The held-out rows first, then every split that has rows."""
-    there = cached.skill_set_of(run).splits
-    return [*(["test"] if set(there) & set(TEST_SPLITS) else []), *there]
+    splits = cached.skill_set_of(run).splits
+    return [*(["test"] if set(splits) & set(TEST_SPLITS) else []), *splits]
 
 
 def control_runs(run: Run) -> tuple[str, ...]:
@@ -46,24 +75,17 @@ def control_runs(run: Run) -> tuple[str, ...]:
     except AdapterError:
         return ()  # A damaged control must not take the run's own figures away.
     other_base = differences(theirs, cached.adapter_of(run).spec.base_fingerprint)
-    return () if other_base else (views.path_of(other),)
+    return () if other_base else (short_path(other.path),)
 
 
 def choose_look(run: Run) -> tuple[str, str]:
     """Which held-out rows, and which figures of them; both are in the URL."""
-    splits = splits_of(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        look = remembered("look", LOOKS[0], LOOKS)
-        st.segmented_control(
-            "Show", LOOKS, key="look", required=True, on_change=written, args=("look",)
-        )
-        split = remembered("split", splits[0], splits)
-        st.selectbox(
+        look = choose("look", "Show", LOOKS, widget=SEGMENTS)
+        split = choose(
+            "split",
             "Split",
-            splits,
-            key="split",
-            on_change=written,
-            args=("split",),
+            splits_of(run),
             width=220,
             help="test: the three test splits together. Nothing of them was trained on.",
         )
@@ -72,135 +94,21 @@ def choose_look(run: Run) -> tuple[str, str]:
 
 def show_held_out(run: Run, look: str, split: str) -> None:
     """The chosen figures of the held-out rows, with the controls beside the run's own gates."""
-    {
-        "Gates": _show_gates,
-        "Skills": _show_skills,
-        "Each gate": _show_each,
-        "Answers": _show_answers,
-    }[look](run, split)
+    for column, figure in zip(st.columns(2, gap="large"), _PAIRS[look], strict=True):
+        with column:
+            if figure is _SWEEP and not has_router(run):
+                st.caption("There are no learned gates to cut at a threshold.")
+                continue
+            figure.show(
+                of_run(run),
+                options=_options(run, figure),
+                split=split,
+                per_skill=PER_SKILL[figure],
+                others=control_runs(run),
+            )
 
 
-def _figure(
-    run: Run,
-    split: str,
-    make: Callable[..., pd.DataFrame],
-    draw: Callable[..., go.Figure],
-    name: str,
-    sentence: Callable[[pd.DataFrame], str],
-    per_skill: int,
-    named: bool = True,
-) -> None:
-    views.show(
-        run,
-        make,
-        draw,
-        name=name,
-        sentence=sentence,
-        options={"names": cached.skill_names(run)} if named else None,
-        split=split,
-        per_skill=per_skill,
-        others=control_runs(run),
-    )
-
-
-def _show_gates(run: Run, split: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        _figure(
-            run,
-            split,
-            gates.distribution_table,
-            gate_charts.gates_by_source,
-            "gatesbysource",
-            say.sentence_distribution,
-            _POINTS,
-        )
-    with right:
-        _figure(
-            run,
-            split,
-            gates.means_table,
-            gate_maps.mean_gate_map,
-            "gatemeans",
-            say.sentence_means,
-            _ROWS,
-        )
-
-
-def _show_skills(run: Run, split: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        _figure(
-            run,
-            split,
-            gates.patterns_table,
-            gate_maps.pattern_map,
-            "gatepatterns",
-            say.sentence_patterns,
-            _ROWS,
-        )
-    with right:
-        _figure(
-            run,
-            split,
-            gates.metrics_table,
-            gate_scores.information_dots,
-            "gateinformation",
-            say.sentence_information,
-            _ROWS,
-            named=False,
-        )
-
-
-def _show_each(run: Run, split: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        _figure(
-            run,
-            split,
-            gates.metrics_table,
-            gate_scores.gate_profile,
-            "gateprofile",
-            say.sentence_profile,
-            _ROWS,
-        )
-    with right:
-        _figure(
-            run,
-            split,
-            gates.coactivation_table,
-            gate_maps.coactivation_map,
-            "coactivation",
-            say.sentence_coactivation,
-            _ROWS,
-        )
-
-
-def _show_answers(run: Run, split: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        _figure(
-            run,
-            split,
-            gates.settings_table,
-            gate_scores.setting_dots,
-            "gatesettings",
-            say.sentence_settings,
-            _SCORED,
-            named=False,
-        )
-    with right:
-        if not has_router(run):
-            st.caption("There are no learned gates to cut at a threshold.")
-            return
-        views.show(
-            run,
-            gates.sweep_table,
-            gate_scores.sweep_lines,
-            name="sweep",
-            sentence=say.sentence_sweep,
-            options={"threshold": run.config().router.threshold},
-            split=split,
-            per_skill=_SWEPT,
-            others=control_runs(run),
-        )
+def _options(run: Run, figure: Figure) -> dict[str, Any]:
+    if figure is _SWEEP:
+        return {"threshold": run.config().router.threshold}
+    return {} if figure in (_INFORMATION, _SETTINGS) else {"names": cached.skill_names(run)}

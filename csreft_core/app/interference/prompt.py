@@ -5,16 +5,33 @@ import streamlit as st
 from csreft_core.analysis.interference import prompt as tables
 from csreft_core.analysis.interference import prompt_sentences as sentences
 from csreft_core.analysis.interference.composition import MAX_SUBSPACES
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached
+from csreft_core.app.page.choices import ask_text
 from csreft_core.app.page.markup import verbatim
 from csreft_core.app.page.prompts import trained_setting
-from csreft_core.app.page.state import forget, remembered, written
+from csreft_core.app.page.state import forget
 from csreft_core.charts.interference import prompt as charts
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
 _MOST_CHARACTERS = 200
+
+_PATTERNS = Figure(
+    "allpatterns", tables.patterns_table, charts.pattern_answers, sentences.sentence_patterns
+)
+_DIVERGENCES = Figure(
+    "divergence", tables.patterns_table, charts.pattern_divergences, sentences.sentence_divergence
+)
+_SHAPLEY = Figure("shapley", tables.shapley_table, charts.shapley_bars, sentences.sentence_shapley)
+_INTERACTIONS = Figure(
+    "interactions",
+    tables.interactions_table,
+    charts.interaction_matrix,
+    sentences.sentence_interactions,
+)
+_TOKENS = Figure("nexttokens", tables.tokens_table, charts.token_ranks, sentences.sentence_tokens)
 
 
 def few_subspaces(run: Run) -> bool:
@@ -35,19 +52,17 @@ def choose_answer(run: Run, row: Row) -> str:
     if st.session_state.get("i-answered") not in (None, row.prompt):
         forget("i-answer")  # it was an answer to another prompt
     st.session_state["i-answered"] = row.prompt
-    given = trained_setting(run, row)
-    known = row.response or cached.answer(run, row.prompt, given, row.skills).text
-    remembered("i-answer", known)
-    st.text_input(
+    gates = trained_setting(run, row)
+    known = row.response or cached.answer(run, row.prompt, gates, row.skills).text
+    answer = ask_text(
+        "i-answer",
         "The answer to score",
-        key="i-answer",
+        known,
         max_chars=_MOST_CHARACTERS,
-        on_change=written,
-        args=("i-answer",),
         help="The right answer where the data knows it, else what the model answers. Write another "
         "one to see which gates make it likely.",
     )
-    return st.session_state["i-answer"].strip() or known
+    return answer.strip() or known
 
 
 def show_patterns(run: Run, row: Row, answer: str) -> None:
@@ -55,58 +70,19 @@ def show_patterns(run: Run, row: Row, answer: str) -> None:
     arguments = {"prompts": (row.prompt,), "answer": answer, "gates": trained_setting(run, row)}
     left, right = st.columns(2, gap="large")
     with left:
-        views.show(
-            run,
-            tables.patterns_table,
-            charts.pattern_answers,
-            name="allpatterns",
-            sentence=sentences.sentence_patterns,
-            **arguments,
-        )
+        _PATTERNS.show(of_run(run), **arguments)
     with right:
-        views.show(
-            run,
-            tables.patterns_table,
-            charts.pattern_divergences,
-            name="divergence",
-            sentence=sentences.sentence_divergence,
-            **arguments,
-        )
+        _DIVERGENCES.show(of_run(run), **arguments)
 
 
 def show_shares(run: Run, row: Row, answer: str) -> None:
     """Shapley values, interactions and the tokens that rise and fall."""
     names = tuple(cached.adapter_of(run).names)
+    arguments = {"prompts": (row.prompt,), "answer": answer}
     left, right = st.columns(2, gap="large")
     with left:
-        views.show(
-            run,
-            tables.shapley_table,
-            charts.shapley_bars,
-            name="shapley",
-            sentence=sentences.sentence_shapley,
-            options={"names": names},
-            prompts=(row.prompt,),
-            answer=answer,
-        )
+        _SHAPLEY.show(of_run(run), options={"names": names}, **arguments)
         if len(names) > 1:
-            views.show(
-                run,
-                tables.interactions_table,
-                charts.interaction_matrix,
-                name="interactions",
-                sentence=sentences.sentence_interactions,
-                options={"names": names},
-                prompts=(row.prompt,),
-                answer=answer,
-            )
+            _INTERACTIONS.show(of_run(run), options={"names": names}, **arguments)
     with right:
-        views.show(
-            run,
-            tables.tokens_table,
-            charts.token_ranks,
-            name="nexttokens",
-            sentence=sentences.sentence_tokens,
-            prompts=(row.prompt,),
-            gates=trained_setting(run, row),
-        )
+        _TOKENS.show(of_run(run), prompts=(row.prompt,), gates=trained_setting(run, row))

@@ -7,11 +7,11 @@ import streamlit as st
 
 from csreft_core.analysis import training
 from csreft_core.analysis.interference import sentences, tables
-from csreft_core.app.figures import views
-from csreft_core.app.interference.panels import control_of, path_argument
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run, short_path
+from csreft_core.app.interference.panels import choose_unit, control_of
 from csreft_core.app.page import cached, library, starting
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import remembered, written
 from csreft_core.app.page.widgets import duration
 from csreft_core.charts.interference import figures as charts
 from csreft_core.errors import StorageError
@@ -26,6 +26,13 @@ from csreft_core.runs.single_skill import (
 
 _EVERY_S = 2.0
 
+_SINGLE_SKILL = Figure(
+    "singleskill",
+    tables.single_skill_table,
+    charts.single_skill_matrix,
+    sentences.sentence_single_skill,
+)
+
 
 def show_single_skill(run: Run) -> None:
     """The buttons that train on one skill each, how they go, and what they show."""
@@ -35,13 +42,13 @@ def show_single_skill(run: Run) -> None:
         "Nothing starts before you press a button."
     )
     control = control_of(run)
-    found = _found(run)
-    found_control = {} if control is None else _found(control)
+    own_runs = _single_skill_runs(run)
+    control_runs = {} if control is None else _single_skill_runs(control)
     with st.container(horizontal=True):
-        _offer(run, found, "this run's settings", "i-train")
+        _offer(run, own_runs, "this run's settings", "i-train")
         if control is not None:
-            _offer(control, found_control, f"the control {control.name}", "i-train-control")
-    runs = [*found.values(), *found_control.values()]
+            _offer(control, control_runs, f"the control {control.name}", "i-train-control")
+    runs = [*own_runs.values(), *control_runs.values()]
     if not runs:
         return
     active = any(queue.standing(each).state in library.ACTIVE for each in runs)
@@ -52,16 +59,16 @@ def show_single_skill(run: Run) -> None:
         _show_matrix(run, done)
 
 
-def _found(run: Run) -> dict[str, Run]:
+def _single_skill_runs(run: Run) -> dict[str, Run]:
     """The runs that learn one skill with the settings of this one, in the order of the skills."""
     names = cached.skill_names(run)
     config = only_config(run.config())
     return find_only_runs(config, names, run.name, runs_root(), cached.skill_set_of)
 
 
-def _offer(run: Run, found: dict[str, Run], label: str, key: str) -> None:
+def _offer(run: Run, existing: dict[str, Run], label: str, key: str) -> None:
     """A button with its cost, for the skills that have no such run yet."""
-    missing = [skill for skill in cached.skill_names(run) if skill not in found]
+    missing = [skill for skill in cached.skill_names(run) if skill not in existing]
     if not missing:
         return
     n = len(missing)
@@ -118,26 +125,11 @@ def _show_states(paths: tuple[str, ...], was_active: bool) -> None:
 
 
 def _show_matrix(run: Run, done: list[Run]) -> None:
-    remembered("i-train-unit", "nats", ("nats", "relative"))
-    st.segmented_control(
-        "Unit",
-        ("nats", "relative"),
-        key="i-train-unit",
-        on_change=written,
-        args=("i-train-unit",),
-        required=True,
-        format_func=lambda name: "nats a token" if name == "nats" else "relative to the loss",
-        help="Relative divides by the skill's loss before the training.",
+    relative = choose_unit(
+        "i-train-unit", "Relative divides by the skill's loss before the training."
     )
-    views.show(
-        run,
-        tables.single_skill_table,
-        charts.single_skill_matrix,
-        name="singleskill",
-        sentence=sentences.sentence_single_skill,
-        options={
-            "names": tuple(cached.skill_names(run)),
-            "relative": st.session_state["i-train-unit"] == "relative",
-        },
-        others=tuple(map(path_argument, done)),
+    _SINGLE_SKILL.show(
+        of_run(run),
+        options={"names": tuple(cached.skill_names(run)), "relative": relative},
+        others=tuple(short_path(each.path) for each in done),
     )

@@ -6,21 +6,16 @@ tensor. Every cache has a bound.
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from csreft_core.analysis.subject import Subject, on_its_base
 from csreft_core.app.page.ceilings import MOST_FILE_BYTES
 from csreft_core.app.page.turns import TURNS
 from csreft_core.base.text import tokenisers
-from csreft_core.charts.theme import Palette
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.errors import RunError
 from csreft_core.files import check_plain
@@ -34,12 +29,12 @@ from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 Stamp = tuple[str, int]
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
     """A file and its time of change: the same stamp means the same content."""
     return str(path), path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _checked(path: Path) -> Path:
+def _check_file(path: Path) -> Path:
     """The path of a run's file that a page can read whole.
 
     Raises:
@@ -88,7 +83,7 @@ def _adapter(stamp: Stamp) -> CSReFT:
 
 def adapter_of(run: Run) -> CSReFT:
     """The run's trained adapter; raises `AdapterError` where there is none."""
-    return _adapter(_stamp(_checked(run.adapter_path)))
+    return _adapter(stamp_of(_check_file(run.adapter_path)))
 
 
 def template_of(config: Config) -> str:
@@ -117,7 +112,7 @@ def _answer(
 def answer(run: Run, prompt: str, gates: str = "learned", skills: tuple[str, ...] = ()) -> Answer:
     """The answer with the run's adapter; `skills` are for oracle gates."""
     config = run.config()
-    key, stamp = _base_key(config), _stamp(run.adapter_path)
+    key, stamp = _base_key(config), stamp_of(run.adapter_path)
     return _answer(key, stamp, template_of(config), prompt, gates, skills)
 
 
@@ -137,76 +132,10 @@ def subject_of(run: Run) -> Subject:
     return on_its_base(Subject(engine, adapter, run.config(), skill_set_of(run), run))
 
 
-@st.cache_data(max_entries=256, show_spinner="Computing …")
-def _table(
-    function: str,
-    path: str,
-    stamps: tuple[Stamp, ...],  # noqa: ARG001 - part of the key
-    arguments: tuple[tuple[str, Any], ...],
-) -> pd.DataFrame:
-    return named(function)(subject_of(Run(Path(path))), **dict(arguments))
-
-
-def table(make: Callable[..., pd.DataFrame], run: Run, **arguments: Any) -> pd.DataFrame:
-    """A table of the run, computed once for equal arguments while the run's files stay as they are.
-
-    Args:
-        make: A function `NAME_table` of `csreft_core.analysis`.
-        run: What it is about.
-        arguments: Strings, numbers and tuples; `others` are folders of more runs.
-    """
-    return _table(*_table_key(make, run, arguments))
-
-
-def _table_key(
-    make: Callable[..., pd.DataFrame], run: Run, arguments: dict[str, Any]
-) -> tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]]:
-    folders = (run, *(Run(Path(other)) for other in arguments.get("others", ())))
-    stamps = tuple(stamp for folder in folders for stamp in stamps_of(folder))
-    return name_of(make), str(run.path), stamps, tuple(sorted(arguments.items()))
-
-
 def stamps_of(run: Run) -> tuple[Stamp, ...]:
     """The files that decide what a run shows."""
     files = (run.adapter_path, run.config_path, run.path / "skills.jsonl", run.metrics_path)
-    return tuple(map(_stamp, files))
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """A function as part of a cache's key."""
-    return f"{function.__module__}.{function.__name__}"
-
-
-def named(name: str) -> Callable[..., Any]:
-    """The function of such a key."""
-    module, function = name.rsplit(".", 1)
-    return getattr(import_module(module), function)
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _figure(
-    function: str,
-    options: dict[str, Any],
-    palette: Palette,
-    table_key: tuple[str, str, tuple[Stamp, ...], tuple[tuple[str, Any], ...]],
-) -> go.Figure:
-    return named(function)(_table(*table_key), palette=palette, **options)
-
-
-def figure(
-    draw: Callable[..., go.Figure],
-    make: Callable[..., pd.DataFrame],
-    run: Run,
-    *,
-    palette: Palette,
-    options: dict[str, Any],
-    arguments: dict[str, Any],
-) -> go.Figure:
-    """The figure of a table, drawn once: drawing takes longer than all else on a warm page.
-
-    It is shared by all sessions and must not be changed.
-    """
-    return _figure(name_of(draw), options, palette, _table_key(make, run, arguments))
+    return tuple(map(stamp_of, files))
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)
@@ -227,7 +156,7 @@ def _skill_set(digest: str, _run: Run) -> SkillSet:  # noqa: ARG001
 
 def skill_set_of(run: Run) -> SkillSet:
     """The data of a run."""
-    return _skill_set(_digest(_stamp(_checked(run.path / "skills.jsonl"))), run)
+    return _skill_set(_digest(stamp_of(_check_file(run.path / "skills.jsonl"))), run)
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:
@@ -247,7 +176,7 @@ def _read_skill_set(path: str, stamp: Stamp, skill_column: str) -> SkillSet:  # 
 
 def read_skill_set(path: str, skill_column: str = "skill") -> SkillSet:
     """A skill set by name, file or folder; raises `SkillSetError`."""
-    return _read_skill_set(path, _stamp(Path(path)), skill_column)
+    return _read_skill_set(path, stamp_of(Path(path)), skill_column)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -257,8 +186,8 @@ def _metrics(stamp: Stamp, size: int) -> list[dict[str, Any]]:  # noqa: ARG001
 
 def metrics_of(run: Run) -> list[dict[str, Any]]:
     """The run's records; read again only when the file has changed."""
-    path = _checked(run.metrics_path)
-    return _metrics(_stamp(path), path.stat().st_size if path.exists() else 0)
+    path = _check_file(run.metrics_path)
+    return _metrics(stamp_of(path), path.stat().st_size if path.exists() else 0)
 
 
 def parameters_of(run: Run) -> dict[str, int]:

@@ -80,7 +80,7 @@ def check_setting(path: str, value: Any) -> None:
             _refuse(path, value, f"up to {_MOST_POSITIONS:,} tokens")
 
 
-def _refuse(path: str, given: str, taken: str) -> None:
+def _refuse(path: str, value: str, taken: str) -> None:
     raise ConfigError(
-        f"{path}: {given[:60]} is more than the pages take, {taken}; the command line takes more"
+        f"{path}: {value[:60]} is more than the pages take, {taken}; the command line takes more"
     )

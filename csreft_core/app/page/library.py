@@ -1,10 +1,11 @@
-"""The runs that pages can choose from: the user's own, and the shipped examples.
+"""The runs and comparisons that pages can choose from: the user's own, and the shipped ones.
 
-A run's id is what the URL holds: its name, or `example:` and its name.
+An id is what the URL holds: the name, or `example:` and the name for what is shipped.
 """
 
 from pathlib import Path
 
+from csreft_core.comparison.folder import Comparison, list_comparisons, shipped_comparisons
 from csreft_core.errors import RunError
 from csreft_core.runs.all_runs import Run, example_runs, find_run, list_runs, runs_root
 
@@ -12,9 +13,9 @@ EXAMPLE = "example:"
 ACTIVE = ("queued", "running")
 
 
-def is_example(run_id: str) -> bool:
-    """Whether the id is that of a shipped run."""
-    return run_id.startswith(EXAMPLE)
+def is_example(identity: str) -> bool:
+    """Whether the id is that of a shipped run or comparison."""
+    return identity.startswith(EXAMPLE)
 
 
 def run_id(run: Run) -> str:
@@ -40,6 +41,12 @@ def _examples() -> list[Run]:
     return sorted(
         example_runs(), key=lambda run: (not run.name.startswith("recommended"), run.name)
     )
+
+
+def all_comparisons() -> dict[str, Comparison]:
+    """Every readable comparison by its id: the shipped ones, then those in the runs folder."""
+    shipped = {EXAMPLE + c.name: c for c in shipped_comparisons()}
+    return shipped | {c.name: c for c in list_comparisons(runs_root())}
 
 
 def example(preset: str, runs: dict[str, Run]) -> Run | None:

@@ -6,15 +6,16 @@ import streamlit as st
 
 from csreft_core.app.page import cached, library
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
+from csreft_core.app.page.choices import ask_text
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.state import keep, remembered, written
+from csreft_core.app.page.state import keep
 from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS, Row, evenly
 
 
-def held_out(run: Run) -> list[Row]:
+def held_out_rows(run: Run) -> list[Row]:
     """Rows that the run never trained on, one skill each; else any row with one skill."""
     rows = cached.rows_of(run)
     single = [row for row in rows if len(row.skills) == 1]
@@ -28,7 +29,7 @@ def held_out(run: Run) -> list[Row]:
 
 def examples(run: Run, per_skill: int = 1) -> tuple[Row, ...]:
     """Held-out rows with different prompts, some of each skill."""
-    different = {row.prompt: row for row in held_out(run)}
+    different = {row.prompt: row for row in held_out_rows(run)}
     return evenly(list(different.values()), per_skill)
 
 
@@ -40,13 +41,11 @@ def choose_prompt(run: Run, shown: Sequence[Row] | None = None) -> Row:
         shown: Other examples.
     """
     shown = examples(run) if shown is None else shown
-    prompt = remembered("prompt", shown[0].prompt if shown else "")
-    st.text_input(
+    prompt = ask_text(
+        "prompt",
         "Your prompt",
-        key="prompt",
+        shown[0].prompt if shown else "",
         max_chars=MOST_CHARACTERS,
-        on_change=written,
-        args=("prompt",),
         help="Press Enter to ask. The address of this page keeps the prompt.",
     )
     with st.container(horizontal=True, gap="small"):
@@ -92,6 +91,17 @@ def wants_answers(run: Run) -> bool:
         persist_state="session",
         help=f"The base of this run, {verbatim(run.config().base.path)}, may need long to load.",
     )
+
+
+def warn_unknown(run: Run, prompt: str) -> None:
+    """Name the words of a prompt that the base cannot read, if there are any."""
+    unknown = cached.unknown_words(run, prompt)
+    if unknown:
+        st.warning(
+            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
+            "that. The pocket base knows only the words of its own skill sets.",
+            icon=":material/help:",
+        )
 
 
 def trained_setting(run: Run, row: Row) -> str:

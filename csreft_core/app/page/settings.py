@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt
 
 from csreft_core.app.page.base_folders import check_allowed
 from csreft_core.app.page.ceilings import MOST_CHARACTERS, MOST_SETTINGS, SETTINGS, check_setting
-from csreft_core.app.page.state import keep, remembered
+from csreft_core.app.page.state import keep, recall
 from csreft_core.config import (
     GROUPS,
     PRESETS,
@@ -66,21 +66,21 @@ def all_paths() -> list[str]:
     return [f"{g}.{f.name}" for g, cls in GROUPS.items() for f in dataclasses.fields(cls)]
 
 
-def chosen_preset() -> str:
+def recall_preset() -> str:
     """The preset that the settings start from."""
-    return remembered("preset", "recommended", PRESETS)
+    return recall("preset", "recommended", PRESETS)
 
 
 def overrides() -> dict[str, Any]:
     """What differs from the preset, by path; the URL's, else the session's."""
-    given = st.query_params.get_all(_PARAM)
-    if given:
-        pairs = (text.partition("=") for text in given[:MOST_SETTINGS])
-        found = {p: _read(p, text) for p, _, text in pairs if p in all_paths()}
+    texts = st.query_params.get_all(_PARAM)
+    if texts:
+        pairs = (text.partition("=") for text in texts[:MOST_SETTINGS])
+        changed = {p: _read(p, text) for p, _, text in pairs if p in all_paths()}
     else:
-        found = st.session_state.get(_KEPT, {})
-    _write(found)
-    return found
+        changed = st.session_state.get(_KEPT, {})
+    _write(changed)
+    return changed
 
 
 def _read(path: str, text: str) -> Any:
@@ -124,7 +124,7 @@ def assign(assignment: str) -> None:
     change(path, read_value(path, text))
 
 
-def choose_preset() -> None:
+def take_preset() -> None:
     """Callback of the preset's widget: its values replace all changes."""
     keep("preset", st.session_state["preset"], "recommended")
     _write({})
@@ -157,7 +157,7 @@ def draw(path: str, label: str | None = None) -> None:
     widget(field, label or field.label, current(path))
 
 
-def _written(path: str, convert: Callable[[Any], Any]) -> None:
+def _change_from_widget(path: str, convert: Callable[[Any], Any]) -> None:
     change(path, convert(st.session_state[f"set-{path}"]))
 
 
@@ -167,7 +167,7 @@ def _options(field: Setting, value: Any, convert: Callable[[Any], Any]) -> dict[
     return {
         "key": key,
         "help": f"{field.help}\n\n`{field.path}`",
-        "on_change": _written,
+        "on_change": _change_from_widget,
         "args": (field.path, convert),
     }
 

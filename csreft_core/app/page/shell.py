@@ -8,7 +8,7 @@ import streamlit as st
 
 from csreft_core.app.page import library
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import forget, keep, remembered, written
+from csreft_core.app.page.state import forget, keep, keep_widget, recall
 from csreft_core.app.page.turns import TURNS
 from csreft_core.config import ASSETS
 from csreft_core.errors import CsreftError
@@ -48,6 +48,12 @@ def showing_errors() -> Iterator[None]:
         st.error(plain(text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")))
 
 
+def offer_training(text: str, icon: str = ":material/info:") -> None:
+    """Say what is missing without a run, with the way to train one."""
+    st.info(text, icon=icon)
+    st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+
+
 @contextmanager
 def start_page(title: str) -> Iterator[Run | None]:
     """Set the page up and give the chosen run; None where there is none at all.
@@ -75,10 +81,10 @@ def mark_interrupted() -> None:
 
 
 def _chosen_run(runs: dict[str, Run]) -> Run | None:
-    asked = st.query_params.get("run")
-    problem = library.why_not(asked, runs_root()) if asked and asked not in runs else None
+    wanted = st.query_params.get("run")
+    problem = library.why_not(wanted, runs_root()) if wanted and wanted not in runs else None
     default = next((i for i in runs if library.is_example(i)), next(iter(runs), ""))
-    chosen = remembered("run", "", runs) or default
+    chosen = recall("run", "", runs) or default
     if chosen:
         # Always in the address: the default changes when a run is added.
         keep("run", chosen)
@@ -92,7 +98,7 @@ def _chosen_run(runs: dict[str, Run]) -> Run | None:
                 list(runs),
                 format_func=library.label,
                 key="run",
-                on_change=written,
+                on_change=keep_widget,
                 args=("run",),
                 help="The run that the pages show. It stays when you change the page, and a copy "
                 "of the address shows the same.",

@@ -11,18 +11,18 @@ import streamlit as st
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 
 
-def remembered(name: str, default: str, options: Collection[str] | None = None) -> str:
+def recall(name: str, default: str, options: Collection[str] | None = None) -> str:
     """The value of a choice: the URL's, else the session's, else the default.
 
     It is put into the widget with the key `name`, which must be drawn after this call with
-    `on_change=written, args=(name,)`.
+    `on_change=keep_widget, args=(name,)`.
 
     Args:
         name: Of the choice; the key of its widget and of its place in the URL.
         default: Is left out of the URL.
         options: What is allowed; None allows every text that is not too long.
     """
-    candidates = (st.query_params.get(name), st.session_state.get(_kept(name)))
+    candidates = (st.query_params.get(name), st.session_state.get(_session_key(name)))
     allowed = (c for c in candidates if c is not None and _fits(c, options))
     value = next(allowed, default)
     st.session_state[name] = value
@@ -36,7 +36,7 @@ def _fits(value: str, options: Collection[str] | None) -> bool:
 
 def keep(name: str, value: str, default: str | None = None) -> None:
     """Write a choice to the session and, unless it is the default, to the URL."""
-    st.session_state[_kept(name)] = value
+    st.session_state[_session_key(name)] = value
     if value != default:
         if st.query_params.get(name) != value:
             st.query_params[name] = value
@@ -45,18 +45,18 @@ def keep(name: str, value: str, default: str | None = None) -> None:
             del st.query_params[name]
 
 
-def written(name: str) -> None:
+def keep_widget(name: str) -> None:
     """Callback of a widget: its new value goes to session and URL."""
     keep(name, st.session_state[name])
 
 
 def forget(name: str) -> None:
     """Take a choice back, so that its default holds."""
-    st.session_state.pop(_kept(name), None)
+    st.session_state.pop(_session_key(name), None)
     with suppress(KeyError):
         del st.query_params[name]
 
 
-def _kept(name: str) -> str:
+def _session_key(name: str) -> str:
     """The session's own copy; a widget's value is gone when another page is drawn."""
     return f"kept-{name}"

@@ -23,6 +23,11 @@ def screen() -> Palette:
     return Palette(colours=tuple(f"#00000{i}" for i in range(1, 9)), muted="#000036")
 
 
+def page_palette() -> Palette:
+    """The colours of the page's theme itself, for what the browser does not recolour."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
 @st.cache_data(max_entries=1, show_spinner=False)
 def _texts() -> dict[str, str]:
     files = sorted((ASSETS / "texts").glob("*.json"))
@@ -108,25 +113,14 @@ def show_data(
     with popover:
         st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * max(1, len(table))))
         with st.container(horizontal=True):
-            st.download_button(
-                "Table (CSV)",
-                lambda: csv_text(table),
-                file_name=f"{name}.csv",
-                mime="text/csv",
-                icon=":material/download:",
-                key=f"csv-{name}",
-                on_click="ignore",
-            )
+            offer_file("Table (CSV)", lambda: csv_text(table), f"{name}.csv", key=f"csv-{name}")
             if figure is not None:
-                palette = DARK if st.context.theme.type == "dark" else LIGHT
-                st.download_button(
+                palette = page_palette()
+                offer_file(
                     "Figure (offline page, 5 MB)",
                     lambda: offline_page(figure(palette)),
-                    file_name=f"{name}.html",
-                    mime="text/html",
-                    icon=":material/download:",
+                    f"{name}.html",
                     key=f"html-{name}",
-                    on_click="ignore",
                 )
         if code:
             st.caption("The same figure in Python, in the folder of this project")
@@ -134,6 +128,45 @@ def show_data(
         if command:
             st.caption("The same table on the command line")
             st.code(command, language="bash", wrap_lines=True)
+
+
+_MIMES = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "md": "text/markdown",
+    "zip": "application/zip",
+}
+
+
+def offer_file(
+    label: str,
+    write: Callable[[], str | bytes],
+    file_name: str,
+    *,
+    key: str,
+    help: str | None = None,
+) -> None:
+    """A button that downloads a file; it is written when the button is pressed.
+
+    Args:
+        label: On the button.
+        write: Gives the content.
+        file_name: What the browser calls it; its ending says what it is.
+        key: Of the button.
+        help: The tooltip.
+    """
+    st.download_button(
+        label,
+        write,
+        file_name=file_name,
+        mime=_MIMES[file_name.rpartition(".")[2]],
+        icon=":material/download:",
+        key=key,
+        help=help,
+        on_click="ignore",
+    )
 
 
 def _meta(figure: go.Figure) -> dict[str, str]:

@@ -45,14 +45,14 @@ def choose() -> None:
         key="skill-set",
         required=True,
         format_func=lambda name: _LABELS[name],
-        on_change=_set_chosen,
+        on_change=_take_set,
         help="What the adapter is trained on; the run keeps a copy.\n\n`data.path`",
     )
     if st.session_state["skill-set"] == "own":
         _own()
 
 
-def _set_chosen() -> None:
+def _take_set() -> None:
     chosen = st.session_state["skill-set"]
     st.session_state["own-data"] = chosen == "own"
     if chosen in SHIPPED:
@@ -60,7 +60,7 @@ def _set_chosen() -> None:
         settings.change("data.skill_column", "skill")
 
 
-def chosen(config: Config) -> SkillSet:
+def skill_set_of(config: Config) -> SkillSet:
     """The rows of the config's skill set.
 
     Raises:
@@ -90,7 +90,7 @@ def _own() -> None:
         "A file",
         type=[suffix[1:] for suffix in SUFFIXES],
         key="upload",
-        on_change=_given,
+        on_change=_take_upload,
         args=("upload",),
         max_upload_size=5,
     )
@@ -100,7 +100,7 @@ def _own() -> None:
         placeholder=_FORM,
         max_chars=MAX_BYTES,
         height=110,
-        on_change=_given,
+        on_change=_take_upload,
         args=("pasted",),
     )
     content = _content()
@@ -111,7 +111,7 @@ def _own() -> None:
         st.error(f"{plain(problem)}. What was chosen before stays.")
     _show_notes()
     try:
-        upload = _opened(*content, not st.session_state.get("map-no-header"))
+        upload = _open(*content, not st.session_state.get("map-no-header"))
     except CsreftError:
         return  # it is the problem that is shown
     _map_columns(upload)
@@ -125,15 +125,15 @@ def _show_notes() -> None:
         st.code("\n".join(notes), language=None, wrap_lines=True)
 
 
-def _given(kind: str) -> None:
-    """Callback of both fields: keep what was given if its columns are known."""
+def _take_upload(kind: str) -> None:
+    """Callback of both fields: keep the skill set if its columns are known."""
     st.session_state.update({"own-from": kind, "own-notes": (), "map-no-header": False})
     content = _content()
     if content is None:
         st.session_state["own-problem"] = ""
         return
     try:
-        upload = _opened(*content)
+        upload = _open(*content)
         st.session_state["own-problem"] = ""
         if upload.is_known:
             use(rows_of_upload(upload))
@@ -154,7 +154,7 @@ def _content() -> tuple[str, bytes] | None:
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the file …")
-def _opened(name: str, data: bytes, header: bool = True) -> Upload:
+def _open(name: str, data: bytes, header: bool = True) -> Upload:
     return open_upload(name, data, header=header)
 
 
@@ -183,24 +183,24 @@ def _map_columns(upload: Upload) -> None:
                 "The first line is a row, not the names of the columns", key="map-no-header"
             )
         with st.grid(5, min_column_width=150):
-            prompt = response = given = None
+            prompt = response = addition = None
             if form is None:
                 prompt = _select("Prompt", columns, guess.prompt)
                 response = _select("Response", columns, guess.response)
-                given = _select("Input, below the prompt", columns, guess.input)
+                addition = _select("Input, below the prompt", columns, guess.input)
             skill = _select("Skill", [_ONE, *columns], guess.skill)
             split = _select("Split", columns, guess.split)
-            one = None
+            same_skill = None
             if skill == _ONE:
-                one = st.text_input("The skill", key="map-one", max_chars=80).strip() or None
+                same_skill = st.text_input("The skill", key="map-one", max_chars=80).strip() or None
         mapping = ColumnMapping(
-            prompt, response, given, None if skill == _ONE else skill, one, split
+            prompt, response, addition, None if skill == _ONE else skill, same_skill, split
         )
         _preview(upload, mapping)
         st.button(
             "Use these columns",
             key="map-use",
-            on_click=_use_mapped,
+            on_click=_use_mapping,
             args=(upload, mapping),
             type="secondary" if form else "primary",
             icon=":material/check:",
@@ -222,16 +222,16 @@ def _preview(upload: Upload, mapping: ColumnMapping) -> None:
         frame = pd.DataFrame([{k: str(v) for k, v in record.fields.items()} for record in first])
     else:
         try:
-            read = as_rows(first, upload.name, mapping).rows
+            rows = as_rows(first, upload.name, mapping).rows
         except CsreftError as error:
             st.error(f"{plain(error)}.")
             return
-        frame = pd.DataFrame([as_cells(item.row) for item in read], columns=list(CELLS))
+        frame = pd.DataFrame([as_cells(item.row) for item in rows], columns=list(CELLS))
     st.dataframe(frame, hide_index=True)
     st.caption(f"The first {len(frame)} of {len(upload.records):,} rows.")
 
 
-def _use_mapped(upload: Upload, mapping: ColumnMapping) -> None:
+def _use_mapping(upload: Upload, mapping: ColumnMapping) -> None:
     st.session_state["own-problem"] = ""
     try:
         use(rows_of_upload(upload, mapping))

@@ -15,22 +15,28 @@ from csreft_core.analysis.skills.tables import (
     unknown_table,
     unwritable_table,
 )
-from csreft_core.app.figures import skill_views
-from csreft_core.app.figures.skill_views import Source
+from csreft_core.app.figures.figure import Figure, skill_subject, table_of
+from csreft_core.app.figures.shown_code import code, command
+from csreft_core.app.figures.source import Source
 from csreft_core.app.page import settings
 from csreft_core.app.page.ceilings import MOST_STEP, MOST_TABLE_TOKENS
 from csreft_core.app.page.markup import plain, verbatim
-from csreft_core.app.page.widgets import help_text, show_data
+from csreft_core.app.page.widgets import help_text, page_palette, show_data
 from csreft_core.app.skills import choice as skill_choice
 from csreft_core.charts.skills import batch as batch_charts
 from csreft_core.charts.skills import figures as charts
-from csreft_core.charts.theme import DARK, LIGHT, styles
+from csreft_core.charts.theme import styles
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError, UnsupportedModelError
 
 BALANCE, SEEN, LEAKS, ROWS = PARTS = ("Balance", "As the model sees it", "Leaks", "Rows")
 _MOST_CARDS = 12
 _EXAMPLES = 8
+
+_BALANCE = Figure("balance", counts_table, charts.balance_bars, say.sentence_counts)
+_LENGTHS = Figure("lengths", lengths_table, charts.length_histogram, say.sentence_lengths)
+_LEAKS = Figure("leaks", leaks_table, charts.leak_map, say.sentence_leaks)
+_SIMILARITY = Figure("similarity", similarity_table, charts.similarity_map, say.sentence_similarity)
 
 
 def choose() -> Config:
@@ -42,23 +48,23 @@ def choose() -> Config:
     """
     st.title("Skills", anchor=False)
     st.markdown("What will the next run learn from, and is it what you think it is?")
-    settings.chosen_preset()
+    settings.recall_preset()
     settings.overrides()
     skill_choice.choose()
     config = settings.build()
-    skill_choice.chosen(config)
+    skill_choice.skill_set_of(config)
     return config
 
 
 def names_of(source: Source) -> list[str]:
     """The skills in their order, which gives each its colour."""
-    return list(skill_views.subject_of(source).skill_set.names)
+    return list(skill_subject(source).skill_set.names)
 
 
 def show_skills(source: Source) -> None:
     """A card for each skill: colour, rows, an example."""
-    table, names = skill_views.table_of(source, skills_table), names_of(source)
-    palette = DARK if st.context.theme.type == "dark" else LIGHT
+    table, names = table_of(source, skills_table), names_of(source)
+    palette = page_palette()
     style = styles(names, palette)
     single = table[table["skill"].isin([*names, "unlabelled"])]
     shown = table if single.empty else single
@@ -97,20 +103,13 @@ def _start(text: str, most: int = 160) -> str:
 
 def show_balance(source: Source) -> None:
     """Rows of each skill and split."""
-    skill_views.show(
-        source,
-        counts_table,
-        charts.balance_bars,
-        name="balance",
-        sentence=say.sentence_counts,
-        options={"names": names_of(source)},
-    )
+    _BALANCE.show(source, options={"names": names_of(source)})
 
 
 def show_unwritable(source: Source) -> None:
     """Whether the base can write the answers."""
     try:
-        table = skill_views.table_of(source, unwritable_table)
+        table = table_of(source, unwritable_table)
     except UnsupportedModelError as error:
         st.caption(f"Whether the base can write the answers is not known: {error}")
         return
@@ -121,15 +120,15 @@ def show_unwritable(source: Source) -> None:
         st.markdown(plain(say.sentence_unwritable(table)))
     if len(table):
         st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * len(table)))
-    show_data(table, "unwritable", command=skill_views.command(source, unwritable_table, {}))
+    show_data(table, "unwritable", command=command(source, unwritable_table, {}))
 
 
 def show_special(source: Source) -> None:
     """Special tokens that texts spell."""
-    table = skill_views.table_of(source, special_table)
+    table = table_of(source, special_table)
     if len(table):
         st.warning(plain(say.sentence_special(table)), icon=":material/code_off:")
-        show_data(table, "special", command=skill_views.command(source, special_table, {}))
+        show_data(table, "special", command=command(source, special_table, {}))
 
 
 def show_reading(source: Source, config: Config) -> None:
@@ -138,7 +137,7 @@ def show_reading(source: Source, config: Config) -> None:
         settings.draw("data.template", "template of a prompt")
         settings.draw("train.max_length", "longest row, in tokens")
         settings.draw("adapter.positions", "edited tokens")
-    subject = skill_views.subject_of(source)
+    subject = skill_subject(source)
     st.caption(
         f"Read by the tokeniser of the base {verbatim(config.base.path)}, at most "
         f"{subject.max_length:,} tokens a row. Template: {verbatim(repr(subject.template))}."
@@ -157,9 +156,9 @@ def show_batch(source: Source, config: Config) -> None:
         width=200,
     )
     _check_batch(source, config)
-    table = skill_views.table_of(source, batch_table, step=int(step) - 1)
+    table = table_of(source, batch_table, step=int(step) - 1)
     options = {"names": names_of(source), "examples": _EXAMPLES}
-    palette = DARK if st.context.theme.type == "dark" else LIGHT
+    palette = page_palette()
     st.html(batch_charts.batch_html(table, palette=palette, **options))
     n = int(table["example"].max())
     st.caption(f"{min(n, _EXAMPLES)} of {n} examples; the table below has all of them.")
@@ -169,14 +168,14 @@ def show_batch(source: Source, config: Config) -> None:
         table,
         "batch",
         figure=lambda palette: batch_charts.batch_page(table, palette=palette, **options),
-        code=skill_views.code(source, batch_table, batch_charts.batch_page, arguments, options),
-        command=skill_views.command(source, batch_table, arguments),
+        code=code(source, batch_table, batch_charts.batch_page, arguments, options),
+        command=command(source, batch_table, arguments),
     )
 
 
 def _check_batch(source: Source, config: Config) -> None:
     """Refuse a batch that is too large to be drawn token by token."""
-    lengths = skill_views.table_of(source, lengths_table)
+    lengths = table_of(source, lengths_table)
     longest = int(lengths[["tokens", "limit"]].min(axis=1).max())
     n = longest * (config.train.batch_size // config.train.accumulate)
     if n > MOST_TABLE_TOKENS:
@@ -188,48 +187,33 @@ def _check_batch(source: Source, config: Config) -> None:
 
 def show_lengths(source: Source) -> None:
     """How long the rows are, and what is cut."""
-    skill_views.show(
-        source,
-        lengths_table,
-        charts.length_histogram,
-        name="lengths",
-        sentence=say.sentence_lengths,
-    )
+    _LENGTHS.show(source)
 
 
 def show_unknown(source: Source) -> None:
     """The words that the base has no token for."""
-    table = skill_views.table_of(source, unknown_table)
+    table = table_of(source, unknown_table)
     st.subheader("Can the base read every word?", help=help_text("unknown"), anchor=False)
     if len(table):
         st.dataframe(table, hide_index=True, height=min(320, 38 + 35 * len(table)))
     st.markdown(plain(say.sentence_unknown(table)))
-    show_data(table, "unknown", command=skill_views.command(source, unknown_table, {}))
+    show_data(table, "unknown", command=command(source, unknown_table, {}))
 
 
 def show_leaks(source: Source) -> None:
     """Rows of one split that stand in another, and the rows themselves."""
-    table = skill_views.show(
-        source, leaks_table, charts.leak_map, name="leaks", sentence=say.sentence_leaks
-    )
+    table = _LEAKS.show(source)
     if not (table["exact"] + table["near"]).any():
         return
-    twins = skill_views.table_of(source, twins_table)
+    twins = table_of(source, twins_table)
     with st.expander(f"The {len(twins):,} rows with a twin", icon=":material/content_copy:"):
         st.dataframe(twins, hide_index=True, height=320)
-        show_data(twins, "twins", command=skill_views.command(source, twins_table, {}))
+        show_data(twins, "twins", command=command(source, twins_table, {}))
 
 
 def show_similarity(source: Source) -> None:
     """How alike the skills' prompts are, next to each skill among itself."""
-    skill_views.show(
-        source,
-        similarity_table,
-        charts.similarity_map,
-        name="similarity",
-        sentence=say.sentence_similarity,
-        options={"names": names_of(source)},
-    )
+    _SIMILARITY.show(source, options={"names": names_of(source)})
 
 
 def why_no_set() -> None:

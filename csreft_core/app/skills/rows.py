@@ -1,10 +1,15 @@
 """The rows of a skill set: to read, to edit where they are few, and to download."""
 
+from functools import partial
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
-from csreft_core.app.figures import skill_views
-from csreft_core.app.figures.skill_views import Source
+from csreft_core.app.figures.figure import skill_subject
+from csreft_core.app.figures.source import Source
+from csreft_core.app.page.cached import stamp_of
+from csreft_core.app.page.widgets import offer_file
 from csreft_core.app.skills import choice as skill_choice
 from csreft_core.app.skills.uploads import edited_set
 from csreft_core.skills.skill_set import CELLS, SPLITS, SkillSet, as_cells, as_csv, as_jsonl
@@ -18,7 +23,7 @@ _ABOUT_CSV = (
 
 def show_rows(source: Source) -> None:
     """The rows; a small set can be edited and saved as a new file."""
-    skill_set = skill_views.subject_of(source).skill_set
+    skill_set = skill_subject(source).skill_set
     frame = as_frame(skill_set)
     if len(frame) > MOST_EDITED:
         st.dataframe(frame, hide_index=True, height=420)
@@ -39,7 +44,7 @@ def as_frame(skill_set: SkillSet) -> pd.DataFrame:
 def _edit(source: Source, frame: pd.DataFrame) -> None:
     edited = st.data_editor(
         frame,
-        key=f"edit-{source.path}-{source.stamp}",
+        key=f"edit-{source.path}-{stamp_of(Path(source.path))[1]}",
         num_rows="dynamic",
         hide_index=True,
         height=min(520, 80 + 35 * len(frame)),
@@ -74,17 +79,9 @@ def _edit(source: Source, frame: pd.DataFrame) -> None:
 
 def _download(skill_set: SkillSet) -> None:
     with st.container(horizontal=True):
-        for label, write, ending, mime, text in (
-            ("JSONL", as_jsonl, "jsonl", "application/jsonl", "Every text as it is."),
-            ("CSV", as_csv, "csv", "text/csv", _ABOUT_CSV),
+        for label, write, ending, help in (
+            ("JSONL", as_jsonl, "jsonl", "Every text as it is."),
+            ("CSV", as_csv, "csv", _ABOUT_CSV),
         ):
-            st.download_button(
-                label,
-                lambda write=write: write(skill_set.rows),
-                file_name=f"skills.{ending}",
-                mime=mime,
-                icon=":material/download:",
-                key=f"rows-{ending}",
-                help=text,
-                on_click="ignore",
-            )
+            content = partial(write, skill_set.rows)
+            offer_file(label, content, f"skills.{ending}", key=f"rows-{ending}", help=help)

@@ -1,31 +1,48 @@
 """Panels of the States page: where states lie, what the edit moves, and how that formed."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from csreft_core.analysis.states import sentences as say
 from csreft_core.analysis.states import tables
-from csreft_core.app.figures import views
+from csreft_core.app.figures.figure import Figure
+from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached
+from csreft_core.app.page.shell import offer_training
 from csreft_core.app.states.view import BASIS_NAMES, View
-from csreft_core.charts.states import animation
+from csreft_core.charts.states import animation, maps
 from csreft_core.charts.states import figures as charts
-from csreft_core.charts.states import maps as state_maps
 from csreft_core.runs.all_runs import Run
 
 PICTURE, AXES, SIZE = "Picture", "Axes and targets", "Size of the edit"
 TRAINING, SKILL = "Over training", "Reading the skill"
 PARTS = (PICTURE, AXES, SIZE, TRAINING, SKILL)
 
+_CHOSEN_AXES = Figure(
+    "states-chosen", tables.states_table, charts.state_scatter, say.sentence_states
+)
+_CONTROL_AXES = replace(_CHOSEN_AXES, name="states-control")
+_SCREE = Figure("scree", tables.scree_table, charts.scree_bars, say.sentence_scree)
+_COORDINATES = Figure(
+    "coordinates", tables.coordinates_table, charts.coordinate_scatter, say.sentence_coordinates
+)
+_ENERGY = Figure("energy", tables.energy_table, maps.energy_map, say.sentence_energy)
+_SIZE = Figure("editsize", tables.size_table, maps.size_map, say.sentence_size)
+_OWN_SIZE = replace(_SIZE, name="editsize-own")
+_TRAINING = Figure(
+    "formation", tables.training_table, animation.training_states, say.sentence_training
+)
+_SEPARATION = Figure(
+    "separation", tables.separation_table, charts.separation_dots, say.sentence_separation
+)
+
 
 def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
     st.title("States", anchor=False)
     if run is None:
-        st.info(
-            "There is no run to show. Train one; it takes less than a minute.",
-            icon=":material/info:",
-        )
-        st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
+        offer_training("There is no run to show. Train one; it takes less than a minute.")
         return
     st.markdown(
         "A **state** is the vector h that a layer gives a token. The adapter moves it to h'. A "
@@ -40,19 +57,13 @@ def show_states(run: Run, view: View) -> None:
     for column, basis in zip(st.columns(2, gap="large"), (view.basis, control), strict=True):
         name = BASIS_NAMES.get(basis, f"the subspace of {basis.removeprefix('subspace:')}")
         with column:
-            views.show(
-                run,
-                tables.states_table,
-                charts.state_scatter,
-                name="states-chosen" if basis == view.basis else "states-control",
-                sentence=say.sentence_states,
+            figure = _CHOSEN_AXES if basis == view.basis else _CONTROL_AXES
+            figure.show(
+                of_run(run),
                 heading=None if basis == view.basis else f"And on the axes of {name}?",
                 options={"names": cached.skill_names(run)},
                 prompts=view.prompts,
-                per_skill=view.per_skill,
-                gates=view.gates,
-                layer=view.layer,
-                position=view.position,
+                **view.states,
                 basis=basis,
                 n_axes=view.n_axes,
             )
@@ -60,17 +71,7 @@ def show_states(run: Run, view: View) -> None:
 
 def show_scree(run: Run, view: View) -> None:
     """How much is hidden."""
-    views.show(
-        run,
-        tables.scree_table,
-        charts.scree_bars,
-        name="scree",
-        sentence=say.sentence_scree,
-        per_skill=view.per_skill,
-        gates=view.gates,
-        layer=view.layer,
-        position=view.position,
-    )
+    _SCREE.show(of_run(run), **view.states)
 
 
 def show_coordinates(run: Run, view: View) -> None:
@@ -78,18 +79,11 @@ def show_coordinates(run: Run, view: View) -> None:
     if not view.is_edited:
         _needs_an_edit(run)
         return
-    views.show(
-        run,
-        tables.coordinates_table,
-        charts.coordinate_scatter,
-        name="coordinates",
-        sentence=say.sentence_coordinates,
+    _COORDINATES.show(
+        of_run(run),
         options={"names": cached.skill_names(run)},
         prompts=view.prompts,
-        per_skill=view.per_skill,
-        gates=view.gates,
-        layer=view.layer,
-        position=view.position,
+        **view.states,
         subspace=view.subspace,
     )
 
@@ -106,20 +100,8 @@ def _needs_an_edit(run: Run) -> None:
 
 def show_energy(run: Run, view: View) -> None:
     """Whose subspace makes the edit."""
-    if not view.is_edited:
-        return
-    views.show(
-        run,
-        tables.energy_table,
-        state_maps.energy_map,
-        name="energy",
-        sentence=say.sentence_energy,
-        options={"names": cached.skill_names(run)},
-        per_skill=view.per_skill,
-        gates=view.gates,
-        layer=view.layer,
-        position=view.position,
-    )
+    if view.is_edited:
+        _ENERGY.show(of_run(run), options={"names": cached.skill_names(run)}, **view.states)
 
 
 def show_sizes(run: Run, view: View) -> None:
@@ -129,24 +111,11 @@ def show_sizes(run: Run, view: View) -> None:
     places = 16 if positions.everything or positions.prefix else max(8, positions.suffix + 2)
     left, right = st.columns(2, gap="large")
     with left:
-        views.show(
-            run,
-            tables.size_table,
-            state_maps.size_map,
-            name="editsize",
-            sentence=say.sentence_size,
-            per_skill=view.per_skill,
-            gates=view.gates,
-            places=places,
-        )
-    with right:
-        if view.prompts:
-            views.show(
-                run,
-                tables.size_table,
-                state_maps.size_map,
-                name="editsize-own",
-                sentence=say.sentence_size,
+        _SIZE.show(of_run(run), per_skill=view.per_skill, gates=view.gates, places=places)
+    if view.prompts:
+        with right:
+            _OWN_SIZE.show(
+                of_run(run),
                 heading="And in your prompt?",
                 prompts=view.prompts,
                 gates=view.gates,
@@ -160,12 +129,8 @@ def show_training(run: Run, view: View) -> None:
     layer = view.layer if view.layer in edited else edited[0]
     # Frames of another run or other axes must not stay: a new name makes a new chart.
     name = "-".join(("formation", run.name, str(layer), view.basis, str(view.n_axes)))
-    views.show(
-        run,
-        tables.training_table,
-        animation.training_states,
-        name=name.replace(":", "-"),
-        sentence=say.sentence_training,
+    replace(_TRAINING, name=name.replace(":", "-")).show(
+        of_run(run),
         options={"names": cached.skill_names(run)},
         layer=layer,
         basis=view.basis,
@@ -175,14 +140,5 @@ def show_training(run: Run, view: View) -> None:
 
 def show_separation(run: Run, view: View) -> None:
     """How well the skill can be read from gates, coordinates and states."""
-    views.show(
-        run,
-        tables.separation_table,
-        charts.separation_dots,
-        name="separation",
-        sentence=say.sentence_separation,
-        per_skill=max(view.per_skill, 24),
-        gates=view.gates,
-        layer=view.layer,
-        position=view.position,
-    )
+    states = {**view.states, "per_skill": max(view.per_skill, 24)}
+    _SEPARATION.show(of_run(run), **states)

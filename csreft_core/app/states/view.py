@@ -1,18 +1,24 @@
 """What the States page shows: its controls, kept in the address."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from csreft_core.analysis.states.projection import BASES, edited_token, edits_token
 from csreft_core.app.page import cached
-from csreft_core.app.page.state import remembered, written
+from csreft_core.app.page.choices import choose
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
-_TOKENS = ("last", "-2", "-3", "-4", "-5", "-6", "first", "mean")
-_TOKEN_NAMES = {"last": "last of the prompt", "first": "first", "mean": "mean of the prompt"}
+_TOKEN_NAMES = {
+    "last": "last of the prompt",
+    **{f"-{n}": f"{n - 1} before the last" for n in range(2, 7)},
+    "first": "first",
+    "mean": "mean of the prompt",
+}
 BASIS_NAMES = {
     "base": "base states",
     "joint": "base and edited states",
@@ -25,6 +31,29 @@ _GATE_NAMES = {
     "uniform": "uniform, 1/k each",
     "off": "off (control)",
 }
+
+_CONTROLS = {
+    "layer": (
+        "Layer",
+        "Whose output is drawn, from 0 on. Below the first edited layer nothing moves.",
+    ),
+    "token": (
+        "Token",
+        "Which token of the prompt. A causal model's earlier tokens never see a later edit.",
+    ),
+    "basis": (
+        "Axes fitted on",
+        "Principal components of these states, or one subspace's own axes at an edited layer.",
+    ),
+    "axes": ("Dimensions", "Two axes, or three that can be turned with the mouse."),
+    "gates": ("Gates", "Who sets the gates of the edited run."),
+    "subspace": (
+        "Subspace of the coordinates",
+        "Whose coordinates R h are drawn in 'Does the edit reach its target?'.",
+    ),
+    "n": ("Prompts of each skill", "Held-out prompts, taken evenly from the test splits."),
+}
+"""Label and tooltip of each control."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +70,20 @@ class View:
     prompts: tuple[str, ...]
     is_edited: bool
 
+    @property
+    def states(self) -> dict[str, Any]:
+        """Which states a table is made from: the arguments that most tables share."""
+        return {
+            "per_skill": self.per_skill,
+            "gates": self.gates,
+            "layer": self.layer,
+            "position": self.position,
+        }
 
-def _choice(
-    label: str, name: str, options: list[str], default: str, names: dict[str, str], help: str
-) -> str:
-    def shown(option: str) -> str:
-        return names.get(option, option)
 
-    key = f"states-{name}"
-    chosen = remembered(key, default, options)
-    st.selectbox(
-        label,
-        options,
-        format_func=shown,
-        key=key,
-        on_change=written,
-        args=(key,),
-        help=help,
-        width=215,
-    )
-    return chosen
+def _choose(name: str, options: Mapping[str, str] | Sequence[str], default: str) -> str:
+    label, help = _CONTROLS[name]
+    return choose(f"states-{name}", label, options, default, help=help, width=215)
 
 
 def choose_view(run: Run, row: Row) -> View:
@@ -70,92 +93,49 @@ def choose_view(run: Run, row: Row) -> View:
         AdapterError: the adapter cannot be read, or is of another base.
     """
     adapter = cached.subject_of(run).adapter
-    edited = adapter.layers
     with st.container(horizontal=True, gap="small"):
-        layer = int(
-            _choice(
-                "Layer",
-                "layer",
-                [str(i) for i in range(adapter.spec.n_layers)],
-                str(edited[0]),
-                {str(i): f"{i} (edited)" for i in edited},
-                "Whose output is drawn, from 0 on. Below the first edited layer nothing moves.",
-            )
-        )
-        position = _choice(
-            "Token",
-            "token",
-            list(_TOKENS),
-            edited_token(adapter),
-            {t: f"{-int(t) - 1} before the last" for t in _TOKENS if t[0] == "-"} | _TOKEN_NAMES,
-            "Which token of the prompt. A causal model's earlier tokens never see a later edit.",
-        )
-        subspaces = [f"subspace:{n}" for n in adapter.names] if layer in edited else []
-        basis = _choice(
-            "Axes fitted on",
-            "basis",
-            [*BASES, *subspaces],
-            "joint",
-            BASIS_NAMES | {s: f"subspace of {s.removeprefix('subspace:')}" for s in subspaces},
-            "Principal components of these states, or one subspace's own axes at an edited layer.",
-        )
-        n_axes = int(
-            _choice(
-                "Dimensions",
-                "axes",
-                ["2", "3"],
-                "2",
-                {"2": "2D", "3": "3D"},
-                "Two axes, or three that can be turned with the mouse.",
-            )
-        )
-        gates = _choice(
-            "Gates",
-            "gates",
-            _settings(run, adapter),
-            run.config().router.gates,
-            _GATE_NAMES | {f"only:{n}": f"only {n}" for n in adapter.names},
-            "Who sets the gates of the edited run.",
-        )
-        subspace = _choice(
-            "Subspace of the coordinates",
-            "subspace",
-            list(adapter.names),
-            adapter.names[0],
-            {},
-            "Whose coordinates R h are drawn in 'Does the edit reach its target?'.",
-        )
-        per_skill = int(
-            _choice(
-                "Prompts of each skill",
-                "n",
-                ["6", "12", "24", "48"],
-                "12",
-                {},
-                "Held-out prompts, taken evenly from the test splits.",
-            )
-        )
+        edited = adapter.layers
+        layer = int(_choose("layer", _layers(adapter), str(edited[0])))
+        is_at_edit = layer in edited
+        position = _choose("token", _TOKEN_NAMES, edited_token(adapter))
+        own_axes = adapter.names if is_at_edit else ()
+        basis = _choose("basis", _bases(own_axes), "joint")
+        n_axes = _choose("axes", {"2": "2D", "3": "3D"}, "2")
+        gates = _choose("gates", _gate_settings(run, adapter), run.config().router.gates)
+        subspace = _choose("subspace", adapter.names, adapter.names[0])
+        per_skill = _choose("n", ("6", "12", "24", "48"), "12")
     return View(
         layer=layer,
         position=position,
         basis=basis,
-        n_axes=n_axes,
+        n_axes=int(n_axes),
         gates=gates,
         subspace=subspace,
-        per_skill=per_skill,
+        per_skill=int(per_skill),
         prompts=_own_prompt(row, gates),
-        is_edited=layer in edited and edits_token(adapter, position),
+        is_edited=is_at_edit and edits_token(adapter, position),
     )
 
 
-def _settings(run: Run, adapter: CSReFT) -> list[str]:
-    """Gate settings that this adapter can answer under."""
-    found = ["uniform", *(f"only:{name}" for name in adapter.names), "off"]
-    if set(cached.skill_names(run)) <= set(adapter.names):
-        found.insert(0, "oracle")
-    if adapter.router is not None:
-        found[:0] = ["learned", "hard"]
-    return found
+def _layers(adapter: CSReFT) -> dict[str, str]:
+    """The layers with what the list shows."""
+    n, edited = adapter.spec.n_layers, adapter.layers
+    return {str(i): f"{i} (edited)" if i in edited else str(i) for i in range(n)}
+
+
+def _bases(subspaces: Sequence[str]) -> dict[str, str]:
+    """What axes can be fitted on, with what the list shows; `subspaces` have axes of their own."""
+    common = {basis: BASIS_NAMES[basis] for basis in BASES}
+    return common | {f"subspace:{name}": f"subspace of {name}" for name in subspaces}
+
+
+def _gate_settings(run: Run, adapter: CSReFT) -> dict[str, str]:
+    """Gate settings that this adapter can answer under, with what the list shows."""
+    learned = ["learned", "hard"] if adapter.router is not None else []
+    oracle = ["oracle"] if set(cached.skill_names(run)) <= set(adapter.names) else []
+    single = {f"only:{name}": f"only {name}" for name in adapter.names}
+    settings = [*learned, *oracle, "uniform", *single, "off"]
+    return {setting: (_GATE_NAMES | single)[setting] for setting in settings}
 
 
 def _own_prompt(row: Row, gates: str) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
 """The panel of one run: how it goes, its curves, and its buttons. Reads the run folder only."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from csreft_core.analysis import training as tables
@@ -20,12 +23,30 @@ from csreft_core.files import check_plain
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, Status, runs_root
 
+_Curve = tuple[
+    str, Callable[..., go.Figure], Callable[..., pd.DataFrame], Callable[..., str] | None
+]
+
 _EVERY_S = 2.0
 _LOG_LINES = 40
 _QUIET_S = 60.0
 """A training writes every five seconds; so long a silence is worth a word."""
-_LEARNING, _ANSWERS, _OPTIMISER = "Loss and gates", "Answers and entropy", "Constraint and rates"
-_PARTS = (_LEARNING, _ANSWERS, _OPTIMISER)
+_CURVES: dict[str, tuple[_Curve, _Curve]] = {
+    "Loss and gates": (
+        ("loss", charts.loss_curves, tables.loss_table, tables.sentence_loss),
+        ("gatecurves", charts.gate_curves, tables.gate_curve_table, tables.sentence_gates),
+    ),
+    "Answers and entropy": (
+        ("exact", charts.exact_match_bars, tables.last_scores, tables.sentence_exact_match),
+        ("entropy", charts.entropy_curve, tables.step_table, tables.sentence_entropy),
+    ),
+    "Constraint and rates": (
+        ("constraint", charts.constraint_curves, tables.step_table, tables.sentence_constraint),
+        ("optimiser", charts.optimiser_curves, tables.step_table, None),
+    ),
+}
+"""Two charts for each part: name, chart, and what makes its table and its sentence of the records.
+"""
 _STATES: dict[str, tuple[Any, str]] = {
     "queued": ("blue", ":material/hourglass_top:"),
     "running": ("blue", ":material/play_arrow:"),
@@ -91,35 +112,9 @@ def _phase(run: Run, status: Status, records: list[dict[str, Any]]) -> str:
 
 
 def _show_buttons(run: Run, status: Status) -> None:
-    own = not library.is_example(library.run_id(run))
     with st.container(horizontal=True, vertical_alignment="center"):
-        if (
-            own
-            and status.state in library.ACTIVE
-            and st.button(
-                "Stop and save",
-                icon=":material/stop:",
-                key="stop",
-                disabled=run.stop_requested(),
-                help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
-            )
-        ):
-            queue.stop(run)
-            st.rerun()
-        resumable = status.state in ("stopped", "failed", "interrupted")
-        if (
-            own
-            and resumable
-            and st.button(
-                "Resume",
-                icon=":material/play_arrow:",
-                key="resume",
-                type="primary",
-                help="Goes on from the last checkpoint; the result is that of an unbroken run.",
-            )
-        ):
-            starting.resume(run)
-            st.rerun()
+        if not library.is_example(library.run_id(run)):
+            _show_stop_or_resume(run, status)
         if st.button(
             "Duplicate",
             icon=":material/content_copy:",
@@ -136,6 +131,27 @@ def _show_buttons(run: Run, status: Status) -> None:
                 icon=":material/alt_route:",
                 query_params={"run": library.run_id(run)},
             )
+
+
+def _show_stop_or_resume(run: Run, status: Status) -> None:
+    if status.state in library.ACTIVE and st.button(
+        "Stop and save",
+        icon=":material/stop:",
+        key="stop",
+        disabled=run.stop_requested(),
+        help="Saves a checkpoint and the adapter as it is, then ends. You can resume.",
+    ):
+        queue.stop(run)
+        st.rerun()
+    if status.state in ("stopped", "failed", "interrupted") and st.button(
+        "Resume",
+        icon=":material/play_arrow:",
+        key="resume",
+        type="primary",
+        help="Goes on from the last checkpoint; the result is that of an unbroken run.",
+    ):
+        starting.resume(run)
+        st.rerun()
 
 
 def _show_problems(run: Run, status: Status, records: list[dict[str, Any]]) -> None:
@@ -177,55 +193,18 @@ def _show_scores(records: list[dict[str, Any]]) -> None:
 
 
 def _show_curves(run: Run, records: list[dict[str, Any]], *, live: bool) -> None:
-    names, steps = cached.skill_names(run), tables.step_table(records)
-    part, panel = choose_part("train-part", _PARTS)
+    part, panel = choose_part("train-part", tuple(_CURVES))
     with panel:
-        left, right = st.columns(2, gap="large")
-    if part == _LEARNING:
-        with left:
+        columns = st.columns(2, gap="large")
+    for column, (name, draw, make, sentence) in zip(columns, _CURVES[part], strict=True):
+        # A chart of steps has no skills to colour.
+        names = () if make is tables.step_table else (cached.skill_names(run),)
+        with column:
             show_chart(
-                charts.loss_curves,
-                tables.loss_table(records),
-                names,
-                name="loss",
+                draw,
+                make(records),
+                *names,
+                name=name,
                 live=live,
-                sentence=tables.sentence_loss(records),
+                sentence=sentence(records) if sentence else "",
             )
-        with right:
-            show_chart(
-                charts.gate_curves,
-                tables.gate_curve_table(records),
-                names,
-                name="gatecurves",
-                live=live,
-                sentence=tables.sentence_gates(records),
-            )
-    elif part == _ANSWERS:
-        with left:
-            show_chart(
-                charts.exact_match_bars,
-                tables.last_scores(records),
-                names,
-                name="exact",
-                live=live,
-                sentence=tables.sentence_exact_match(records),
-            )
-        with right:
-            show_chart(
-                charts.entropy_curve,
-                steps,
-                name="entropy",
-                live=live,
-                sentence=tables.sentence_entropy(records),
-            )
-    else:
-        with left:
-            show_chart(
-                charts.constraint_curves,
-                steps,
-                name="constraint",
-                live=live,
-                sentence=tables.sentence_constraint(records),
-            )
-        with right:
-            show_chart(charts.optimiser_curves, steps, name="optimiser", live=live)

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from csreft_core.app.figures import skill_views
+from csreft_core.app.figures.figure import skill_subject
+from csreft_core.app.figures.source import of_skills
 from csreft_core.app.page import settings, starting
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.state import forget, keep, written
+from csreft_core.app.page.parts import fold
+from csreft_core.app.page.state import forget, keep
 from csreft_core.app.skills import choice as skill_choice
 from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_dict
 from csreft_core.errors import CsreftError
@@ -32,13 +34,13 @@ _ELSEWHERE = ("data.path", "adapter.layers", *_MATTERS)
 
 def show_settings() -> None:
     """The form of a new run, down to the button that starts it."""
-    settings.chosen_preset()
+    settings.recall_preset()
     settings.overrides()
     st.selectbox(
         "Preset",
         list(PRESETS),
         key="preset",
-        on_change=settings.choose_preset,
+        on_change=settings.take_preset,
         help="A named configuration to start from. Choosing one takes your changes back.",
     )
     st.caption(PRESET_NOTES[st.session_state["preset"]])
@@ -47,12 +49,7 @@ def show_settings() -> None:
         _choose_layers()
         for path, label in _MATTERS.items():
             settings.draw(path, label)
-    panel = st.expander(
-        "All other settings", icon=":material/tune:", key="all-settings", on_change="rerun"
-    )
-    if panel.open:
-        with panel:
-            _show_all_settings()
+    fold("All other settings", _show_all_settings, key="all-settings", icon=":material/tune:")
 
 
 def _show_all_settings() -> None:
@@ -72,7 +69,7 @@ def start_or_say_why_not() -> None:
         "Name of the run",
         key="name",
         max_chars=80,
-        on_change=_name_written,
+        on_change=_keep_name,
         help="Its folder's name: letters, digits, '.', '_' and '-'.",
     )
     problem = None
@@ -93,7 +90,12 @@ def start_or_say_why_not() -> None:
     if config is None or skill_set is None:
         st.error(plain(problem))
         return
-    _show_command(config, unwritable=known is not None)
+    fold(
+        "The command and the config that this button uses",
+        lambda: _show_command(config, unwritable=known is not None),
+        key="command",
+        icon=":material/terminal:",
+    )
     if clicked and _may_start(config):
         run = starting.submit(config, skill_set, st.session_state["name"])
         keep("run", run.name)
@@ -104,7 +106,7 @@ def start_or_say_why_not() -> None:
 def _known_unwritable(config: Config | None) -> str | None:
     """What a first click has found of answers that the base cannot write, with a box to tick."""
     source, message = st.session_state.get("unwritable", (None, None))
-    if config is None or message is None or source != skill_views.source_of(config):
+    if config is None or message is None or source != of_skills(config):
         return None
     st.error(f"{plain(message)}. Change the answers, take another base, or ask a second time:")
     st.checkbox("Train all the same", key="train-unwritable")
@@ -113,8 +115,8 @@ def _known_unwritable(config: Config | None) -> str | None:
 
 def _may_start(config: Config) -> bool:
     """Whether the base can write all answers, or it was asked for twice; else the page says it."""
-    source = skill_views.source_of(config)
-    subject = skill_views.subject_of(source)
+    source = of_skills(config)
+    subject = skill_subject(source)
     rows = subject.skill_set.rows
     message = unwritable_message(rows, subject.encoded(rows), subject.reader.tokenizer)
     known = st.session_state.get("unwritable") == (source, message)
@@ -125,26 +127,17 @@ def _may_start(config: Config) -> bool:
     return allowed
 
 
-def _name_written() -> None:
+def _keep_name() -> None:
     # Spaces are what people type; everything else that cannot name a folder is said.
     st.session_state["kept-name"] = "-".join(st.session_state["name"].split())
 
 
 def _show_command(config: Config, *, unwritable: bool) -> None:
-    panel = st.expander(
-        "The command and the config that this button uses",
-        icon=":material/terminal:",
-        key="command",
-        on_change="rerun",
-    )
-    if not panel.open:
-        return
-    with panel:
-        out = skill_choice.short(runs_root() / st.session_state["name"])
-        line = queue.command_line(config, out, st.session_state["preset"])
-        asked_twice = unwritable and st.session_state.get("train-unwritable")
-        st.code(f"{line} {FLAG}" if asked_twice else line, language="bash", wrap_lines=True)
-        st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)
+    out = skill_choice.short(runs_root() / st.session_state["name"])
+    line = queue.command_line(config, out, st.session_state["preset"])
+    asked_twice = unwritable and st.session_state.get("train-unwritable")
+    st.code(f"{line} {FLAG}" if asked_twice else line, language="bash", wrap_lines=True)
+    st.code(json.dumps(config_to_dict(config), indent=2), language="json", height=320)
 
 
 def _n_layers(base_path: str) -> int | None:
@@ -157,8 +150,8 @@ def _n_layers(base_path: str) -> int | None:
     if not isinstance(tree, dict):
         return None
     names = ("num_hidden_layers", "n_layer", "num_layers")
-    found = [tree.get(name) for name in names if isinstance(tree.get(name), int)]
-    return found[0] if found else None
+    counts = [tree.get(name) for name in names if isinstance(tree.get(name), int)]
+    return counts[0] if counts else None
 
 
 def _choose_layers() -> None:
@@ -172,18 +165,18 @@ def _choose_layers() -> None:
         "edited layers",
         range(n),
         key="layers",
-        on_change=_layers_written,
+        on_change=_keep_layers,
         help=settings.setting("adapter.layers").help + f" The base has {n}.\n\n`adapter.layers`",
     )
 
 
-def _layers_written() -> None:
+def _keep_layers() -> None:
     settings.change("adapter.layers", sorted(st.session_state["layers"]))
 
 
 def _skill_set(config: Config) -> SkillSet:
     """The rows of the config, with a line about them."""
-    skill_set = skill_choice.chosen(config)
+    skill_set = skill_choice.skill_set_of(config)
     _show_rows(skill_set.names, skill_set.rows)
     return skill_set
 
@@ -207,6 +200,3 @@ def duplicate(config: Config) -> None:
     st.session_state["own-data"] = False
     forget("name")
     st.toast("The settings below are now those of this run.", icon=":material/content_copy:")
-
-
-__all__ = ["duplicate", "show_settings", "start_or_say_why_not", "written"]
