@@ -177,12 +177,10 @@ def show_seeds(run: Run, layer: int, group: int) -> None:
 def _comparable(run: Run, layer: int, group: int) -> dict[str, Run]:
     """Other runs with an adapter on the same base that edit this layer."""
     mine, comparable = run.config(), {}
-    for identity, other in library.all_runs().items():
+    for identity, other in library.other_runs(run).items():
         theirs = other.config()
         if (
-            other.path != run.path
-            and other.adapter_path.exists()
-            and not differences(_base_of(theirs), _base_of(mine))
+            not differences(_base_of(theirs), _base_of(mine))
             and layer in theirs.adapter.layers
             and (group == 0 or not theirs.adapter.tied)
         ):

@@ -53,11 +53,7 @@ def _keep_kinds() -> None:
 
 def choose_other(run: Run) -> Run | None:
     """The other run, by its id in the URL as `other`."""
-    runs = {
-        name: other
-        for name, other in library.all_runs().items()
-        if other.path != run.path and other.adapter_path.exists()
-    }
+    runs = library.other_runs(run)
     if not runs:
         st.info("There is no other run with an adapter. Train one on the Train page.")
         return None

@@ -119,12 +119,10 @@ def control_of(run: Run) -> Run | None:
     rank = k * config.adapter.rank
     wanted = (config.base, config.data, config.adapter.layers, config.adapter.positions, 1, rank)
     controls = []
-    for other in library.all_runs().values():
+    for other in library.other_runs(run).values():
         theirs = other.config()
         a = theirs.adapter
-        if (theirs.base, theirs.data, a.layers, a.positions, a.n_subspaces, a.rank) == wanted and (
-            other.adapter_path.exists()
-        ):
+        if (theirs.base, theirs.data, a.layers, a.positions, a.n_subspaces, a.rank) == wanted:
             controls.append((theirs.train.seed != config.train.seed, other))
     return min(controls, key=lambda pair: pair[0])[1] if controls else None
 
@@ -275,10 +273,8 @@ def _poolable(run: Run) -> list[Run]:
     config, k = run.config(), n_subspaces(run)
     fitting = [
         other
-        for other in library.all_runs().values()
-        if other.path != run.path
-        and other.adapter_path.exists()
-        and (other.config().base, other.config().data) == (config.base, config.data)
+        for other in library.other_runs(run).values()
+        if (other.config().base, other.config().data) == (config.base, config.data)
         and other.config().adapter.n_subspaces in (None, k)
     ]
     return fitting[:_MOST_POOLED]

@@ -28,7 +28,7 @@ def offered_folders() -> list[str]:
 
 
 def check_allowed(path: str) -> None:
-    """See that a visitor may load this base.
+    """Check that a visitor may load this base.
 
     Raises:
         ConfigError: this server offers other ones.

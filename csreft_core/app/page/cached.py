@@ -1,4 +1,4 @@
-"""Heavy work, kept by ids: the loaded base, adapters, answers, gates, metrics.
+"""Heavy work, kept by ids: the loaded base, adapters, answers, rows, metrics.
 
 Keys are paths with their time of change, the base's settings and the prompt; never a model or a
 tensor. Every cache has a bound.

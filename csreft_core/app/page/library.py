@@ -43,6 +43,15 @@ def _examples() -> list[Run]:
     )
 
 
+def other_runs(run: Run) -> dict[str, Run]:
+    """Every run beside this one that has an adapter, by its id; in the order of `all_runs`."""
+    return {
+        identity: other
+        for identity, other in all_runs().items()
+        if other.path != run.path and other.adapter_path.exists()
+    }
+
+
 def all_comparisons() -> dict[str, Comparison]:
     """Every readable comparison by its id: the shipped ones, then those in the runs folder."""
     shipped = {EXAMPLE + c.name: c for c in shipped_comparisons()}

@@ -9,7 +9,7 @@ from csreft_core.skills.skill_set import SkillSet
 
 
 def check_room(n: int = 1) -> None:
-    """See that more runs can wait.
+    """Check that more runs can wait.
 
     Args:
         n: How many are to be started.

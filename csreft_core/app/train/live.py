@@ -45,8 +45,7 @@ _CURVES: dict[str, tuple[_Curve, _Curve]] = {
         ("optimiser", charts.optimiser_curves, tables.step_table, None),
     ),
 }
-"""Two charts for each part: name, chart, and what makes its table and its sentence of the records.
-"""
+"""Two charts for each part: name, chart, and what makes table and sentence of the records."""
 _STATES: dict[str, tuple[Any, str]] = {
     "queued": ("blue", ":material/hourglass_top:"),
     "running": ("blue", ":material/play_arrow:"),
