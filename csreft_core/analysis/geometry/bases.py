@@ -1,15 +1,17 @@
-"""The subspaces of an adapter as float64 arrays: now, in every layer, and over training."""
+"""The edits of an adapter as float64 arrays: their subspaces and maps, now and over training."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 
 from csreft_core.analysis.geometry.metrics import orthonormal_basis
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError, RunError
 from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.subspaces import orthonormal_rows
 from csreft_core.training.snapshots import read_snapshot
 
 
@@ -38,9 +40,38 @@ def subspaces_of(
     n_groups = adapter.positions.n_groups
     if not 0 <= group < n_groups:
         raise ConfigError(f"group: expected 0 to {n_groups - 1} in {whose}, got {group}")
-    with torch.no_grad():
-        R = adapter.at(edited_layer(adapter, layer, whose)).basis()[group].double().cpu().numpy()
+    R = basis_of(adapter, edited_layer(adapter, layer, whose), group)
     return list(adapter.names), R, [orthonormal_basis(rows) for rows in R]
+
+
+@torch.no_grad()
+def basis_of(adapter: CSReFT, layer: int, group: int) -> Float[np.ndarray, "k rank d_model"]:
+    """R of each subspace of an edited layer, as the edit uses it."""
+    return adapter.at(layer).basis()[group].double().cpu().numpy()
+
+
+@torch.no_grad()
+def orthonormal_rows_of(
+    adapter: CSReFT, layer: int, group: int, i: int
+) -> Float[np.ndarray, "rank d_model"]:
+    """The rows of $R_i$, each made orthogonal to those before it."""
+    return orthonormal_rows(adapter.at(layer).basis()[group, i].double()).cpu().numpy()
+
+
+@torch.no_grad()
+def edit_coordinates(
+    adapter: CSReFT, layer: int, group: int, h: Float[np.ndarray, "site d_model"]
+) -> Float[np.ndarray, "k site rank"]:
+    r"""Coordinates $c_i$ of the edits with open gates, $\delta_i(h) = R_i^\top c_i$.
+
+    For LoReFT $c_i = W_i h + b_i - R_i h$; the other forms in `subspaces.Subspaces`.
+    """
+    subspaces = adapter.at(layer)
+    to_coordinates, b, _ = subspaces.folded()[group]
+    c = np.broadcast_to(b.double().cpu().numpy(), (len(h), len(b)))
+    if to_coordinates is not None:
+        c = c + h @ to_coordinates.double().cpu().numpy().T
+    return c.reshape(len(h), subspaces.n_subspaces, subspaces.rank).transpose(1, 0, 2)
 
 
 def readers_of(adapter: CSReFT, group: int) -> dict[int, list[np.ndarray]]:

@@ -49,22 +49,6 @@ def site_states(
     return torch.cat(found).double().numpy()
 
 
-def edit_coordinates(
-    adapter: CSReFT, layer: int, group: int, h: Float[np.ndarray, "site d_model"]
-) -> Float[np.ndarray, "k site rank"]:
-    r"""Coordinates $c_i$ of the edits with open gates, $\delta_i(h) = R_i^\top c_i$.
-
-    For LoReFT $c_i = W_i h + b_i - R_i h$; the other forms in `subspaces.Subspaces`.
-    """
-    subspaces = adapter.at(layer)
-    with torch.no_grad():
-        maps, b, _ = subspaces.edit_maps()[group]
-    found = np.broadcast_to(b.detach().double().numpy(), (len(h), len(b)))
-    if maps is not None:
-        found = found + h @ maps.detach().double().numpy().T
-    return found.reshape(len(h), subspaces.n_subspaces, subspaces.rank).transpose(1, 0, 2)
-
-
 def write_leak(
     Q_j: Float[np.ndarray, "rank_j d_model"],
     R_i: Float[np.ndarray, "rank_i d_model"],
@@ -78,7 +62,7 @@ def write_leak(
     Args:
         Q_j: Orthonormal basis of subspace j.
         R_i: Basis of subspace i, as the edit uses it.
-        c_i: See `edit_coordinates`.
+        c_i: See `bases.edit_coordinates`.
     """
     size = np.linalg.norm(c_i @ R_i, axis=1).mean()
     landed = np.linalg.norm(c_i @ (R_i @ Q_j.T), axis=1).mean()
@@ -147,7 +131,7 @@ def all_leaks(
         R: Bases as the edits use them.
         Q: An orthonormal basis of each.
         W: See `read_maps`.
-        c: See `edit_coordinates`.
+        c: See `bases.edit_coordinates`.
         X: See `centred`.
     """
     return {

@@ -15,16 +15,26 @@ QUANTILES = {"random 2.5 %": 0.025, "random median": 0.5, "random 97.5 %": 0.975
 """The rows of the random band: `kind` and the quantile over the draws."""
 
 
+def orthonormal_rows(rows: Float[np.ndarray, "rank d_model"]) -> Float[np.ndarray, "rank d_model"]:
+    """The rows, each made orthogonal to those before it: `reft.subspaces` for arrays in float64.
+
+    Another LAPACK than torch's, so the two agree to rounding, not to the bit.
+    """
+    Q, T = np.linalg.qr(rows.T)
+    return (Q * np.where(T.diagonal() < 0, -1.0, 1.0)).T
+
+
 def orthonormal_basis(R: Float[np.ndarray, "rank d_model"]) -> Float[np.ndarray, "rank_ d_model"]:
     """Orthonormal rows with the span of the rows of R; fewer where those are dependent.
 
     Axis-aligned rows stay exactly axis-aligned.
     """
     R = np.asarray(R, dtype=np.float64)
-    Q, T = np.linalg.qr(R.T)
-    size = np.abs(np.diag(T))
-    dependent = size.min() <= R.shape[1] * np.finfo(np.float64).eps * max(size.max(), 1e-300)
-    return (orth(R.T) if dependent else Q).T
+    Q = orthonormal_rows(R)
+    # What of each row the earlier ones do not hold.
+    new = np.abs((Q * R).sum(1))
+    dependent = new.min() <= R.shape[1] * np.finfo(np.float64).eps * max(new.max(), 1e-300)
+    return orth(R.T).T if dependent else Q
 
 
 def principal_angles(

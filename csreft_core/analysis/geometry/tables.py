@@ -15,6 +15,7 @@ from csreft_core.analysis.geometry import leaks, mixing
 from csreft_core.analysis.geometry import metrics as sm
 from csreft_core.analysis.geometry.bases import (
     bases_over_training,
+    edit_coordinates,
     edited_layer,
     readers_of,
     subspaces_of,
@@ -184,7 +185,7 @@ def leaks_table(
     layer = edited_layer(subject.adapter, layer)
     names, R, Q = subspaces_of(subject.adapter, layer, group)
     h = leaks.site_states(subject, subject.asked(prompts, split, per_skill), layer, group, gates)
-    c, X = leaks.edit_coordinates(subject.adapter, layer, group, h), leaks.centred(h)
+    c, X = edit_coordinates(subject.adapter, layer, group, h), leaks.centred(h)
     W = leaks.read_maps(subject.adapter, layer, group)
     found = [
         (RUN, measure, names[i], names[j], value)

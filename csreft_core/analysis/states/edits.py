@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from torch import Tensor
 
+from csreft_core.analysis.geometry.bases import basis_of, edit_coordinates
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import RunError
@@ -17,8 +17,6 @@ from csreft_core.inference.scoring import scored_rows
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.skills.skill_set import Row
 from csreft_core.training.snapshots import read_snapshot
-
-# As many validation rows as the trainer scores; a snapshot's `rows` are places among these.
 
 
 @dataclass(frozen=True)
@@ -111,37 +109,30 @@ def subspace_coordinates(adapter: CSReFT, points: p.Points, layer: int, name: st
     """The coordinates of states before and after the edit, and their target."""
     i, rank = p.index_of(adapter, name), adapter.at(layer).rank
     before, after, move = (np.zeros((len(points.rows), rank)) for _ in range(3))
-    for rows, (to_edit, b, R) in _by_group(adapter, points, layer):
-        block = slice(i * rank, (i + 1) * rank)
-        h = points.before[rows]
-        before[rows], after[rows] = h @ R[block].T, points.after[rows] @ R[block].T
-        move[rows] = h @ to_edit[block].T + b[block]
+    for group, rows in _by_group(adapter, points):
+        h, R = points.before[rows], basis_of(adapter, layer, group)[i]
+        before[rows], after[rows] = h @ R.T, points.after[rows] @ R.T
+        move[rows] = edit_coordinates(adapter, layer, group, h)[i]
     return Coordinates(before, after, before + move)
 
 
 def edit_energies(adapter: CSReFT, points: p.Points, layer: int) -> Float[np.ndarray, "point k"]:
     r"""$\|\delta_i(h)\|^2$ of every subspace at gate 1, in units of h squared; 0 if not edited."""
-    rank, k = adapter.at(layer).rank, adapter.n_subspaces
-    found = np.zeros((len(points.rows), k))
-    for rows, (to_edit, b, R) in _by_group(adapter, points, layer):
-        move = (points.before[rows] @ to_edit.T + b).reshape(-1, k, rank)
-        moved = np.einsum("pkr,krd->pkd", move, R.reshape(k, rank, -1))
-        found[rows] = np.square(moved).sum(2)
-    found[points.group < 0] = 0
-    return found
+    energies = np.zeros((len(points.rows), adapter.n_subspaces))
+    for group, rows in _by_group(adapter, points):
+        c = edit_coordinates(adapter, layer, group, points.before[rows])
+        delta = np.einsum("kpr,krd->pkd", c, basis_of(adapter, layer, group))
+        energies[rows] = np.square(delta).sum(2)
+    energies[points.group < 0] = 0
+    return energies
 
 
-Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _by_group(adapter: CSReFT, points: p.Points, layer: int) -> Iterator[tuple[np.ndarray, Maps]]:
-    """Which points a group of the edit moves, and its map to edit coordinates, offset and R."""
-    with torch.no_grad():
-        maps = adapter.at(layer).edit_maps()
-    for group, (to_edit, b, R) in enumerate(maps):
-        rows = np.maximum(points.group, 0) == group
-        linear = np.zeros(R.shape) if to_edit is None else _numbers(to_edit)
-        yield rows, (linear, _numbers(b), _numbers(R))
+def _by_group(
+    adapter: CSReFT, points: p.Points
+) -> Iterator[tuple[int, Bool[np.ndarray, " point"]]]:
+    """Which points each group of the edit moves; one that is not edited counts with the first."""
+    for group in range(adapter.positions.n_groups):
+        yield group, np.maximum(points.group, 0) == group
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:

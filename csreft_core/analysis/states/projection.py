@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from csreft_core.analysis.geometry.bases import orthonormal_rows_of
+from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.inference.answers import Trace
 from csreft_core.inference.scoring import check_labels
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.positions import token_index
-from csreft_core.reft.subspaces import orthonormal_rows
 from csreft_core.skills.skill_set import Row
 
 Matrix = Float[np.ndarray, "point d_model"]
@@ -196,10 +197,7 @@ def subspace_rows(adapter: CSReFT, layer: int, name: str, position: str) -> Axis
     """
     i = index_of(adapter, name)
     check_edited(adapter, layer)
-    with torch.no_grad():
-        R = adapter.at(layer).edit_maps()[group_at(adapter, position)][2]
-        rank = adapter.at(layer).rank
-        return orthonormal_rows(R[i * rank : (i + 1) * rank].double()).cpu().numpy()
+    return orthonormal_rows_of(adapter, layer, group_at(adapter, position), i)
 
 
 def check_edited(adapter: CSReFT, layer: int) -> None:
@@ -250,7 +248,7 @@ def fit_axes(
         first = first[:n_axes]
         # In the complement of the axes that are there already.
         rest = _components(base - (base @ first.T) @ first, n_axes - len(first))
-        return orthonormal(np.concatenate([first, rest]))
+        return orthonormal_rows(np.concatenate([first, rest]))
     difference = edited - base
     if basis == "joint":
         return _components(np.concatenate([base, edited]), n_axes)
@@ -262,12 +260,6 @@ def fit_axes(
         return _components(base, n_axes)
     # Their mean is zero, so PCA does not centre.
     return _components(np.concatenate([difference, -difference]), n_axes)
-
-
-def orthonormal(rows: Float[np.ndarray, "axis d_model"]) -> AxisRows:
-    """The rows, each made orthogonal to the ones before it."""
-    Q, T = np.linalg.qr(rows.T)
-    return (Q * np.where(T.diagonal() < 0, -1.0, 1.0)).T
 
 
 def _moves(base: Matrix, edited: Matrix) -> bool:

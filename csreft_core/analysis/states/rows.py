@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
 from csreft_core.analysis.subject import Subject
@@ -93,5 +94,5 @@ def features(
         )
         random = np.random.default_rng(0).normal(size=stacked.shape)
         found["R h"] = points.before @ stacked.T
-        found["random h"] = points.before @ p.orthonormal(random).T
+        found["random h"] = points.before @ orthonormal_rows(random).T
     return found | {"h": points.base, "h'": points.after}

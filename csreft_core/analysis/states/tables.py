@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states.edits import TARGETS, edit_energies, edit_sizes, recorded
@@ -272,7 +273,7 @@ def training_table(
     if basis.startswith("subspace:"):
         i = p.index_of(adapter, basis.removeprefix("subspace:"))
         # Halves: orthonormal to three digits only.
-        first = p.orthonormal(last.R[p.group_at(adapter, "last"), i])
+        first = orthonormal_rows(last.R[p.group_at(adapter, "last"), i])
     axes = p.fit_axes(last.before, last.after, basis, n_axes, first)
     parts = [
         state_rows.at_snapshot(snapshot, adapter.names, axes, last.before.mean(0))
