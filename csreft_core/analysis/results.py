@@ -15,8 +15,8 @@ import pandas as pd
 from csreft_core.analysis.gates.tables import own_metrics
 from csreft_core.analysis.geometry.tables import seeds_table
 from csreft_core.analysis.interference.composition import best_patterns, pattern_table
-from csreft_core.analysis.interference.losses import answer_losses, rows_by_skill, subset
 from csreft_core.analysis.interference.tables import pairs_table
+from csreft_core.analysis.losses import answer_losses, rows_by_skill, subset
 from csreft_core.analysis.states.tables import separation_table, states_table
 from csreft_core.analysis.statistics.intervals import share_interval, spread, units_of
 from csreft_core.analysis.subject import Subject, open_subject

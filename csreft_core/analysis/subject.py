@@ -5,16 +5,20 @@ are plain strings, numbers and tuples. So the page, the command line and the cod
 shows call the very same function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
 
 from csreft_core.config import ASSETS, PLAIN_TEMPLATE, Config
 from csreft_core.config.templates import is_chat
 from csreft_core.inference.engine import Engine, Prompt
-from csreft_core.inference.scoring import Encoded, encode_rows
+from csreft_core.inference.scoring import Encoded, check_labels, encode_rows
 from csreft_core.reft.adapter import CSReFT, load_adapter
 from csreft_core.reft.base_record import check_base
+from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.runs.all_runs import Run, open_run
 from csreft_core.skills.skill_set import Row, SkillSet, evenly
 
@@ -50,13 +54,21 @@ class Subject:
 
     @property
     def trained_gates(self) -> str:
-        """The gate setting that the adapter was trained with."""
+        """The gate setting of its training: `learned`, `oracle` or `uniform`.
+
+        The subspaces were trained under these gates, also where a router was taught beside them.
+        """
         return self.config.router.gates
 
-    @property
-    def own_setting(self) -> str:
-        """`learned` where the adapter has a router, else the gates that it was trained with."""
-        return "learned" if self.adapter.router is not None else self.trained_gates
+    def gates_as_trained(self, skills: Collection[str]) -> str:
+        """The setting under which a prompt with these skills is asked as in training.
+
+        See `gate_settings.setting_as_trained`; equal gates need no look at the prompt.
+        """
+        trained = self.trained_gates
+        if trained == "uniform":
+            return trained
+        return setting_as_trained(trained, self.adapter.names, skills)
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -83,6 +95,28 @@ class Subject:
             return self.split(split, per_skill)
         known = {row.prompt: row for row in reversed(self.skill_set.rows)}
         return tuple(known.get(prompt, Row((), prompt, "", "")) for prompt in prompts)
+
+    def has_labels(self, rows: Sequence[Row]) -> bool:
+        """Whether `oracle` gates can be given: each row has skills, each of them a subspace."""
+        names = set(self.adapter.names)
+        return all(row.skills and set(row.skills) <= names for row in rows)
+
+    def gates(self, rows: Sequence[Row], setting: str = "learned") -> Float[Tensor, "prompt k"]:
+        """The gates of each prompt under a setting; of its last token where they are per token.
+
+        Raises:
+            ConfigError: an empty or too long prompt, or a setting that does not fit, such as
+                `oracle` for a prompt without a known skill.
+        """
+        if setting == "oracle":
+            check_labels(rows, self.adapter.names)
+        return self.engine.gates(
+            self.adapter,
+            self.prompts_of(rows),
+            setting,
+            template=self.template,
+            skills=[row.skills for row in rows],
+        )
 
     def encoded(self, rows: Sequence[Row]) -> Encoded:
         """The rows as tokens, cut as in training."""

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import pearsonr
 
-from csreft_core.analysis.interference import losses
+from csreft_core.analysis import losses
 from csreft_core.analysis.interference import pairs as gate_pairs
 from csreft_core.analysis.interference import sentences as s
 from csreft_core.analysis.interference import tables as t
@@ -229,6 +230,19 @@ def test_ablation_closes_one_of_the_trained_gates(engine):
     labelled = t.pairs_table(subject(engine, gates="oracle"), measure="A")
     assert (labelled.loc[~labelled["own"], "change"] == 0).all()
     assert (labelled.loc[labelled["own"], "change"] != 0).all()
+
+
+@pytest.mark.parametrize("gates", ["oracle", "uniform"])
+def test_a_router_that_was_taught_beside_given_gates_has_not_trained_the_edits(engine, gates):
+    of = subject(engine, gates=gates, router={"supervision": 1.0})
+    assert of.adapter.router is not None
+    regret = t.regret_table(of)
+    assert set(regret.loc[regret["kind"] == "run", "setting"]) == {gates}
+    assert "learned" in set(regret.loc[regret["kind"] == "control", "setting"])
+    given = of.gates(of.split("test"), gates)
+    start = gate_pairs.start_gates(of, of.encoded(of.split("test")), "A")
+    assert torch.equal(start, given)
+    assert not torch.equal(start, of.gates(of.split("test"), "learned"))
 
 
 def test_what_has_no_pairs_says_so(engine):

@@ -17,7 +17,6 @@ from csreft_core.analysis.subject import Subject, beside
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import answer_scores, check_labels
-from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row, SkillSet
@@ -72,8 +71,7 @@ def next_token_table(
     for path in others:
         other = _other(subject, path)
         own = [
-            setting_as_trained(other.trained_gates, other.adapter.names, row.skills)
-            for row in other.asked([row.prompt for row in rows])
+            other.gates_as_trained(row.skills) for row in other.asked([row.prompt for row in rows])
         ]
         parts = [
             _next(other, other.asked([row.prompt]), setting)
@@ -240,15 +238,7 @@ def _dose_of(
 
 
 def _gates_of(subject: Subject, row: Row, setting: str) -> Float[Tensor, " k"]:
-    if setting == "oracle":
-        check_labels([row], subject.adapter.names)
-    return subject.engine.gates(
-        subject.adapter,
-        subject.prompts_of([row]),
-        setting,
-        template=subject.template,
-        skills=[row.skills],
-    )[0]
+    return subject.gates([row], setting)[0]
 
 
 def _answers(subject: Subject, row: Row, gates: str) -> list[tuple[str, str]]:

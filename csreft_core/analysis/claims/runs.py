@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from csreft_core.analysis.gates.tables import own_metrics
-from csreft_core.analysis.interference.losses import (
+from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
     per_token,
@@ -117,7 +117,7 @@ def edit_in_subspace(subject: Subject) -> list[Measurement]:
     adapter = subject.adapter
     layer, name = adapter.layers[0], adapter.names[0]
     points = points_at(
-        subject, subject.split("test", PER_SKILL), subject.own_setting, layer, "last"
+        subject, subject.split("test", PER_SKILL), subject.trained_gates, layer, "last"
     )
     axes = subspace_rows(adapter, layer, name, "last")
     moved = points.after - points.before

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csreft_core.analysis.gates.sources import Source
+from csreft_core.analysis.losses import answer_losses, answer_tokens
 from csreft_core.analysis.statistics.intervals import (
     Units,
     mean_interval,
@@ -17,12 +18,9 @@ from csreft_core.analysis.statistics.intervals import (
     units_of,
 )
 from csreft_core.analysis.subject import Subject
-from csreft_core.attachment.passes import request
-from csreft_core.inference.scoring import answer_scores, batches, row_labels
 from csreft_core.skills.skill_set import Row, skill_name
 
 
-@torch.no_grad()
 def row_scores(
     subject: Subject, rows: Sequence[Row], gates: str | Float[Tensor, "row k"]
 ) -> pd.DataFrame:
@@ -37,21 +35,16 @@ def row_scores(
         Columns skill, nll (nats, over the whole answer), n_tokens (of the answer), exact_match
         (1 or 0), a line for each row.
     """
-    encoded, base = subject.encoded(rows), subject.engine.base
-    parts = []
-    for part, batch in batches(encoded, base.pad_id, 128, base.device):
-        setting = gates if isinstance(gates, str) else gates[part]
-        labels = row_labels(rows[part], subject.adapter.names)
-        asked = request(subject.adapter, setting, labels)
-        nll, exact, _ = answer_scores(subject.engine.attachment, asked, batch)
-        columns = {
-            "skill": [skill_name(row) for row in rows[part]],
-            "nll": nll.double().cpu().numpy(),
-            "n_tokens": batch.n_answer_tokens.double().cpu().numpy(),
-            "exact_match": exact.double().cpu().numpy(),
+    encoded = subject.encoded(rows)
+    nll, exact = answer_losses(subject, encoded, gates)
+    return pd.DataFrame(
+        {
+            "skill": [skill_name(row) for row in rows],
+            "nll": nll,
+            "n_tokens": answer_tokens(encoded),
+            "exact_match": exact,
         }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    )
 
 
 def mean_scores(
@@ -102,9 +95,9 @@ def score_settings(
     subject: Subject, rows: Sequence[Row], sources: Sequence[Source]
 ) -> pd.DataFrame:
     """Scores of the rows under each source's gates, `hard` and `off`; see `settings_table`."""
-    asked = [(s.name, s.subject, torch.from_numpy(s.gates).float()) for s in sources]
+    asked = [(s.name, s.subject, s.gates) for s in sources]
     if sources[0].name == "learned":
-        hard = torch.from_numpy(sources[0].gates > sources[0].threshold).float()
+        hard = torch.from_numpy(sources[0].values > sources[0].threshold).float()
         asked.insert(1, ("hard", subject, hard))
     asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
     scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
@@ -118,9 +111,7 @@ def score_settings(
 
 def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
     """Scores of the rows under soft gates and cut at each threshold; see `sweep_table`."""
-    soft = subject.engine.gates(
-        subject.adapter, subject.prompts_of(rows), template=subject.template
-    )
+    soft = subject.gates(rows)
     units, reference = units_of(rows), row_scores(subject, rows, soft)
     start = {"source": name, "gates": "soft", "threshold": float("nan")}
     found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.inference.scoring import row_labels
+from csreft_core.reft.gate_settings import parse_gate_setting
 from csreft_core.skills.skill_set import Row
 
 READS = {
@@ -27,12 +29,17 @@ class Source:
     Attributes:
         name: `learned`, `oracle`, `uniform`, or another run with what its router reads.
         subject: Whose edits the gates are for.
-        gates: A row for each prompt, in [0, 1].
+        gates: A row for each prompt, in [0, 1], as the edits take them.
     """
 
     name: str
     subject: Subject
-    gates: Float[np.ndarray, "prompt k"]
+    gates: Float[Tensor, "prompt k"]
+
+    @property
+    def values(self) -> Float[np.ndarray, "prompt k"]:
+        """The gates in float64, for statistics."""
+        return self.gates.double().numpy()
 
     @property
     def threshold(self) -> float:
@@ -40,10 +47,12 @@ class Source:
         return self.subject.adapter.spec.router.threshold
 
 
-def can_be_oracle(subject: Subject, rows: Sequence[Row]) -> bool:
-    """Whether every row has skills, and each of them a subspace of its name."""
-    names = set(subject.adapter.names)
-    return all(row.skills and set(row.skills) <= names for row in rows)
+def router_setting(subject: Subject) -> str:
+    """What the Router page is about: what a router decides, else the gates of the training.
+
+    Where a router was taught beside given gates, the two differ (`Subject.trained_gates`).
+    """
+    return "learned" if subject.adapter.router is not None else subject.trained_gates
 
 
 def other_name(other: Subject) -> str:
@@ -61,36 +70,26 @@ def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = 
         rows: The prompts; oracle gates need their skills.
         others: Run folders.
     """
-    own = subject.own_setting
-    settings = dict.fromkeys((own, "oracle", "uniform"))
-    if not can_be_oracle(subject, rows):
+    settings = dict.fromkeys((router_setting(subject), "oracle", "uniform"))
+    if not subject.has_labels(rows):
         settings.pop("oracle")
-    found = [Source(name, subject, _gates(subject, rows, name)) for name in settings]
+    sources = [Source(name, subject, _gates(subject, rows, name)) for name in settings]
     for path in others:
         other = beside(subject, path)
-        setting = other.own_setting
-        if setting != "oracle" or can_be_oracle(other, rows):
-            found.append(Source(other_name(other), other, _gates(other, rows, setting)))
-    return found
+        setting = router_setting(other)
+        if setting != "oracle" or other.has_labels(rows):
+            sources.append(Source(other_name(other), other, _gates(other, rows, setting)))
+    return sources
 
 
 def own_source(subject: Subject, rows: Sequence[Row]) -> Source:
     """The gates that the run itself sets: its router's, or those that it was trained with."""
-    own = subject.own_setting
+    own = router_setting(subject)
     return Source(own, subject, _gates(subject, rows, own))
 
 
-def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[np.ndarray, "prompt k"]:
+def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[Tensor, "prompt k"]:
     names = subject.adapter.names
-    if setting == "oracle":
-        return row_labels(rows, names).double().numpy()
-    if setting == "uniform":
-        return np.full((len(rows), len(names)), 1 / len(names))
-    gates = subject.engine.gates(
-        subject.adapter,
-        subject.prompts_of(rows),
-        setting,
-        template=subject.template,
-        batch_size=256,
-    )
-    return gates.double().numpy()
+    given = parse_gate_setting(setting, names).given(len(rows), row_labels(rows, names))
+    # Gates that are given need no forward of the base.
+    return subject.gates(rows, setting) if given is None else given

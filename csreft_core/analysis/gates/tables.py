@@ -23,11 +23,11 @@ from csreft_core.analysis.gates.sources import (
     gate_sources,
     other_name,
     own_source,
+    router_setting,
 )
 from csreft_core.analysis.prompt_tokens import prompt_tokens
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import check_labels
 from csreft_core.skills.skill_set import Row, skill_name
 
 # What other modules look for under this view's name, beside the tables.
@@ -76,21 +76,13 @@ def gates_table(
         SkillSetError: the split is unknown or empty.
     """
     rows = subject.asked(prompts, split, per_skill)
-    if gates == "oracle":
-        check_labels(rows, subject.adapter.names)
-    values = subject.engine.gates(
-        subject.adapter,
-        subject.prompts_of(rows),
-        gates,
-        template=subject.template,
-        skills=[row.skills for row in rows],
-    )
-    found = [
+    values = subject.gates(rows, gates)
+    records = [
         (row.prompt, "+".join(row.skills), subspace, gate)
         for row, of_row in zip(rows, values.tolist(), strict=True)
         for subspace, gate in zip(subject.adapter.names, of_row, strict=True)
     ]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame(records, columns=list(COLUMNS))
 
 
 def tokens_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
@@ -142,13 +134,11 @@ def difference_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFram
     """
     if len(prompts) != 2:
         raise ConfigError(f"expected two prompts, the pinned one and another, got {len(prompts)}")
-    setting = subject.own_setting
-    known = [subject.asked([prompt])[0].skills for prompt in prompts]
-    if setting == "oracle" and not all(known):
+    rows = subject.asked(prompts)
+    setting = router_setting(subject)
+    if setting == "oracle" and not subject.has_labels(rows):
         setting = "uniform"
-    pinned, now = subject.engine.gates(
-        subject.adapter, prompts, setting, template=subject.template, skills=known
-    ).tolist()
+    pinned, now = subject.gates(rows, setting).tolist()
     table = pd.DataFrame({"subspace": subject.adapter.names, "pinned": pinned, "now": now})
     return table.assign(change=table["now"] - table["pinned"])
 
@@ -203,7 +193,7 @@ def means_table(
     rows = subject.split(split, per_skill)
     parts = []
     for source in gate_sources(subject, rows, others):
-        found = mean_rows(source.gates, rows, source.subject.adapter.names)
+        found = mean_rows(source.values, rows, source.subject.adapter.names)
         parts.append(found.assign(source=source.name))
     columns = ["source", "skill", "subspace", "gate", "low", "high", "n", "over"]
     return pd.concat(parts, ignore_index=True)[columns]
@@ -231,7 +221,7 @@ def patterns_table(
     rows = subject.split(split, per_skill)
     parts = []
     for source in gate_sources(subject, rows, others):
-        opened = source.gates > _threshold(source, threshold)
+        opened = source.values > _threshold(source, threshold)
         pairs = pd.DataFrame(
             {
                 "source": source.name,
@@ -278,7 +268,7 @@ def own_metrics(subject: Subject, split: str = "test") -> pd.DataFrame:
 
 def _metrics(source: Source, rows: Sequence[Row], threshold: float | None) -> pd.DataFrame:
     names, limit = source.subject.adapter.names, _threshold(source, threshold)
-    found = metric_rows(source.gates, rows, names, limit)
+    found = metric_rows(source.values, rows, names, limit)
     found.insert(0, "source", source.name)
     return found
 
@@ -302,7 +292,7 @@ def coactivation_table(
     rows = subject.split(split, per_skill)
     found = []
     for source in gate_sources(subject, rows, others):
-        opened = (source.gates > _threshold(source, threshold)).astype(float)
+        opened = (source.values > _threshold(source, threshold)).astype(float)
         names, both = source.subject.adapter.names, opened.T @ opened / len(rows)
         found += [
             (source.name, a, b, both[i, j], len(rows))

@@ -67,7 +67,7 @@ def edit_coordinates(
     For LoReFT $c_i = W_i h + b_i - R_i h$; the other forms in `subspaces.Subspaces`.
     """
     subspaces = adapter.at(layer)
-    to_coordinates, b, _ = subspaces.folded()[group]
+    to_coordinates, b, _ = subspaces.edit_maps()[group]
     c = np.broadcast_to(b.double().cpu().numpy(), (len(h), len(b)))
     if to_coordinates is not None:
         c = c + h @ to_coordinates.double().cpu().numpy().T

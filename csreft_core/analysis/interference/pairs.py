@@ -10,19 +10,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csreft_core.analysis.geometry.metrics import orthonormal_basis, overlap
-from csreft_core.analysis.interference.losses import answer_losses, trained_gates
+from csreft_core.analysis.losses import answer_losses
 from csreft_core.analysis.subject import Subject
+from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import Encoded, row_labels
 from csreft_core.reft.adapter import CSReFT
 
 
 def start_gates(subject: Subject, encoded: Encoded, measure: str) -> Float[Tensor, "row k"]:
-    """Gates before one is changed: closed for `S`, the own for `I_on`, as trained for `A`."""
+    """Gates before one is changed: closed for `S`, the own for `I_on`, as trained for `A`.
+
+    Raises:
+        ConfigError: `A` with a router per token, whose gates are no one vector a prompt.
+    """
     if measure == "S":
         return torch.zeros(len(encoded.rows), subject.adapter.n_subspaces)
     if measure == "I_on":
         return row_labels(encoded.rows, subject.adapter.names)
-    return trained_gates(subject, encoded)
+    per_token = subject.adapter.spec.router.granularity == "per_token"
+    if subject.trained_gates == "learned" and per_token:
+        raise ConfigError(
+            "this router decides at every token, so a prompt has no one gate to close; "
+            "choose the measure S or I_on"
+        )
+    return subject.gates(encoded.rows, subject.trained_gates)
 
 
 def switched_losses(

@@ -253,9 +253,12 @@ def _asked(subject: Subject, prompts: Sequence[str], answer: str, gates: str) ->
     row = _one_row(subject, prompts, gates)
     text = answer.strip() or row.response.strip()
     if not text:
-        setting = "learned" if subject.adapter.router is not None else "uniform"
         text = subject.engine.generate(
-            subject.adapter, subject.prompts_of([row])[0], setting, template=subject.template
+            subject.adapter,
+            subject.prompts_of([row])[0],
+            subject.gates_as_trained(row.skills),
+            template=subject.template,
+            skills=row.skills,
         ).text
     if not text:
         raise ConfigError("there is no answer to score: the adapter gives an empty one; write one")

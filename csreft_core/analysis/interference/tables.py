@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis.interference.composition import best_patterns, pattern_table
-from csreft_core.analysis.interference.losses import (
+from csreft_core.analysis.interference.pairs import (
+    losses_without,
+    overlaps,
+    start_gates,
+    switched_losses,
+)
+from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
     fitting_settings,
@@ -18,12 +24,6 @@ from csreft_core.analysis.interference.losses import (
     per_token,
     rows_by_skill,
     subset,
-)
-from csreft_core.analysis.interference.pairs import (
-    losses_without,
-    overlaps,
-    start_gates,
-    switched_losses,
 )
 from csreft_core.analysis.statistics.intervals import units_of
 from csreft_core.analysis.subject import Subject, beside, find_run
@@ -140,7 +140,7 @@ def settings_table(
     }
     for path in others:
         other = _comparable(subject, path)
-        scores = answer_losses(other, encoded, other.own_setting)
+        scores = answer_losses(other, encoded, other.trained_gates)
         found[f"{RUN}{other.name}", "control"] = scores
     losses = np.stack([nll for nll, _ in found.values()])
     exact = np.stack([right for _, right in found.values()])
@@ -207,7 +207,7 @@ def examples_table(
         if gates.removeprefix(RUN) not in named:
             raise ConfigError(f"gates {gates!r}: no such run among {', '.join(named) or 'none'}")
         asked = named[gates.removeprefix(RUN)]
-        setting = asked.own_setting
+        setting = asked.trained_gates
     part = subset(encoded, groups[skill])
     tokens = answer_tokens(part)
     before = answer_losses(subject, part, "off")[0] / tokens
@@ -324,7 +324,7 @@ def regret_table(
     encoded = subject.encoded(subject.split(split, per_skill))
     patterns = pattern_table(subject.engine.attachment, subject.adapter, encoded)
     best = best_patterns(patterns).sort_values("row")["nll"].to_numpy(dtype=float)
-    own = subject.own_setting
+    own = subject.trained_gates
     fitting = [s for s in fitting_settings(subject, encoded.rows) if not s.startswith("only:")]
     settings = list(dict.fromkeys([own, *fitting]))
     losses = np.stack([answer_losses(subject, encoded, setting)[0] for setting in settings])

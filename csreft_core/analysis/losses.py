@@ -1,4 +1,4 @@
-"""Answers under gate settings, prompt by prompt: losses, their paired intervals, greedy texts.
+"""Answers of a run under gates, prompt by prompt: losses, their paired intervals, greedy texts.
 
 No files, no randomness.
 """
@@ -10,11 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.analysis.gates.sources import can_be_oracle
 from csreft_core.analysis.statistics.intervals import Units, mean_interval, ratio_statistic, spread
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import request
-from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import Encoded, answer_scores, batches, check_labels, row_labels
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
@@ -59,30 +57,9 @@ def fitting_settings(subject: Subject, rows: Sequence[Row]) -> list[str]:
     settings = ["off", *(f"only:{name}" for name in adapter.names)]
     if adapter.router is not None:
         settings.append("learned")
-    if can_be_oracle(subject, rows):
+    if subject.has_labels(rows):
         settings.append("oracle")
     return settings if adapter.n_subspaces == 1 else [*settings, "uniform"]
-
-
-def trained_gates(subject: Subject, encoded: Encoded) -> Float[Tensor, "row k"]:
-    """The gates of each row as the adapter was trained: the router's, the labels', or 1/k.
-
-    Raises:
-        ConfigError: a router per token, whose gates are no one vector a prompt.
-    """
-    adapter, rows = subject.adapter, encoded.rows
-    if adapter.router is not None:
-        if adapter.spec.router.granularity == "per_token":
-            raise ConfigError(
-                "this router decides at every token, so a prompt has no one gate to close; "
-                "choose the measure S or I_on"
-            )
-        prompts = [example.prompt for example in encoded.examples]
-        return subject.engine.gates(adapter, prompts, template=subject.template)
-    if subject.trained_gates == "oracle":
-        check_labels(rows, adapter.names)
-        return row_labels(rows, adapter.names)
-    return torch.full((len(rows), adapter.n_subspaces), 1.0 / adapter.n_subspaces)
 
 
 @torch.no_grad()
