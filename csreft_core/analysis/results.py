@@ -16,6 +16,12 @@ from csreft_core.analysis.gates.tables import own_metrics
 from csreft_core.analysis.geometry.tables import seeds_table
 from csreft_core.analysis.interference.composition import best_patterns, pattern_table
 from csreft_core.analysis.interference.tables import pairs_table
+from csreft_core.analysis.labels import (
+    DIFFERENT_SKILLS,
+    PROBE,
+    SAME_SKILL,
+    TRUE_LABELS,
+)
 from csreft_core.analysis.losses import answer_losses, rows_by_skill, subset
 from csreft_core.analysis.states.tables import separation_table, states_table
 from csreft_core.analysis.statistics.intervals import share_interval, spread, units_of
@@ -186,8 +192,8 @@ def _pictures(subject: Subject) -> Iterator[_Line]:
         yield _line("two axes", "learned", "test", part, share, nan, nan, n, "")
     yield _line("two axes", "learned", "test", "random", 2 / states["d_model"], nan, nan, n, "")
     table = separation_table(subject)
-    probe = table[(table["features"] == "h") & (table["measure"] == "probe accuracy")]
-    for row in probe[probe["kind"] == "true labels"].to_dict("records"):
+    probe = table[(table["features"] == "h") & (table["measure"] == PROBE)]
+    for row in probe[probe["kind"] == TRUE_LABELS].to_dict("records"):
         yield _line(
             "probe_accuracy",
             "off",
@@ -204,12 +210,12 @@ def _pictures(subject: Subject) -> Iterator[_Line]:
 def _overlaps(subject: Subject, examples: str) -> Iterator[_Line]:
     """How much of a skill's subspace the other seeds find again, beside chance."""
     table = seeds_table(subject, others=[str(Path(examples) / name) for name in SEEDS[1:]])
-    same = table.loc[table["kind"] == "same skill", "overlap"]
-    other = table.loc[table["kind"] == "different skills", "overlap"].max()
+    same = table.loc[table["kind"] == SAME_SKILL, "overlap"]
+    other = table.loc[table["kind"] == DIFFERENT_SKILLS, "overlap"].max()
     random = table.loc[table["run"] == "", "overlap"].max()
     nan = float("nan")
     for part, value, low, high in (
-        ("same skill", same.mean(), same.min(), same.max()),
+        (SAME_SKILL, same.mean(), same.min(), same.max()),
         ("different skills, highest", other, nan, nan),
         ("random, highest", random, nan, nan),
     ):

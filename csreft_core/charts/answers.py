@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import BASE, NOW, ROUTER
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
-BASE = "base"
 _FLOOR = 1e-6
 _ARROWS = {"up": "▲", "down": "▼", "same": "=", "new": "✦"}
 _CHANGES = {"up": "up", "down": "down", "same": "as in the base", "new": "new"}
@@ -219,10 +219,10 @@ def _add_dose(figure: go.Figure, part: pd.DataFrame, kind: str, colour: str, das
             row=row,
             col=1,
         )
-        for mark, symbol in (("router", "star"), ("now", "diamond")):
+        for mark, symbol in ((ROUTER, "star"), (NOW, "diamond")):
             at = part[part["mark"] == mark]
             if len(at):
-                text = "the run's own gate" if mark == "router" else "the manual gate"
+                text = "the run's own gate" if mark == ROUTER else "the manual gate"
                 figure.add_scatter(
                     x=at["gate"],
                     y=at[column],

@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
+from csreft_core.methods.presets import OWN
 
-OWN = "csreft"
 _NOTHING = "No finished cell has this measurement."
 _COLUMNS = 2
 _TESTED = ("exact_match", "loss")

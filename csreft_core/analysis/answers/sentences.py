@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from csreft_core.analysis.answers.tables import BASE
+from csreft_core.analysis.labels import BASE, ROUTER
 
 # Of log-probabilities in nats: what float32 and another batch shape may change.
 _SAME = 1e-3
@@ -55,7 +55,7 @@ def sentence_dose(table: pd.DataFrame) -> str:
         f"{main['gate'].max():g} it is largest at {best['gate']:.3g} "
         f"({best['log_probability']:.3g} nats)"
     )
-    at = main[main["mark"] == "router"]
+    at = main[main["mark"] == ROUTER]
     if len(at):
         router = at.iloc[0]
         text += (

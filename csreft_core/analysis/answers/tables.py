@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csreft_core.analysis.labels import BASE, MANUAL, NOW, ROUTER, THIS_RUN
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
@@ -25,7 +26,6 @@ from csreft_core.skills.unwritable import why_lost
 TABLES = ("next_token", "dose")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
-BASE, THIS, MANUAL = "base", "this run", "manual gates"
 KNOWN, LEARNED, BASES = "known answer", "this run's answer", "base's answer"
 
 
@@ -65,7 +65,7 @@ def next_token_table(
     if top < 1:
         raise ConfigError(f"top is {top}; it must be at least 1")
     rows = subject.asked(prompts, split, per_skill)
-    columns = {BASE: _next(subject, rows, None), THIS: _next(subject, rows, gates)}
+    columns = {BASE: _next(subject, rows, None), THIS_RUN: _next(subject, rows, gates)}
     if manual:
         columns[MANUAL] = _next(subject, rows, manual)
     for path in others:
@@ -202,9 +202,9 @@ def _dose_of(
     router = _gates_of(subject, row, gates)
     held = _gates_of(subject, row, manual) if manual else router
     place = subject.adapter.names.index(subspace) if subspace else int(held.argmax())
-    marks = {float(router[place]): "router"}
+    marks = {float(router[place]): ROUTER}
     if manual:
-        marks.setdefault(float(held[place]), "now")
+        marks.setdefault(float(held[place]), NOW)
     more = [gate for gate in (0.0, 1.0, *marks) if grid[0] <= gate <= grid[-1]]
     doses = np.unique(np.concatenate([grid, more]))
     matrix = held.repeat(len(doses), 1)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from csreft_core.analysis.claims.runs import Measurement
+from csreft_core.analysis.labels import SCRAMBLED, TEXT
 from csreft_core.analysis.statistics.seed_intervals import paired_differences, seed_mean
 from csreft_core.config import ASSETS
 from csreft_core.errors import RunError
@@ -21,7 +22,6 @@ TABLES = ("shares", "trials")
 MEMORISED = str(ASSETS / "memorisation.json")
 """The shipped results."""
 
-TEXT, SCRAMBLED = "text", "scrambled"
 _COLUMNS = ["kind", "layer", "tokens", "seed", "n", "given_back", "loss", "parameters"]
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from csreft_core.analysis.labels import NOT_SHOWN, OPPOSITE, SHOWN
 from csreft_core.analysis.statistics.intervals import ARITHMETIC
 
 HOLDS = "holds here"
@@ -20,10 +21,6 @@ FAILS = "does not hold here"
 UNTESTABLE = "not testable here"
 UNMEASURED = "not measured yet"
 VERDICTS = (HOLDS, IDENTITY, UNDECIDED, FAILS, UNTESTABLE, UNMEASURED)
-
-SHOWN = "shown"
-NOT_SHOWN = "not shown"
-OPPOSITE = "the opposite is shown"
 
 LITTLE = 0.05
 """Nats per answer token: a change below it is no change."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csreft_core.analysis.gates.sources import Source
+from csreft_core.analysis.labels import HARD, SOFT
 from csreft_core.analysis.losses import answer_losses, answer_tokens
 from csreft_core.analysis.statistics.intervals import (
     Units,
@@ -98,7 +99,7 @@ def score_settings(
     asked = [(s.name, s.subject, s.gates) for s in sources]
     if sources[0].name == "learned":
         hard = torch.from_numpy(sources[0].values > sources[0].threshold).float()
-        asked.insert(1, ("hard", subject, hard))
+        asked.insert(1, (HARD, subject, hard))
     asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
     scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
     units = units_of(rows)
@@ -113,7 +114,7 @@ def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) ->
     """Scores of the rows under soft gates and cut at each threshold; see `sweep_table`."""
     soft = subject.gates(rows)
     units, reference = units_of(rows), row_scores(subject, rows, soft)
-    start = {"source": name, "gates": "soft", "threshold": float("nan")}
+    start = {"source": name, "gates": SOFT, "threshold": float("nan")}
     found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))]
     known: dict[bytes, dict[str, float]] = {}
     for threshold in np.linspace(0, 1, steps):
@@ -124,7 +125,7 @@ def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) ->
             scores = row_scores(subject, rows, hard)
             known[key] = _columns(mean_scores(scores, units, reference))
         n_open = float(hard.sum(1).mean())
-        place = {"gates": "hard", "threshold": float(threshold), "n_open": n_open}
+        place = {"gates": HARD, "threshold": float(threshold), "n_open": n_open}
         found.append({"source": name} | place | known[key])
     return pd.DataFrame(found).assign(n=len(rows), over=units.over)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from csreft_core.analysis.gates.metrics import gate_range
+from csreft_core.analysis.labels import HARD
 from csreft_core.analysis.statistics.intervals import over_words
 
 # float32 gates of equal inputs may differ in the last bits when the batch shape differs.
@@ -229,7 +230,7 @@ def sentence_sweep(table: pd.DataFrame) -> str:
     if table.empty:
         return "There are no scores to compare."
     own = table[table["source"] == table["source"].iloc[0]]
-    hard = own[own["gates"] == "hard"]
+    hard = own[own["gates"] == HARD]
     middle = hard.loc[(hard["threshold"] - 0.5).abs().idxmin()]
     best = hard.loc[hard["loss"].idxmin()]
     near = hard[hard["loss"] <= best["loss"] + _LITTLE]["threshold"]

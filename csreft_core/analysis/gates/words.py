@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from csreft_core.analysis.labels import GATE, GRADIENTS, LOGIT, OCCLUSION
 from csreft_core.analysis.prompt_tokens import PromptToken, prompt_tokens
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.attach import EMBEDDING
@@ -19,7 +20,6 @@ from csreft_core.errors import ConfigError
 TABLES = ("words",)
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
-OCCLUSION, GRADIENTS = "occlusion", "integrated gradients"
 COLUMNS = (
     "prompt",
     "position",
@@ -157,7 +157,7 @@ def _occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> li
     )
     return [
         row
-        for quantity, values in (("gate", router.gates(logits)), ("logit", logits))
+        for quantity, values in ((GATE, router.gates(logits)), (LOGIT, logits))
         for row in _rows(
             subject,
             text,
@@ -195,7 +195,7 @@ def _gradients(
         full, reference = logits(torch.stack([embedded, start]))
     values = attributions.sum(-1).T
     references = reference.expand(len(tokens), -1)
-    return _rows(subject, text, tokens, (GRADIENTS, "logit"), values, full, references)
+    return _rows(subject, text, tokens, (GRADIENTS, LOGIT), values, full, references)
 
 
 def _rows(
@@ -219,7 +219,7 @@ def _rows(
 
 def strongest(table: pd.DataFrame) -> str:
     """The subspace whose gate is largest for the first prompt of a `words_table`."""
-    gates = table[(table["quantity"] == "gate") & (table["prompt"] == table["prompt"].iloc[0])]
+    gates = table[(table["quantity"] == GATE) & (table["prompt"] == table["prompt"].iloc[0])]
     return str(gates.loc[gates["full"].idxmax(), "subspace"]) if len(gates) else ""
 
 
@@ -231,7 +231,7 @@ def no_word_decides(table: pd.DataFrame) -> bool:
 
 def sentence_word_map(table: pd.DataFrame) -> str:
     """Which word moves which gate most when it is taken away."""
-    removed = table[(table["method"] == OCCLUSION) & (table["quantity"] == "gate")]
+    removed = table[(table["method"] == OCCLUSION) & (table["quantity"] == GATE)]
     if removed.empty:
         return "There is no token to take away."
     words = removed[removed["kind"] == "word"]
@@ -286,7 +286,7 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
     if no_word_decides(table):
         return _no_word(table)
     name = subspace or strongest(table)
-    part = table[(table["subspace"] == name) & (table["quantity"] == "logit")]
+    part = table[(table["subspace"] == name) & (table["quantity"] == LOGIT)]
     both = part.pivot_table(index="position", columns="method", values="value", sort=True)
     words = part.drop_duplicates("position").sort_values("position")
     is_word = (words["kind"] == "word").to_numpy()

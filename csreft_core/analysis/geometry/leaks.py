@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from csreft_core.analysis.labels import DATA_OVERLAP, READ_LEAK, WRITE_LEAK
 from csreft_core.analysis.subject import Subject
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.positions import token_index
@@ -136,9 +137,9 @@ def all_leaks(
     """
     return {
         (i, j): {
-            "write leak": write_leak(Q[j], R[i], c[i]),
-            "read leak": np.nan if W is None else read_leak(W[j], Q[i]),
-            "data-weighted overlap": data_overlap(Q[i], Q[j], X),
+            WRITE_LEAK: write_leak(Q[j], R[i], c[i]),
+            READ_LEAK: np.nan if W is None else read_leak(W[j], Q[i]),
+            DATA_OVERLAP: data_overlap(Q[i], Q[j], X),
         }
         for i, j in permutations(range(len(Q)), 2)
     }

@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import orth, subspace_angles
 
-QUANTILES = {"random 2.5 %": 0.025, "random median": 0.5, "random 97.5 %": 0.975}
+from csreft_core.analysis.labels import RANDOM_HIGH, RANDOM_LOW, RANDOM_MEDIAN
+
+QUANTILES = {RANDOM_LOW: 0.025, RANDOM_MEDIAN: 0.5, RANDOM_HIGH: 0.975}
 """The rows of the random band: `kind` and the quantile over the draws."""
 
 

@@ -7,6 +7,18 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis.geometry.metrics import QUANTILES
+from csreft_core.analysis.labels import (
+    ALL_SKILLS,
+    BETWEEN_SKILLS,
+    DATA_OVERLAP,
+    DIFFERENT_SKILLS,
+    FROM_START,
+    RANDOM,
+    READ_LEAK,
+    RUN,
+    SAME_SKILL,
+    WRITE_LEAK,
+)
 
 _LOW, _MEDIAN, _HIGH = QUANTILES
 _HELD_APART = ("joint", "sequential", "fixed")
@@ -15,7 +27,7 @@ _HELD_APART = ("joint", "sequential", "fixed")
 def closer_than_chance(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs of `pairs_table` whose smallest angle is below that of 97.5 % of random pairs."""
     bound = _chance(table, "smallest_angle")[0]
-    pairs = table[(table["kind"] == "run") & (table["smallest_angle"] < bound)]
+    pairs = table[(table["kind"] == RUN) & (table["smallest_angle"] < bound)]
     return list(zip(pairs["a"], pairs["b"], strict=True))
 
 
@@ -26,7 +38,7 @@ def sentence_pairs(table: pd.DataFrame, measure: str = "smallest_angle") -> str:
         table: `pairs_table`.
         measure: Another of its columns is told as a range beside that of chance.
     """
-    run, first = table[table["kind"] == "run"], table.iloc[0]
+    run, first = table[table["kind"] == RUN], table.iloc[0]
     low, median, high = (_degrees(x) for x in _chance(table, "smallest_angle"))
     shape = f"of this shape (rank {first['rank']}, d = {first['d_model']})"
     chance = (
@@ -76,7 +88,7 @@ def _range_of(table: pd.DataFrame, run: pd.DataFrame, measure: str) -> str:
 
 def sentence_angles(table: pd.DataFrame) -> str:
     """The angles of the pair, and how many are below what chance gives."""
-    run = table[table["kind"] == "run"]
+    run = table[table["kind"] == RUN]
     if run.empty:
         return "This run has one subspace, so it has no pair to compare."
     low = table[table["kind"] == _LOW].set_index("m")["angle"]
@@ -93,7 +105,7 @@ def sentence_angles(table: pd.DataFrame) -> str:
 
 def sentence_gram(table: pd.DataFrame) -> str:
     """The orthonormality error within a basis, and the largest norm between two."""
-    run, chance = (table[table["kind"] == kind] for kind in ("run", "random"))
+    run, chance = (table[table["kind"] == kind] for kind in (RUN, RANDOM))
     same = run["row_skill"] == run["column_skill"]
     identity = (run["row"] == run["column"]).astype(float)
     within = f"Each basis is orthonormal to {(run['value'] - identity)[same].abs().max():.1e}"
@@ -119,19 +131,19 @@ def gram_norms(table: pd.DataFrame) -> pd.Series:
 def sentence_leaks(table: pd.DataFrame, measure: str) -> str:
     """The largest value of one measure, and how many pairs are above chance."""
     part = table[table["measure"] == measure]
-    run = part[part["kind"] == "run"].dropna(subset="value")
+    run = part[part["kind"] == RUN].dropna(subset="value")
     if run.empty:
         return "There is no pair of skills to compare."
     low, median, high = _chance(part, "value")
     top = run.iloc[int(run["value"].to_numpy().argmax())]
-    if measure == "data-weighted overlap":  # symmetric: each pair stands in the table twice
+    if measure == DATA_OVERLAP:  # symmetric: each pair stands in the table twice
         order = {skill: place for place, skill in enumerate(dict.fromkeys(run["source"]))}
         run = run[run["source"].map(order) < run["target"].map(order)]
     above = int((run["value"] > high).sum())
     what = {
-        "write leak": "Of what an edit writes, at most {} lands in another's subspace",
-        "read leak": "Of what a skill reads, up to {} lies in another's subspace",
-        "data-weighted overlap": "Weighted by where the states are, the overlap is at most {}",
+        WRITE_LEAK: "Of what an edit writes, at most {} lands in another's subspace",
+        READ_LEAK: "Of what a skill reads, up to {} lies in another's subspace",
+        DATA_OVERLAP: "Weighted by where the states are, the overlap is at most {}",
     }[measure].format(_number(top["value"]))
     n = int(top["n"])
     return (
@@ -143,7 +155,7 @@ def sentence_leaks(table: pd.DataFrame, measure: str) -> str:
 
 def sentence_mixing(table: pd.DataFrame) -> str:
     """What the constraint kept apart at the edited block, and where it is after the last."""
-    cross = table[(table["kind"] == "run") & (table["source"] != table["target"])]
+    cross = table[(table["kind"] == RUN) & (table["source"] != table["target"])]
     if cross.empty:
         return "This run has one subspace, so nothing can be mixed into another."
     first, last = table["layer"].min(), table["layer"].max()
@@ -151,7 +163,7 @@ def sentence_mixing(table: pd.DataFrame) -> str:
     end = cross[cross["layer"] == last]
     top = end.iloc[int(end["value"].to_numpy().argmax())]
     low, _, high = _chance(table[table["layer"] == last], "value")
-    own = table[(table["kind"] == "run") & (table["source"] == table["target"])]
+    own = table[(table["kind"] == RUN) & (table["source"] == table["target"])]
     kept = own.groupby("layer")["value"].mean()
     return (
         f"At the edited block {first} the norm is at most {_number(start)}; after block {last} it "
@@ -164,12 +176,12 @@ def sentence_mixing(table: pd.DataFrame) -> str:
 
 def sentence_drift(table: pd.DataFrame) -> str:
     """How far the subspaces turned, and how near they came to each other."""
-    run = table[table["kind"] == "run"]
+    run = table[table["kind"] == RUN]
     if run.empty:
         return "This run has no snapshots."
     first, last = int(run["step"].min()), int(run["step"].max())
-    turned = run[(run["measure"] == "from the start") & (run["step"] == last)]
-    start = table[table["measure"] == "from the start"]
+    turned = run[(run["measure"] == FROM_START) & (run["step"] == last)]
+    start = table[table["measure"] == FROM_START]
     low, high = (_degrees(x) for x in _chance(start, "angle")[::2])
     limit = start.loc[start["kind"] == "float16 resolution", "angle"].iloc[0]
     angles = turned.set_index("a")["angle"]
@@ -179,7 +191,7 @@ def sentence_drift(table: pd.DataFrame) -> str:
         f"{_degrees(angles.max())}{least} (largest angle; two random subspaces: {low} to {high}). "
         f"Snapshots resolve {_degrees(limit, 2)}."
     )
-    between = run[run["measure"] == "between skills"]
+    between = run[run["measure"] == BETWEEN_SKILLS]
     if between.empty:
         return text
     return f"{text} No pair was ever closer than {_degrees(between['angle'].min())}."
@@ -210,11 +222,11 @@ def sentence_seeds(table: pd.DataFrame) -> str:
     runs = table.loc[table["run"] != "", "run"].nunique()
     if not runs:
         return "No other run to compare with."
-    same = table[table["kind"] == "same skill"]
-    other = table.loc[table["kind"] == "different skills", "overlap"]
+    same = table[table["kind"] == SAME_SKILL]
+    other = table.loc[table["kind"] == DIFFERENT_SKILLS, "overlap"]
     if same.empty:
-        whole = table[table["kind"] == "all skills together"]
-        parts = _chance_of(table, table[table["kind"] == "different skills"].iloc[0])
+        whole = table[table["kind"] == ALL_SKILLS]
+        parts = _chance_of(table, table[table["kind"] == DIFFERENT_SKILLS].iloc[0])
         return (
             "No skill here has a subspace of the same name in the other run. The subspaces there "
             f"share {_span(other)} with those here (random: {_span(pd.Series(parts))}); all "

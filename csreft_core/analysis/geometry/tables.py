@@ -20,6 +20,15 @@ from csreft_core.analysis.geometry.bases import (
     readers_of,
     subspaces_of,
 )
+from csreft_core.analysis.labels import (
+    ALL_SKILLS,
+    BETWEEN_SKILLS,
+    DIFFERENT_SKILLS,
+    FROM_START,
+    RANDOM,
+    RUN,
+    SAME_SKILL,
+)
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.analysis.training import step_table
 from csreft_core.errors import ConfigError
@@ -27,7 +36,6 @@ from csreft_core.errors import ConfigError
 TABLES = ("pairs", "angles", "gram", "leaks", "mixing", "drift", "training", "seeds")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
-RUN = "run"
 _SHAPE = ("constraint", "rank", "d_model", "draws")
 
 
@@ -131,7 +139,7 @@ def gram_table(
     k, rank, d = R.shape
     chance = np.stack(sm.random_subspaces(np.random.default_rng(seed), [rank] * k, d))
     parts = []
-    for kind, rows in ((RUN, R), ("random", chance)):
+    for kind, rows in ((RUN, R), (RANDOM, chance)):
         gram = np.einsum("ard,bsd->arbs", rows, rows)
         places = np.indices(gram.shape).reshape(4, -1)
         columns = {
@@ -288,18 +296,18 @@ def drift_table(
         start = start or Q
         for i, name in enumerate(names):
             turned = sm.principal_angles(start[i], Q[i])[-1]
-            found.append((step, "from the start", RUN, name, "", turned))
+            found.append((step, FROM_START, RUN, name, "", turned))
         for i, j in combinations(range(len(Q)), 2):
             closest = sm.principal_angles(Q[i], Q[j])[0]
-            found.append((step, "between skills", RUN, names[i], names[j], closest))
+            found.append((step, BETWEEN_SKILLS, RUN, names[i], names[j], closest))
     if found:
         rounded = [sm.orthonormal_basis(rows.astype(np.float16)) for rows in R]
         limit = max(sm.principal_angles(*q)[-1] for q in zip(Q_end, rounded, strict=True))
-        found.append((np.nan, "from the start", "float16 resolution", "", "", limit))
+        found.append((np.nan, FROM_START, "float16 resolution", "", "", limit))
         angles = sm.random_angles(
             np.random.default_rng(seed), draws, sm.at_least_two([R.shape[1]] * len(R)), R.shape[2]
         )
-        for place, measure in ((-1, "from the start"), (0, "between skills")):
+        for place, measure in ((-1, FROM_START), (0, BETWEEN_SKILLS)):
             for kind, value in sm.band([[a[place]] for a in angles]):
                 found.append((np.nan, measure, kind, "", "", value[0]))
     return pd.DataFrame(found, columns=["step", "measure", "kind", "a", "b", "angle"])
@@ -369,9 +377,9 @@ def seeds_table(
         their_names, their_R, their_Q = subspaces_of(other.adapter, layer, group, f"run {name!r}")
         for a, Q_a in zip(names, Q, strict=True):
             for b, Q_b in zip(their_names, their_Q, strict=True):
-                add("same skill" if a == b else "different skills", name, a, b, Q_a, Q_b)
+                add(SAME_SKILL if a == b else DIFFERENT_SKILLS, name, a, b, Q_a, Q_b)
         together = sm.orthonormal_basis(their_R.reshape(-1, d))
-        add("all skills together", name, "all", "all", whole, together)
+        add(ALL_SKILLS, name, "all", "all", whole, together)
     rng = np.random.default_rng(seed)
     for ranks in shapes:
         angles = sm.random_angles(rng, draws, ranks, d)

@@ -14,6 +14,7 @@ from scipy.special import log_softmax, rel_entr
 from torch import Tensor
 
 from csreft_core.analysis.interference.composition import MAX_SUBSPACES
+from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
 from csreft_core.analysis.statistics.shapley import place_of, shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import Request, request
@@ -81,13 +82,13 @@ def patterns_table(
             row.prompt,
             row.response,
             _code(pattern),
-            "pattern" if any(pattern) else "base",
+            PATTERN if any(pattern) else BASE,
             int(sum(pattern)),
             _listed(pattern, names),
         )
         for pattern in patterns
     ]
-    rows.append((row.prompt, row.response, gates, "in use", -1, gates))
+    rows.append((row.prompt, row.response, gates, IN_USE, -1, gates))
     values = zip(kl.tolist(), (-np.concatenate([nll, own_nll])).tolist(), strict=True)
     return pd.DataFrame(
         [(*names, *pair) for names, pair in zip(rows, values, strict=True)],

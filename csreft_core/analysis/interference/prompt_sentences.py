@@ -2,12 +2,14 @@
 
 import pandas as pd
 
+from csreft_core.analysis.labels import IN_USE, PATTERN
+
 
 def sentence_patterns(table: pd.DataFrame) -> str:
     """The best pattern for the answer, and the gates in use beside it."""
     if table.empty:
         return "There are no patterns."
-    patterns, used = table[table["kind"] != "in use"], table[table["kind"] == "in use"].iloc[0]
+    patterns, used = table[table["kind"] != IN_USE], table[table["kind"] == IN_USE].iloc[0]
     best, base = patterns.nlargest(1, "log_probability").iloc[0], patterns.iloc[0]
     which = "all gates closed" if best["n_open"] == 0 else f"open gates {best['open']}"
     return (
@@ -21,7 +23,7 @@ def sentence_divergence(table: pd.DataFrame) -> str:
     """The pattern that moves the next token furthest from the base."""
     if table.empty:
         return "There are no patterns."
-    patterns, used = table[table["kind"] == "pattern"], table[table["kind"] == "in use"].iloc[0]
+    patterns, used = table[table["kind"] == PATTERN], table[table["kind"] == IN_USE].iloc[0]
     top = patterns.nlargest(1, "kl").iloc[0]
     return (
         f"Open gates {top['open']} move the next token furthest from the base: {top['kl']:.3f} "

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import pearsonr
 
 from csreft_core.analysis.interference.pairs import interference_index
-from csreft_core.analysis.interference.tables import RUN
+from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.analysis.statistics.intervals import over_words
 from csreft_core.skills.names import is_part
 
@@ -23,8 +23,8 @@ _NO_OVERLAP = 1e-6
 
 def setting_label(setting: str) -> str:
     """A gate setting, or another run, as a figure names it."""
-    if setting.startswith(RUN):
-        return f"run {setting.removeprefix(RUN)}"
+    if setting.startswith(OTHER_RUN):
+        return f"run {setting.removeprefix(OTHER_RUN)}"
     if setting.startswith("only:"):
         return f"only {setting.removeprefix('only:')}"
     return setting
@@ -92,7 +92,7 @@ def sentence_settings(table: pd.DataFrame) -> str:
 
 def _trained(table: pd.DataFrame) -> pd.DataFrame | None:
     """The rows of the first of learned, oracle, uniform or the only gate that the table has."""
-    there = list(dict.fromkeys(table.loc[table["kind"] == "run", "setting"]))
+    there = list(dict.fromkeys(table.loc[table["kind"] == RUN, "setting"]))
     alone = [setting for setting in there if setting.startswith("only:")]
     order = ["learned", "oracle", "uniform", *(alone if len(alone) == 1 else ())]
     chosen = next((setting for setting in order if setting in there), None)
@@ -102,8 +102,9 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame | None:
 def _controls(table: pd.DataFrame, own: pd.DataFrame | None) -> list[str]:
     """One clause for each other run: how far its loss is from that of this run."""
     found = []
-    for name, control in table[table["kind"] == "control"].groupby("setting", sort=False):
-        text = f"The control {str(name).removeprefix(RUN)} has {control['change'].mean():+.3f}"
+    for name, control in table[table["kind"] == CONTROL].groupby("setting", sort=False):
+        run = str(name).removeprefix(OTHER_RUN)
+        text = f"The control {run} has {control['change'].mean():+.3f}"
         if own is not None:
             both = control.merge(own, on="skill", suffixes=("", "_own"))
             gap = float((both["change"] - both["change_own"]).mean())
@@ -199,7 +200,7 @@ def sentence_bottleneck(table: pd.DataFrame) -> str:
 
 def sentence_regret(table: pd.DataFrame) -> str:
     """The regret of the gates as trained, and of the best and worst control."""
-    own = table[table["kind"] == "run"]
+    own = table[table["kind"] == RUN]
     if own.empty:
         return "There are no gates to compare."
     top = _highest(own, "regret")
@@ -208,7 +209,7 @@ def sentence_regret(table: pd.DataFrame) -> str:
         f"best pattern of each prompt, at most {top['regret']:+.4f} (for {top['skill']}, "
         f"{_n(own)} prompts a skill)."
     )
-    controls = table[table["kind"] == "control"].groupby("setting", sort=False)["regret"].mean()
+    controls = table[table["kind"] == CONTROL].groupby("setting", sort=False)["regret"].mean()
     if len(controls):
         listed = ", ".join(f"{name} {value:+.4f}" for name, value in controls.items())
         text += f" Controls: {listed}."
@@ -269,7 +270,7 @@ def sentence_single_skill(table: pd.DataFrame) -> str:
     parts = []
     for kind, part in table.groupby("kind", sort=False):
         others = part[~part["own"].astype(bool)]
-        who = "This run's settings" if kind == "run" else "Shared control"
+        who = "This run's settings" if kind == RUN else "Shared control"
         n = part["changed"].nunique()
         text = f"{who} ({n} trained skill{'s' if n > 1 else ''}): "
         if others.empty:

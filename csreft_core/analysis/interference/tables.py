@@ -16,6 +16,7 @@ from csreft_core.analysis.interference.pairs import (
     start_gates,
     switched_losses,
 )
+from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,
@@ -38,8 +39,6 @@ TABLES = ("settings", "examples", "pairs", "regret", "overlap", "single_skill")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
 
 MEASURES = ("I_on", "S", "A")
-RUN = "run:"
-"""In front of a run's name, where another run stands in for a gate setting."""
 
 SETTING_COLUMNS = (
     "skill",
@@ -135,13 +134,13 @@ def settings_table(
     encoded = subject.encoded(subject.split(split, per_skill))
     tokens, groups = answer_tokens(encoded), rows_by_skill(encoded)
     found = {
-        (setting, "run"): answer_losses(subject, encoded, setting)
+        (setting, RUN): answer_losses(subject, encoded, setting)
         for setting in fitting_settings(subject, encoded.rows)
     }
     for path in others:
         other = _comparable(subject, path)
         scores = answer_losses(other, encoded, other.trained_gates)
-        found[f"{RUN}{other.name}", "control"] = scores
+        found[f"{OTHER_RUN}{other.name}", CONTROL] = scores
     losses = np.stack([nll for nll, _ in found.values()])
     exact = np.stack([right for _, right in found.values()])
     rows = []
@@ -202,11 +201,11 @@ def examples_table(
     if skill not in groups:
         raise ConfigError(f"no prompt of skill {skill!r}; choose one of {', '.join(groups)}")
     asked, setting = subject, gates
-    if gates.startswith(RUN):
+    if gates.startswith(OTHER_RUN):
         named = {other.name: other for other in (_comparable(subject, path) for path in others)}
-        if gates.removeprefix(RUN) not in named:
+        if gates.removeprefix(OTHER_RUN) not in named:
             raise ConfigError(f"gates {gates!r}: no such run among {', '.join(named) or 'none'}")
-        asked = named[gates.removeprefix(RUN)]
+        asked = named[gates.removeprefix(OTHER_RUN)]
         setting = asked.trained_gates
     part = subset(encoded, groups[skill])
     tokens = answer_tokens(part)
@@ -339,7 +338,7 @@ def regret_table(
             (
                 skill,
                 setting,
-                "run" if setting == own else "control",
+                RUN if setting == own else CONTROL,
                 mean,
                 lowest,
                 *values,
@@ -419,7 +418,7 @@ def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.Da
     rows = []
     for path in others:
         run = find_run(path)
-        kind = "run" if same_settings(run.config(), subject.config) else "control"
+        kind = RUN if same_settings(run.config(), subject.config) else CONTROL
         trained = the_trained_skill(run)
         for ends in first_and_last(run):
             before, after = ends.loss

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
+from csreft_core.analysis.labels import AFTER, BASE, BEFORE, EDITED, TARGET
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
 from csreft_core.analysis.subject import Subject
@@ -27,7 +28,7 @@ def projected(points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bo
     moved = np.linalg.norm(points.after - points.base, axis=1)
     size = np.linalg.norm(points.base, axis=1)
     parts = []
-    for kind, states in (("base", points.base), ("edited", points.after)):
+    for kind, states in ((BASE, points.base), (EDITED, points.after)):
         places = dict(zip(AXES, ((states - centre) @ axes.T).T, strict=False))
         parts.append(pd.DataFrame(common | {"kind": kind} | places | {"moved": moved}))
     return pd.concat(parts, ignore_index=True).assign(size=np.tile(size, 2))
@@ -69,7 +70,7 @@ def coordinates(
         "error": np.linalg.norm(c.after - expected, axis=1),
     }
     parts = []
-    for kind, values in (("before", c.before), ("after", c.after), ("target", c.target)):
+    for kind, values in ((BEFORE, c.before), (AFTER, c.after), (TARGET, c.target)):
         second = values[:, 1] if values.shape[1] > 1 else np.nan
         parts.append(pd.DataFrame(common | {"kind": kind, "x": values[:, 0], "y": second}))
     return pd.concat(parts, ignore_index=True)

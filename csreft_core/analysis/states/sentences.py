@@ -6,6 +6,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from csreft_core.analysis.labels import (
+    AFTER,
+    ALL_OPEN,
+    BASE,
+    BASE_STATES,
+    EDIT,
+    EDIT_ON_BASE_AXES,
+    EDITED,
+    GATED,
+    MAJORITY,
+    PROBE,
+    SILHOUETTE,
+    TRUE_LABELS,
+)
 from csreft_core.analysis.statistics.intervals import over_words
 
 _NAMES = {"last": "the last prompt token", "first": "the first token", "mean": "the prompt's mean"}
@@ -18,7 +32,7 @@ def sentence_states(table: pd.DataFrame) -> str:
         return "There are no prompts to show."
     one = _first(table)
     axes = [a for a in ("x", "y", "z") if a in table]
-    n = int((table["kind"].eq("base") & ~table["own"]).sum())
+    n = int((table["kind"].eq(BASE) & ~table["own"]).sum())
     variance = sum(one[f"{a}_variance_frac"] for a in axes)
     edit = sum(one[f"{a}_edit_frac"] for a in axes)
     count = {2: "two", 3: "three"}[len(axes)]
@@ -77,12 +91,12 @@ def sentence_scree(table: pd.DataFrame) -> str:
     if table.empty:
         return "All states are equal here: there is nothing to take apart."
     kinds = {k: t["cumulative"].tolist() for k, t in table.groupby("kind", sort=False)}
-    names = {"base states": "The base states", "edit": "The edit"}
+    names = {BASE_STATES: "The base states", EDIT: "The edit"}
     found = [_needs(names[kind], kinds[kind]) for kind in names if kind in kinds]
     text = f"{' '.join(found)} n = {table['n'].iloc[0]} prompts."
-    control = kinds.get("edit on the axes of the base states")
+    control = kinds.get(EDIT_ON_BASE_AXES)
     if control is None:
-        return text if "edit" in kinds else f"{text} No state moves: there is no edit to show."
+        return text if EDIT in kinds else f"{text} No state moves: there is no edit to show."
     n = len(control)
     return (
         f"{text} The first {n} axes of the base states show {control[-1]:.1%} of the edit; {n} "
@@ -101,7 +115,7 @@ def _needs(subject: str, cumulative: list[float]) -> str:
 
 def sentence_coordinates(table: pd.DataFrame) -> str:
     """Whether the edit carries a subspace's coordinates to their target."""
-    one, points = _first(table), table[table["kind"].eq("after")]
+    one, points = _first(table), table[table["kind"].eq(AFTER)]
     opened = points[points["gate"] > 0.5]
     closed = points[points["gate"] <= 0.5]
     parts = []
@@ -163,7 +177,7 @@ def _token(cell: dict[Any, Any]) -> str:
 
 def sentence_training(table: pd.DataFrame) -> str:
     """How the edit grew over the snapshots."""
-    edited = table[table["kind"].eq("edited")]
+    edited = table[table["kind"].eq(EDITED)]
     moved = edited.groupby("step")["moved"].mean()
     if moved.max() == 0:
         return "The edit is 0 at every snapshot."
@@ -185,7 +199,7 @@ def sentence_separation(table: pd.DataFrame) -> str:
     cells = {
         (cell["measure"], cell["features"], cell["kind"]): cell for cell in table.to_dict("records")
     }
-    before, after = (cells["silhouette", name, "true labels"] for name in ("h", "h'"))
+    before, after = (cells[SILHOUETTE, name, TRUE_LABELS] for name in ("h", "h'"))
     names = {
         "gates": "the gates",
         "R h": "R h",
@@ -196,9 +210,9 @@ def sentence_separation(table: pd.DataFrame) -> str:
     read = ", ".join(
         f"{cell['value']:.0%} from {names[features]}"
         for (measure, features, kind), cell in cells.items()
-        if measure == "probe accuracy" and kind == "true labels"
+        if measure == PROBE and kind == TRUE_LABELS
     )
-    majority = cells["probe accuracy", "h", "majority class"]["value"]
+    majority = cells[PROBE, "h", MAJORITY]["value"]
     return (
         f"The silhouette of the skills goes from {_with_interval(before)} in the base states to "
         f"{_with_interval(after)} in the edited ones. A linear probe names the skill right for "
@@ -214,14 +228,14 @@ def _with_interval(cell: dict[Any, Any]) -> str:
 def sentence_energy(table: pd.DataFrame) -> str:
     """Whose subspace makes the edit of a skill's prompts."""
     known = table.dropna(subset=["share"])
-    gated = known[known["kind"].eq("gated")]
+    gated = known[known["kind"].eq(GATED)]
     if gated.empty:
         return "No prompt is edited here: the gates are closed, or this token is not edited."
     if table["subspace"].nunique() == 1:
         return "There is one subspace: it makes the whole edit of every prompt."
     n = int(gated.groupby("skill")["n"].max().sum())
     own = known[known["skill"].eq(known["subspace"])]
-    mine = own[own["kind"].eq("gated")]
+    mine = own[own["kind"].eq(GATED)]
     shares = dict(zip(mine["skill"].tolist(), mine["share"].tolist(), strict=True))
     if not shares:
         top = gated.groupby("skill")["share"].max()
@@ -229,7 +243,7 @@ def sentence_energy(table: pd.DataFrame) -> str:
             f"The strongest subspace of a skill's prompts has {top.min():.1%} to {top.max():.1%} "
             f"of their edit (n = {n} prompts)."
         )
-    free = own.loc[own["kind"].eq("all gates 1"), "share"]
+    free = own.loc[own["kind"].eq(ALL_OPEN), "share"]
     lowest = min(shares, key=lambda skill: shares[skill])
     return (
         f"On a skill's prompts its own subspace makes at least {_floor(shares[lowest])} of the "

@@ -11,6 +11,18 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
+from csreft_core.analysis.labels import (
+    ALL_OPEN,
+    BASE_STATES,
+    EDIT,
+    EDIT_ON_BASE_AXES,
+    GATED,
+    MAJORITY,
+    PROBE,
+    SHUFFLED_LABELS,
+    SILHOUETTE,
+    TRUE_LABELS,
+)
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states.edits import TARGETS, edit_energies, edit_sizes, recorded
@@ -130,9 +142,9 @@ def scree_table(
     of_base = p.fit_axes(points.base, points.after, "base", n)
     of_edit = p.fit_axes(points.base, points.after, "differences", n)
     kinds = {
-        "base states": p.variance_shares(points.base, of_base),
-        "edit": p.energy_shares(difference, of_edit),
-        "edit on the axes of the base states": p.energy_shares(difference, of_base),
+        BASE_STATES: p.variance_shares(points.base, of_base),
+        EDIT: p.energy_shares(difference, of_edit),
+        EDIT_ON_BASE_AXES: p.energy_shares(difference, of_base),
     }
     columns = ["kind", "component", "frac", "cumulative"]
     found = [
@@ -323,19 +335,19 @@ def separation_table(
             "prompts of each skill, or a run whose data has skill names"
         )
     measures = {
-        "silhouette": separation.silhouette,
-        "probe accuracy": separation.probe_accuracy,
+        SILHOUETTE: separation.silhouette,
+        PROBE: separation.probe_accuracy,
     }
     found, units = [], units_of(points.rows)
     for name, features in state_rows.features(subject, points, layer, position).items():
         for measure, function in measures.items():
             estimates = {
-                "true labels": function(features, labels, units),
-                "shuffled labels": separation.shuffled(function, features, labels, units),
+                TRUE_LABELS: function(features, labels, units),
+                SHUFFLED_LABELS: separation.shuffled(function, features, labels, units),
             }
-            if measure == "probe accuracy":
+            if measure == PROBE:
                 majority = separation.majority_share(labels)
-                estimates["majority class"] = separation.Estimate(majority, majority, majority)
+                estimates[MAJORITY] = separation.Estimate(majority, majority, majority)
             found += [
                 (
                     name,
@@ -387,7 +399,7 @@ def energy_table(
     energies = edit_energies(adapter, points, layer)
     skills = [skill_name(row) for row in points.rows]
     parts = []
-    for kind, weights in (("gated", np.square(points.gates)), ("all gates 1", 1.0)):
+    for kind, weights in ((GATED, np.square(points.gates)), (ALL_OPEN, 1.0)):
         energy = weights * energies
         total = energy.sum(1, keepdims=True)
         shares = np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)

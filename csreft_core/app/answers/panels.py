@@ -8,8 +8,9 @@ from importlib.metadata import version
 import streamlit as st
 
 from csreft_core.analysis.answers.sentences import sentence_dose, sentence_next_token
-from csreft_core.analysis.answers.tables import MANUAL, THIS, dose_table, next_token_table
+from csreft_core.analysis.answers.tables import dose_table, next_token_table
 from csreft_core.analysis.answers.token_changes import Piece
+from csreft_core.analysis.labels import MANUAL, THIS_RUN
 from csreft_core.app.answers import manual_gates, settings
 from csreft_core.app.answers.card import Card
 from csreft_core.app.answers.column import (
@@ -256,7 +257,7 @@ def show_next_token(question: Question) -> None:
             others, name = (short_path(column.run.path),), column.run.name
         else:
             st.caption(f"{plain(column.run.name)} has another base: its tokens are not those here.")
-    shown = {"learned": THIS, "manual": MANUAL, "other": name}
+    shown = {"learned": THIS_RUN, "manual": MANUAL, "other": name}
     manual = question.gates.setting if "manual" in question.kinds else ""
     columns = [shown[kind] for kind in question.kinds if shown.get(kind)]
     if not manual:
@@ -264,9 +265,9 @@ def show_next_token(question: Question) -> None:
     _NEXT_TOKEN.show(
         of_run(question.run),
         sentence=lambda table: sentence_next_token(
-            table[table["column"].isin(["base", *(columns or [THIS])])]
+            table[table["column"].isin(["base", *(columns or [THIS_RUN])])]
         ),
-        options={"columns": tuple(columns or [THIS])},
+        options={"columns": tuple(columns or [THIS_RUN])},
         prompts=(question.row.prompt,),
         gates=trained_setting(question.run, question.row),
         manual=manual,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from csreft_core.analysis.answers.tables import MANUAL
+from csreft_core.analysis.labels import MANUAL
 from csreft_core.app.answers.column import Column, Sampling
 from csreft_core.app.answers.manual_gates import Gates, has_router, show_value
 from csreft_core.app.page import cached, library

@@ -4,10 +4,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import NOT_SHOWN, OPPOSITE, SHOWN
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish
 
-_COLOURS = {"shown": 2, "not shown": 4, "the opposite is shown": 1}
-_MARKERS = {"shown": "circle", "not shown": "diamond", "the opposite is shown": "x"}
+_COLOURS = {SHOWN: 2, NOT_SHOWN: 4, OPPOSITE: 1}
+_MARKERS = {SHOWN: "circle", NOT_SHOWN: "diamond", OPPOSITE: "x"}
 
 
 def condition_intervals(

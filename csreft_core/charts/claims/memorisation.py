@@ -3,9 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from csreft_core.analysis.labels import RANDOM, SCRAMBLED, TEXT
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
-_NAMES = {"text": "text", "scrambled": "its words in random order", "random": "random words"}
+_NAMES = {TEXT: "text", SCRAMBLED: "its words in random order", RANDOM: "random words"}
 
 
 def memory_lines(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import HARD, SOFT
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
 
 _INFORMATION = {
@@ -166,7 +167,7 @@ def sweep_lines(
     sources = list(dict.fromkeys(table["source"]))
     for source, style in styles(sources, palette).items():
         part = table[table["source"] == source]
-        hard, soft = part[part["gates"] == "hard"], part[part["gates"] == "soft"]
+        hard, soft = part[part["gates"] == HARD], part[part["gates"] == SOFT]
         for row, metric in enumerate(("loss", "exact_match"), 1):
             figure.add_scatter(
                 x=hard["threshold"],

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import GATE, GRADIENTS, LOGIT, OCCLUSION
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 # Blue shuts a gate, red opens it; the printed sign says the same without colour.
@@ -17,7 +18,7 @@ CHANGE_SCALE = (
     (1.0, "#b5361c"),
 )
 _NOTHING = "No tokens to show: this adapter has no router, or no prompt was given."
-_PANELS = (("occlusion", "taken out"), ("integrated gradients", "integrated gradients"))
+_PANELS = ((OCCLUSION, "taken out"), (GRADIENTS, GRADIENTS))
 _TOKEN_HEIGHT = 24
 
 
@@ -33,7 +34,7 @@ def word_map(
         palette: Colours.
     """
     question = "Which words decide the gates?"
-    shown = table[(table["method"] == "occlusion") & (table["quantity"] == "gate")]
+    shown = table[(table["method"] == OCCLUSION) & (table["quantity"] == GATE)]
     shown = _first_prompt(shown)
     if shown.empty:
         return empty(question, _NOTHING, palette)
@@ -101,11 +102,11 @@ def word_bars(
     if shown.empty:
         return empty("Do two methods agree?", _NOTHING, palette)
     subspaces = ordered(names, shown["subspace"])
-    gates = shown[shown["quantity"] == "gate"]
+    gates = shown[shown["quantity"] == GATE]
     strongest = gates["subspace"].iloc[int(gates["full"].to_numpy().argmax())]
     chosen = subspace if subspace in subspaces else str(strongest)
     question = f"Which words count for the gate {chosen}?"
-    shown = shown[shown["quantity"] == "logit"]
+    shown = shown[shown["quantity"] == LOGIT]
     style = styles(subspaces, palette)[chosen]
     shown = shown[shown["subspace"] == chosen].sort_values("position")
     figure = make_subplots(

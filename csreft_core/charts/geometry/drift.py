@@ -7,9 +7,21 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import (
+    ALL_SKILLS,
+    BETWEEN_SKILLS,
+    DIFFERENT_SKILLS,
+    FROM_START,
+    RANDOM,
+    RANDOM_HIGH,
+    RANDOM_LOW,
+    RANDOM_MEDIAN,
+    RUN,
+    SAME_SKILL,
+)
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles, thinned
 
-_LOW, _MEDIAN, _HIGH = "random 2.5 %", "random median", "random 97.5 %"
+_LOW, _MEDIAN, _HIGH = RANDOM_LOW, RANDOM_MEDIAN, RANDOM_HIGH
 _BAND = "random (95 %)"
 _STEPS = "optimiser steps"
 
@@ -25,11 +37,11 @@ def drift_curves(
         palette: Colours.
     """
     question = "How far do the subspaces turn, and when do they separate?"
-    run = table[table["kind"] == "run"]
+    run = table[table["kind"] == RUN]
     if run.empty:
         return empty(question, "This run has no snapshots of its training.", palette)
-    turned = run[run["measure"] == "from the start"]
-    between = run[run["measure"] == "between skills"]
+    turned = run[run["measure"] == FROM_START]
+    between = run[run["measure"] == BETWEEN_SKILLS]
     n = 1 if between.empty else 2
     figure = make_subplots(
         rows=n,
@@ -40,7 +52,7 @@ def drift_curves(
     )
     skills = ordered(names, turned["a"])
     style = styles(skills, palette)
-    for row, measure in enumerate(("from the start", "between skills")[:n], 1):
+    for row, measure in enumerate((FROM_START, BETWEEN_SKILLS)[:n], 1):
         _band_behind(figure, table[table["measure"] == measure], row, palette, n)
     for skill in skills:
         part = turned[turned["a"] == skill].sort_values("step")
@@ -82,7 +94,7 @@ def _band_behind(
     figure: go.Figure, table: pd.DataFrame, row: int, palette: Palette, n: int
 ) -> None:
     """What random subspaces give, as a strip over all steps."""
-    values = table[table["kind"].str.startswith("random")].set_index("kind")["angle"] * 180 / pi
+    values = table[table["kind"].str.startswith(RANDOM)].set_index("kind")["angle"] * 180 / pi
     steps = table["step"].dropna()
     ends = [steps.min(), steps.max()]
     for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
@@ -181,7 +193,7 @@ def mixing_curves(
         palette: Colours.
     """
     question = "Do the later blocks mix what the edit kept apart?"
-    cross = table[(table["kind"] == "run") & (table["source"] != table["target"])]
+    cross = table[(table["kind"] == RUN) & (table["source"] != table["target"])]
     if cross.empty:
         return empty(question, "This run has one subspace, so nothing can be mixed.", palette)
     skills = ordered(names, cross["source"])
@@ -281,16 +293,16 @@ def seed_dots(
         customdata=chance[["low", "high"]],
         hovertemplate="random: %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
     )
-    style = styles(["same skill", "all skills together"], palette)
+    style = styles([SAME_SKILL, ALL_SKILLS], palette)
     runs = list(dict.fromkeys(found["run"]))
     for kind, label, symbol, colour, size in (
-        ("different skills", "a different skill", "x-thin-open", palette.muted, 8),
-        ("same skill", "the same skill", "circle", style["same skill"].colour, 12),
+        (DIFFERENT_SKILLS, "a different skill", "x-thin-open", palette.muted, 8),
+        (SAME_SKILL, "the same skill", "circle", style[SAME_SKILL].colour, 12),
         (
-            "all skills together",
-            "all skills together",
+            ALL_SKILLS,
+            ALL_SKILLS,
             "diamond",
-            style["all skills together"].colour,
+            style[ALL_SKILLS].colour,
             12,
         ),
     ):

@@ -8,10 +8,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import (
+    DATA_OVERLAP,
+    RANDOM_HIGH,
+    RANDOM_LOW,
+    RANDOM_MEDIAN,
+    READ_LEAK,
+    RUN,
+    WRITE_LEAK,
+)
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _ONE = "This run has one subspace, so there is no pair to compare."
-_KINDS = {"random 2.5 %": "2.5 %", "random median": "median", "random 97.5 %": "97.5 %"}
+_KINDS = {RANDOM_LOW: "2.5 %", RANDOM_MEDIAN: "median", RANDOM_HIGH: "97.5 %"}
 # From nothing shared to all shared; readable on both themes because each cell has its own colour.
 _SHARED = (
     (0.0, "#eef3f8"),
@@ -29,9 +38,9 @@ _MEASURES = {
     "chordal": ("How far apart are the skills?", "chordal distance", "no unit"),
 }
 _LEAKS = {
-    "write leak": "Does an edit write into another's subspace?",
-    "read leak": "Does a skill read another's subspace?",
-    "data-weighted overlap": "Do skills overlap where the states are?",
+    WRITE_LEAK: "Does an edit write into another's subspace?",
+    READ_LEAK: "Does a skill read another's subspace?",
+    DATA_OVERLAP: "Do skills overlap where the states are?",
 }
 
 
@@ -52,7 +61,7 @@ def pair_matrix(
         palette: Colours.
     """
     question, label, unit = _MEASURES[measure]
-    run = table[table["kind"] == "run"]
+    run = table[table["kind"] == RUN]
     if run.empty:
         return empty(question, _ONE, palette)
     skills = ordered(names, [*run["a"], *run["b"]])
@@ -203,7 +212,7 @@ def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         palette: Colours.
     """
     question = "Which directions do two skills share?"
-    run = table[table["kind"] == "run"].sort_values("m")
+    run = table[table["kind"] == RUN].sort_values("m")
     if run.empty:
         return empty(question, _ONE, palette)
     a, b = run.iloc[0][["a", "b"]]
@@ -255,7 +264,7 @@ def leak_matrix(
     table: pd.DataFrame,
     names: Sequence[str] | None = None,
     *,
-    measure: str = "write leak",
+    measure: str = WRITE_LEAK,
     palette: Palette = LIGHT,
 ) -> go.Figure:
     """One leak for each ordered pair of skills, and beside it what random subspaces give.
@@ -268,7 +277,7 @@ def leak_matrix(
     """
     question = _LEAKS[measure]
     part = table[table["measure"] == measure]
-    run = part[part["kind"] == "run"]
+    run = part[part["kind"] == RUN]
     if run.empty or run["value"].isna().all():
         text = _ONE if run.empty else "This form of edit reads no state, so nothing can leak in."
         return empty(question, text, palette)
@@ -287,9 +296,9 @@ def leak_matrix(
     )
     alt = f"Matrix: {measure} (0 to 1) for {len(skills)} skills, and for random subspaces."
     rows, columns = {
-        "write leak": ("edit of", "lands in subspace of"),
-        "read leak": ("subspace of", "is read by"),
-        "data-weighted overlap": ("", ""),
+        WRITE_LEAK: ("edit of", "lands in subspace of"),
+        READ_LEAK: ("subspace of", "is read by"),
+        DATA_OVERLAP: ("", ""),
     }[measure]
     return _finish_matrix(
         figure, question, alt, palette, skills, f"{measure} (0 to 1)", (rows, columns)

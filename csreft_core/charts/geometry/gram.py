@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import RANDOM, RUN
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 
 # Readable on both themes because each cell has its own colour.
@@ -43,7 +44,7 @@ def gram_matrix(
         subplot_titles=("this run", "one random draw"),
     )
     places = [(skill, m) for skill in skills for m in range(1, rank + 1)]
-    for place, kind in enumerate(("run", "random"), 1):
+    for place, kind in enumerate((RUN, RANDOM), 1):
         part = table[table["kind"] == kind]
         matrix = part.pivot(
             index=["row_skill", "row"], columns=["column_skill", "column"], values="value"

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
@@ -65,7 +66,7 @@ def setting_matrix(
 
 
 def _setting_label(setting: str) -> str:
-    if setting.startswith("run:"):
+    if setting.startswith(OTHER_RUN):
         return f"control {setting.removeprefix('run:')}"
     return setting.replace("only:", "only ")
 
@@ -147,8 +148,8 @@ def single_skill_matrix(
     question = "Does training on one skill hurt the others?"
     if table.empty:
         return empty(question, "No run that learned one skill is there yet.", palette)
-    kinds = ordered(("run", "control"), table["kind"])
-    titles = {"run": "this run's settings", "control": "control: its own settings"}
+    kinds = ordered((RUN, CONTROL), table["kind"])
+    titles = {RUN: "this run's settings", CONTROL: "control: its own settings"}
     figure = make_subplots(
         rows=len(kinds),
         cols=1,

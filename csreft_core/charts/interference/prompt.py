@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _NOTHING = "There is no prompt."
-_KINDS = {"base": "all gates closed", "pattern": "pattern", "in use": "gates in use"}
+_KINDS = {BASE: "all gates closed", PATTERN: "pattern", IN_USE: "gates in use"}
 
 
 def pattern_answers(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

@@ -8,6 +8,21 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import (
+    AFTER,
+    BASE,
+    BASE_STATES,
+    BEFORE,
+    EDIT,
+    EDIT_ON_BASE_AXES,
+    EDITED,
+    MAJORITY,
+    PROBE,
+    SHUFFLED_LABELS,
+    SILHOUETTE,
+    TARGET,
+    TRUE_LABELS,
+)
 from csreft_core.charts.states.pairs import axes_of, legend_of_kinds, pair_traces, style_of
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 
@@ -45,7 +60,7 @@ def state_scatter(
     else:
         figure.update_xaxes(title=_axis_title(table, "x", 1), zeroline=False)
         figure.update_yaxes(title=_axis_title(table, "y", 2), zeroline=False, scaleanchor="x")
-    n = int((table["kind"].eq("base") & ~table["own"]).sum())
+    n = int((table["kind"].eq(BASE) & ~table["own"]).sum())
     alt = (
         f"Points: states of {n} prompts on {len(axes)} axes, open without and filled with the "
         "adapter, each pair joined by a line, marked by skill."
@@ -75,7 +90,7 @@ def scree_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         return empty(question, "All states are equal here: nothing to take apart.", palette)
     figure = go.Figure()
     patterns = ("", "/", ".")
-    kinds = ("base states", "edit", "edit on the axes of the base states")
+    kinds = (BASE_STATES, EDIT, EDIT_ON_BASE_AXES)
     for i, kind in enumerate(kinds):
         part = table[table["kind"].eq(kind)]
         if part.empty:
@@ -123,14 +138,14 @@ def coordinate_scatter(
     line = one["rank"] == 1
     if line:
         table = _one_row_a_prompt(table, ordered(names, table["skill"]))
-    named = table.replace({"kind": {"before": "base", "after": "edited"}})
+    named = table.replace({"kind": {BEFORE: BASE, AFTER: EDITED}})
     style = style_of(table, names, palette)
     figure = go.Figure(legend_of_kinds(palette, words=("before R h", "after R h'")))
     for own in (False, True):
-        part = named[named["own"].eq(own) & named["kind"].ne("target")]
+        part = named[named["own"].eq(own) & named["kind"].ne(TARGET)]
         if not part.empty:
             figure.add_traces(pair_traces(part, ("x", "y"), style, palette, own=own))
-    target = table[table["kind"].eq("target") & table["gate"].gt(0.5)]
+    target = table[table["kind"].eq(TARGET) & table["gate"].gt(0.5)]
     figure.add_scatter(
         x=target["x"],
         y=target["y"],
@@ -147,7 +162,7 @@ def coordinate_scatter(
         figure.update_yaxes(title="prompts, by skill", showticklabels=False)
     else:
         figure.update_yaxes(title=f"coordinate 2 (units of h{more})", scaleanchor="x")
-    n = int(table["kind"].eq("after").sum())
+    n = int(table["kind"].eq(AFTER).sum())
     alt = (
         f"Points: coordinates of {n} prompts in the subspace {one['subspace']}, open before and "
         "filled after the edit, joined; rings are the targets of prompts whose gate is open."
@@ -183,11 +198,11 @@ def separation_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figu
     titles = ("silhouette, no unit<br>(1 is best)", "linear probe<br>(prompts right)")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     kinds = {
-        "true labels": {"symbol": "circle", "size": 11, "color": palette.colours[0]},
-        "shuffled labels": {"symbol": "diamond-open", "size": 10, "color": palette.colours[1]},
-        "majority class": {"symbol": "line-ns-open", "size": 16, "color": palette.muted},
+        TRUE_LABELS: {"symbol": "circle", "size": 11, "color": palette.colours[0]},
+        SHUFFLED_LABELS: {"symbol": "diamond-open", "size": 10, "color": palette.colours[1]},
+        MAJORITY: {"symbol": "line-ns-open", "size": 16, "color": palette.muted},
     }
-    for column, measure in enumerate(("silhouette", "probe accuracy"), start=1):
+    for column, measure in enumerate((SILHOUETTE, PROBE), start=1):
         for offset, (kind, marker) in enumerate(kinds.items()):
             part = table[table["measure"].eq(measure) & table["kind"].eq(kind)]
             if part.empty:

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.labels import ALL_OPEN, GATED
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 
 # Dark blue to yellow: told apart with every common colour blindness, on light and dark pages.
@@ -96,8 +97,8 @@ def energy_map(
     if table.empty:
         return empty(question, _NOTHING, palette)
     skills, subspaces = (ordered(names, table[c]) for c in ("skill", "subspace"))
-    kinds = ("gated", "all gates 1")
-    titles = ("with the gates", "all gates 1")
+    kinds = (GATED, ALL_OPEN)
+    titles = ("with the gates", ALL_OPEN)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for column, kind in enumerate(kinds, start=1):
         part = table[table["kind"].eq(kind)]

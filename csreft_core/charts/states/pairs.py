@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from csreft_core.analysis.labels import BASE, EDITED
 from csreft_core.charts.theme import Palette, Style, ordered, styles
 
 # Three-dimensional markers know few shapes, and only three of them have an open form.
@@ -41,7 +42,7 @@ def pair_places(
     found: list[dict[str, Any]] = []
     for skill in ordered(style, table["skill"]):
         part = table[table["skill"].eq(skill)]
-        base, edited = (part[part["kind"].eq(kind)] for kind in ("base", "edited"))
+        base, edited = (part[part["kind"].eq(kind)] for kind in (BASE, EDITED))
         found.append({"type": kind} | _joined(base, edited, axes))
         for points in (base, edited):
             places = {axis: points[axis].to_numpy() for axis in axes}
@@ -75,14 +76,14 @@ def pair_traces(
         line = {"color": style[skill].colour, "width": 4 if own else 1.5}
         looks = {"mode": "lines", "line": line, "opacity": 0.9 if own else 0.45}
         traces.append(next(places) | common | looks | {"hoverinfo": "skip"})
-        for kind in ("base", "edited"):
+        for kind in (BASE, EDITED):
             marker = _marker(shape, len(axes) == 3, kind, style[skill].colour)
             if own:
                 marker["size"] *= 2
-                if kind == "edited":
+                if kind == EDITED:
                     marker["line"] = {"color": palette.muted, "width": 2}
             looks = {"mode": "markers", "marker": marker, "hovertemplate": _hover(axes, kind)}
-            traces.append(next(places) | common | looks | {"showlegend": kind == "edited"})
+            traces.append(next(places) | common | looks | {"showlegend": kind == EDITED})
     return traces
 
 
@@ -98,7 +99,7 @@ def _joined(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> di
 def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
     if three:
         shape = _SHAPES_3D.get(shape, shape)
-        opened = kind == "base"
+        opened = kind == BASE
         return {
             "symbol": f"{shape}-open" if opened and shape in _OPEN_3D else shape,
             "size": 4 if opened else 5,
@@ -106,7 +107,7 @@ def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
             "color": colour,
         }
     return {
-        "symbol": f"{shape}-open" if kind == "base" else shape,
+        "symbol": f"{shape}-open" if kind == BASE else shape,
         "size": 8,
         "opacity": 0.85,
         "color": colour,
