@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.charts.elements import bar_marker
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
@@ -54,10 +55,7 @@ def need_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             name=part,
             row=1,
             col=1,
-            marker={
-                "color": style[part].colour,
-                "pattern": {"shape": style[part].pattern, "fillmode": "replace", "solidity": 0.5},
-            },
+            marker=bar_marker(style[part].colour, style[part].pattern),
             hovertemplate=f"{part}: {size_text(n_bytes)} ({n_bytes / needed:.1%} of what is "
             "needed)<extra></extra>",
         )
@@ -86,10 +84,9 @@ def _add_sums(figure: go.Figure, sizes: dict[str, float], palette: Palette) -> N
         showlegend=False,
         row=2,
         col=1,
-        marker={
-            "color": [palette.colours[0 if fits else 1], palette.muted],
-            "pattern": {"shape": ["" if fits else "/", ""], "fillmode": "replace", "solidity": 0.5},
-        },
+        marker=bar_marker(
+            [palette.colours[0 if fits else 1], palette.muted], ["" if fits else "/", ""]
+        ),
         text=[f"{size_text(n_bytes)} {name}" for name, n_bytes in sizes.items()],
         textposition="outside",
         cliponaxis=False,

@@ -25,7 +25,7 @@ def add_cells(
     hover: str,
     *,
     with_interval: bool = False,
-    place: tuple[int, int] | None = None,
+    place: dict[str, int] | None = None,
 ) -> None:
     """Add a heat-map on numeric axes; a cell shows its value and, below it, the interval.
 
@@ -38,7 +38,7 @@ def add_cells(
         extra: Columns for the hover text, before the two labels.
         hover: Template of the hover text, with `customdata`.
         with_interval: Show low and high below the value.
-        place: Row and column of the subplot.
+        place: `row` and `col` of the panel.
     """
     (row, row_names, row_labels), (column, column_names, column_labels) = rows, columns
     cells = {
@@ -56,7 +56,6 @@ def add_cells(
                 for cell, label in zip(found, column_labels, strict=True)
             ]
         )
-    where = {} if place is None else {"row": place[0], "col": place[1]}
     figure.add_heatmap(
         z=z,
         x=list(range(len(column_names))),
@@ -70,7 +69,7 @@ def add_cells(
         xgap=2,
         ygap=2,
         hoverongaps=False,
-        **where,
+        **(place or {}),
     )
 
 
@@ -97,17 +96,15 @@ def cell_axes(
     figure: go.Figure,
     rows: tuple[str, list[str]],
     columns: tuple[str, list[str]],
-    place: tuple[int, int] | None = None,
+    place: dict[str, int] | None = None,
 ) -> None:
     """Titles and labels of rows and columns, the first row on top."""
-    where: dict[str, Any] = {} if place is None else {"row": place[0], "col": place[1]}
-    shown: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
+    shown: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""} | (place or {})
     figure.update_xaxes(
         title=columns[0],
         tickvals=list(range(len(columns[1]))),
         ticktext=columns[1],
         **shown,
-        **where,
     )
     figure.update_yaxes(
         title=rows[0],
@@ -115,7 +112,6 @@ def cell_axes(
         ticktext=rows[1],
         autorange="reversed",
         **shown,
-        **where,
     )
 
 

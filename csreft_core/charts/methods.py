@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
+from csreft_core.charts.elements import interval, panel_places
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
 from csreft_core.methods.presets import OWN
 
@@ -160,7 +161,7 @@ def method_dots(
             mode="markers",
             name="CS-ReFT" if own else "other methods",
             marker={"color": colour, "symbol": marker, "size": 11 if own else 9},
-            error_x=_bars(value, low, high, colour),
+            error_x=interval(value, low, high, colour, thickness=2),
             showlegend=False,
             customdata=pd.DataFrame(
                 {"low": low, "high": high, "seeds": rows[f"{measure}_seeds"], "n": rows["n"]}
@@ -176,18 +177,6 @@ def method_dots(
     return finish(
         figure, question=shown.question, alt=alt, palette=palette, height=110 + 26 * len(part)
     )
-
-
-def _bars(value: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> dict:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": high - value,
-        "arrayminus": value - low,
-        "thickness": 2,
-        "width": 4,
-        "color": colour,
-    }
 
 
 def quality_scatter(
@@ -221,7 +210,7 @@ def quality_scatter(
                 "size": 15 if own else 10,
                 "line": {"width": 2 if own else 0, "color": palette.muted},
             },
-            error_y=_bars(rows[measure], low, high, style[name].colour),
+            error_y=interval(rows[measure], low, high, style[name].colour, thickness=2),
             customdata=rows[["share", "seeds", "n"]].assign(low=low, high=high),
             hovertemplate=f"%{{y:{shown.form}}} [%{{customdata[3]:{shown.form}}}, "
             f"%{{customdata[4]:{shown.form}}}]<br>%{{x:,}} parameters, %{{customdata[0]:.3f}} % of "
@@ -282,13 +271,12 @@ def interference_matrices(
     part = part[part[value].notna()] if len(part) else part
     if part.empty:
         return empty(question, "None of these methods has this measurement.", palette)
-    labels = list(dict.fromkeys(part["method"]))
-    titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
-    lines = -(-len(labels) // _COLUMNS)
+    titles = _titles(part)
+    lines, places = panel_places(len(titles), _COLUMNS)
     figure = make_subplots(
         rows=lines,
         cols=_COLUMNS,
-        subplot_titles=titles,
+        subplot_titles=list(titles.values()),
         horizontal_spacing=0.04,
         vertical_spacing=0.3 / lines,
     )
@@ -297,8 +285,7 @@ def interference_matrices(
         f"[%{{customdata[0]:{form}}}, %{{customdata[1]:{form}}}]<br>%{{customdata[2]}} seeds, "
         "n = %{customdata[3]}<extra></extra>"
     )
-    for i, label in enumerate(labels):
-        place = (i // _COLUMNS + 1, i % _COLUMNS + 1)
+    for label, place in zip(titles, places, strict=True):
         own = part[part["method"] == label]
         rows, columns = ordered(names, own["trained"]), ordered(names, own["evaluated"])
         add_cells(
@@ -311,15 +298,15 @@ def interference_matrices(
             hover,
             place=place,
         )
-        first = place[1] == 1
+        first = place["col"] == 1
         cell_axes(
             figure,
             ("trained on" if first else "", rows if first else [""] * len(rows)),
-            ("measured on" if place[0] == lines else "", columns),
+            ("measured on" if place["row"] == lines else "", columns),
             place=place,
         )
     figure.update_traces(textfont={"size": 11})  # two columns on a narrow screen
-    alt = f"Heat-maps on one scale: I_train of {', '.join(titles)}, mean over seeds."
+    alt = f"Heat-maps on one scale: I_train of {', '.join(titles.values())}, mean over seeds."
     n_skills = part["trained"].nunique()
     return finish_cells(
         figure,
@@ -352,47 +339,39 @@ def sequential_curves(
     part = table if methods is None else table[table["method"].isin(list(methods))]
     if part.empty:
         return empty(question, "None of these methods has this measurement.", palette)
-    labels = list(dict.fromkeys(part["method"]))
-    titles = [str(part.loc[part["method"] == label, "name"].iloc[0]) for label in labels]
-    lines = -(-len(labels) // _COLUMNS)
+    titles = _titles(part)
+    lines, places = panel_places(len(titles), _COLUMNS)
     figure = make_subplots(
         rows=lines,
         cols=_COLUMNS,
-        subplot_titles=titles,
+        subplot_titles=list(titles.values()),
         shared_yaxes=True,
         horizontal_spacing=0.06,
         vertical_spacing=0.34 / lines,
     )
     style = styles(ordered(names, part["evaluated"]), palette)
-    for i, label in enumerate(labels):
+    for i, (label, place) in enumerate(zip(titles, places, strict=True)):
         own = part[part["method"] == label]
         for skill in ordered(names, own["evaluated"]):
             curve = own[own["evaluated"] == skill].sort_values("stage")
-            _add_curve(
-                figure,
-                curve,
-                skill,
-                style[skill],
-                i // _COLUMNS + 1,
-                i % _COLUMNS + 1,
-                legend=i == 0,
-            )
+            _add_curve(figure, curve, skill, style[skill], place, legend=i == 0)
         stages = own.drop_duplicates("stage").sort_values("stage")
         figure.update_xaxes(
-            tickvals=stages["stage"],
-            ticktext=stages["trained"],
-            tickangle=0,
-            row=i // _COLUMNS + 1,
-            col=i % _COLUMNS + 1,
+            tickvals=stages["stage"], ticktext=stages["trained"], tickangle=0, **place
         )
     figure.update_xaxes(title="trained last", row=lines)
     figure.update_yaxes(title="loss (nats a token)", rangemode="tozero", col=1)
     alt = (
         f"Lines: loss of {part['evaluated'].nunique()} skills after each stage of training them "
-        f"one after another, for {', '.join(titles)}."
+        f"one after another, for {', '.join(titles.values())}."
     )
     finish(figure, question=question, alt=alt, palette=palette, height=120 + 260 * lines)
     return figure.update_layout(margin={"t": 84}, legend={"y": 1 + 44 / (260 * lines)})
+
+
+def _titles(table: pd.DataFrame) -> dict[str, str]:
+    """Label -> name of the methods, in the order of the table."""
+    return dict(zip(table["method"], table["name"], strict=True))
 
 
 def _add_curve(
@@ -400,8 +379,7 @@ def _add_curve(
     curve: pd.DataFrame,
     skill: str,
     style: Style,
-    row: int,
-    col: int,
+    place: dict[str, int],
     *,
     legend: bool,
 ) -> None:
@@ -412,11 +390,10 @@ def _add_curve(
         name=skill,
         legendgroup=skill,
         showlegend=legend,
-        row=row,
-        col=col,
+        **place,
         line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"color": style.colour, "symbol": style.marker, "size": 8},
-        error_y=_bars(curve["loss"], curve["low"], curve["high"], style.colour),
+        error_y=interval(curve["loss"], curve["low"], curve["high"], style.colour, thickness=2),
         customdata=curve[["trained", "low", "high", "exact_match", "seeds"]],
         hovertemplate=f"{skill} after %{{customdata[0]}}: %{{y:.4f}} [%{{customdata[1]:.4f}}, "
         "%{customdata[2]:.4f}] nats a token<br>exact match %{customdata[3]:.1%}, %{customdata[4]} "

@@ -1,12 +1,12 @@
 """Figures of a run's metrics over the optimiser steps, and of its scores."""
 
 from collections.abc import Sequence
-from math import ceil
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.charts.elements import bar_marker, panel_places
 from csreft_core.charts.theme import (
     LIGHT,
     Palette,
@@ -100,7 +100,7 @@ def gate_curves(
     skills, subspaces = ordered(names, table["skill"]), ordered(names, table["subspace"])
     style = styles(ordered(names, [*subspaces, *skills]), palette)
     columns = min(2, len(skills))
-    rows = ceil(len(skills) / columns)
+    rows, places = panel_places(len(skills), columns)
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -116,7 +116,7 @@ def gate_curves(
             trace = _line(
                 part, "gate", style[subspace], name=subspace, legendgroup=subspace, showlegend=not i
             )
-            figure.add_trace(trace, row=i // columns + 1, col=i % columns + 1)
+            figure.add_trace(trace, **places[i])
     figure.update_yaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1])
     figure.update_yaxes(title="mean gate (no unit)", col=1)
     figure.update_xaxes(title=_STEPS, row=rows)
@@ -243,10 +243,7 @@ def exact_match_bars(
             orientation="h",
             name=run,
             showlegend=not alone,
-            marker={
-                "color": colours,
-                "pattern": {"shape": shapes, "fillmode": "replace", "solidity": 0.5},
-            },
+            marker=bar_marker(colours, shapes),
             customdata=part.loc[there, ["n"]],
             text=[f"{value:.0%}" for value in part.loc[there, "exact_match"]],
             textposition="outside",

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from csreft_core.analysis.labels import RANDOM, SCRAMBLED, TEXT
+from csreft_core.charts.elements import interval
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
 _NAMES = {TEXT: "text", SCRAMBLED: "its words in random order", RANDOM: "random words"}
@@ -31,15 +32,7 @@ def memory_lines(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             mode="lines+markers",
             line={"color": style.colour, "dash": style.dash, "width": 2},
             marker={"symbol": style.marker, "size": 10},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": part["high"] - part["share"],
-                "arrayminus": part["share"] - part["low"],
-                "color": style.colour,
-                "thickness": 1.5,
-                "width": 4,
-            },
+            error_y=interval(part["share"], part["low"], part["high"], style.colour),
             customdata=part[["low", "high", "seeds"]],
             hovertemplate="%{x} tokens: %{y:.0%} [%{customdata[0]:.0%}, %{customdata[1]:.0%}], "
             "%{customdata[2]} seeds<extra>%{fullData.name}</extra>",

@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from csreft_core.charts.elements import bar_marker
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
 _PARTS = ("subspaces", "router", "all")
@@ -27,14 +28,10 @@ def parameter_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figur
             x=rows["parameters"],
             orientation="h",
             name=_LABELS[part],
-            marker={
-                "color": palette.muted if part == "all" else style[part].colour,
-                "pattern": {
-                    "shape": "" if part == "all" else style[part].pattern,
-                    "fillmode": "replace",
-                    "solidity": 0.5,
-                },
-            },
+            marker=bar_marker(
+                palette.muted if part == "all" else style[part].colour,
+                "" if part == "all" else style[part].pattern,
+            ),
             customdata=rows[["share", "share_nominal"]],
             hovertemplate="%{y}, " + _LABELS[part] + ": %{x:,} parameters<br>%{customdata[0]:.4f} "
             "% of the base, %{customdata[1]:.4f} % of its nominal size<extra></extra>",

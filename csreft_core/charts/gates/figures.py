@@ -1,13 +1,13 @@
 """Figures of gates: of one prompt, and over many prompts."""
 
 from collections.abc import Sequence
-from math import ceil
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.charts.elements import add_links, bar_marker, name_rows, panel_places
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _NO_GATES = "No gates to show: this adapter has no router, or no prompt was given."
@@ -39,14 +39,9 @@ def gate_bars(
             x=gates.to_numpy(),
             y=subspaces,
             orientation="h",
-            marker={
-                "color": [style[s].colour for s in subspaces],
-                "pattern": {
-                    "shape": [style[s].pattern for s in subspaces],
-                    "fillmode": "replace",
-                    "solidity": 0.5,
-                },
-            },
+            marker=bar_marker(
+                [style[s].colour for s in subspaces], [style[s].pattern for s in subspaces]
+            ),
             text=[f"{gate:.3f}" for gate in gates],
             textposition="outside",
             cliponaxis=False,
@@ -111,12 +106,7 @@ def gates_over_prompts(
             "<extra>%{fullData.name}</extra>",
         )
     figure.update_xaxes(title="gate (no unit, 0 closed, 1 open)", range=[-0.04, 1.04])
-    figure.update_yaxes(
-        tickvals=list(range(len(subspaces))),
-        ticktext=subspaces,
-        range=[len(subspaces) - 0.4, -0.6],
-        zeroline=False,
-    )
+    name_rows(figure, subspaces)
     n = table["prompt"].nunique()
     alt = f"Points: the gates of {n} prompts, a row for each subspace, marked by the true skill."
     height = 130 + 46 * len(subspaces)
@@ -138,7 +128,7 @@ def gates_by_source(
         return empty(question, _NO_GATES, palette)
     sources, skills = list(dict.fromkeys(table["source"])), ordered(names, table["skill"])
     style = styles(ordered(names, [*table["subspace"], *skills]), palette)
-    lines = ceil(len(sources) / 2)
+    lines, places = panel_places(len(sources))
     rows_of = {s: ordered(names, table["subspace"][table["source"] == s]) for s in sources}
     # Equal rows have their names on the left only.
     alike = len({tuple(rows) for rows in rows_of.values()}) == 1
@@ -150,10 +140,9 @@ def gates_by_source(
         horizontal_spacing=0.05 if alike else 0.2,
         vertical_spacing=0.24 / lines,
     )
-    for i, source in enumerate(sources):
+    for i, (source, place) in enumerate(zip(sources, places, strict=True)):
         of_source = table[table["source"] == source]
         subspaces = rows_of[source]
-        line, column = i // 2 + 1, i % 2 + 1
         for j, skill in enumerate(skills):
             part = of_source[of_source["skill"] == skill]
             figure.add_scatter(
@@ -172,18 +161,9 @@ def gates_by_source(
                 customdata=part[["prompt", "subspace"]],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}: gate %{x:.6f}"
                 "<extra>%{fullData.name}</extra>",
-                row=line,
-                col=column,
+                **place,
             )
-        figure.update_yaxes(
-            tickvals=list(range(len(subspaces))),
-            ticktext=subspaces,
-            showticklabels=column == 1 or not alike,
-            range=[len(subspaces) - 0.4, -0.6],
-            zeroline=False,
-            row=line,
-            col=column,
-        )
+        name_rows(figure, subspaces, showticklabels=place["col"] == 1 or not alike, **place)
     figure.update_xaxes(range=[-0.05, 1.05], tickvals=[0, 0.5, 1])
     figure.update_xaxes(title="gate (no unit)", row=lines)
     figure.update_annotations(font={"size": 13})
@@ -220,15 +200,8 @@ def gate_difference(
     style = styles(subspaces, palette)
     rows = table.set_index("subspace").loc[subspaces]
     figure = go.Figure()
-    for i, (subspace, row) in enumerate(zip(subspaces, rows.itertuples(), strict=True)):
-        figure.add_scatter(
-            x=[row.pinned, row.now],
-            y=[i, i],
-            mode="lines",
-            showlegend=False,
-            hoverinfo="skip",
-            line={"color": style[subspace].colour, "width": 3},
-        )
+    colours = [style[subspace].colour for subspace in subspaces]
+    add_links(figure, rows["pinned"], rows["now"], colours, width=3)
     for column, symbol in (("pinned", "circle-open"), ("now", "circle")):
         figure.add_scatter(
             x=rows[column],
@@ -239,7 +212,7 @@ def gate_difference(
             textposition="top center",
             cliponaxis=False,
             marker={
-                "color": [style[s].colour for s in subspaces],
+                "color": colours,
                 "symbol": symbol,
                 "size": 13,
                 "line": {"width": 2},
@@ -249,12 +222,7 @@ def gate_difference(
         )
     figure.update_xaxes(title="gate (no unit, 0 closed, 1 open)", range=[-0.06, 1.06])
     figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1])
-    figure.update_yaxes(
-        tickvals=list(range(len(subspaces))),
-        ticktext=subspaces,
-        range=[len(subspaces) - 0.4, -0.7],
-        zeroline=False,
-    )
+    name_rows(figure, subspaces, range=[len(subspaces) - 0.4, -0.7])
     alt = f"Pairs of points: {len(subspaces)} gates for the pinned prompt and for the one of now."
     height = 120 + 44 * len(subspaces)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)

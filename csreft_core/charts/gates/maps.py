@@ -1,13 +1,13 @@
 """Heat-maps of gates: mean by true skill, hard patterns, co-activation, and along a prompt."""
 
 from collections.abc import Sequence
-from math import ceil
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.charts.elements import cells, panel_places
 from csreft_core.charts.gates.words import as_text
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 
@@ -47,12 +47,9 @@ def mean_gate_map(
         values = part.pivot_table(index="skill", columns="subspace", values="gate", sort=False)
         values = values.loc[skills, columns].to_numpy()
         panels[str(source)] = (columns, values, np.vectorize(_short)(values), hover)
-    alt = (
-        f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1, a panel for each of "
-        f"{len(panels)} sources: {', '.join(panels)}."
-    )
-    figure, height = _panels(panels, skills, "mean gate<br>(0 to 1)")
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+    alt = f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1"
+    scale = "mean gate<br>(0 to 1)"
+    return _panels(panels, skills, scale, question=question, alt=alt, palette=palette)
 
 
 def pattern_map(
@@ -90,12 +87,9 @@ def pattern_map(
         texts = np.vectorize(lambda n: str(n) if n else "")(values)
         labels = [c.replace("+", "<br>+") for c in columns]
         panels[str(source)] = (labels, share, texts, hover)
-    alt = (
-        f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates, a panel "
-        f"for each of {len(panels)} sources: {', '.join(panels)}."
-    )
-    figure, height = _panels(panels, skills, "open gates<br>(cells: prompts)", labels=130)
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+    alt = f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates"
+    scale = "open gates<br>(cells: prompts)"
+    return _panels(panels, skills, scale, question=question, alt=alt, palette=palette, labels=130)
 
 
 def coactivation_map(
@@ -115,22 +109,18 @@ def coactivation_map(
     rows = ordered(names, own["subspace"])
     panels = {}
     for source, part in table.groupby("source", sort=False):
-        found = ordered(names, part["subspace"])
-        if found != rows:  # A run with other subspaces has no place on these axes.
-            continue
+        if ordered(names, part["subspace"]) != rows:
+            continue  # a run with other subspaces has no place on these axes
         values = part.pivot_table(index="subspace", columns="other", values="both_open", sort=False)
-        values = values.loc[found, found].to_numpy()
+        values = values.loc[rows, rows].to_numpy()
         hover = [
-            [f"{a} and {b}<br>{values[i, j]:.1%} of prompts" for j, b in enumerate(found)]
-            for i, a in enumerate(found)
+            [f"{a} and {b}<br>{values[i, j]:.1%} of prompts" for j, b in enumerate(rows)]
+            for i, a in enumerate(rows)
         ]
-        panels[str(source)] = (found, values, np.vectorize(_short)(values), hover)
-    alt = (
-        f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together, a panel "
-        f"for each of {len(panels)} sources: {', '.join(panels)}."
-    )
-    figure, height = _panels(panels, rows, "share of prompts<br>(0 to 1)")
-    return finish(figure, question=question, alt=alt, palette=palette, height=height)
+        panels[str(source)] = (rows, values, np.vectorize(_short)(values), hover)
+    alt = f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together"
+    scale = "share of prompts<br>(0 to 1)"
+    return _panels(panels, rows, scale, question=question, alt=alt, palette=palette)
 
 
 def token_map(
@@ -195,51 +185,48 @@ def _short(value: float) -> str:
 
 
 def _panels(
-    panels: dict[str, tuple], rows: Sequence[str], scale: str, labels: int = 88
-) -> tuple[go.Figure, int]:
+    panels: dict[str, tuple],
+    rows: Sequence[str],
+    scale: str,
+    *,
+    question: str,
+    alt: str,
+    palette: Palette,
+    labels: int = 88,
+) -> go.Figure:
     """Two panels a line, each with columns of its own; equal rows, colours from 0 to 1.
-
-    Returns the figure and its height in pixels.
 
     Args:
         panels: For each source: names of the columns, values (0 to 1), texts in the cells, hover.
         rows: Their names.
         scale: What the cells hold; their numbers stand in them, so that there is no colour bar.
+        question: See `theme.finish`.
+        alt: Text for screen readers, without the sources.
+        palette: Colours of everything but the cells.
         labels: Pixels for the names of the columns and the title of the panel below.
     """
-    lines = ceil(len(panels) / 2)
-    cells = lines * max(60, 30 * len(rows)) + (lines - 1) * labels
+    alt = f"{alt}, a panel for each of {len(panels)} sources: {', '.join(panels)}."
+    lines, panel = panel_places(len(panels))
+    inner = lines * max(60, 30 * len(rows)) + (lines - 1) * labels
     figure = make_subplots(
         rows=lines,
         cols=min(2, len(panels)),
         subplot_titles=[name.replace(" (", "<br>(") for name in panels],
         shared_yaxes=True,
         horizontal_spacing=0.04,
-        vertical_spacing=labels / cells if lines > 1 else 0,
+        vertical_spacing=labels / inner if lines > 1 else 0,
     )
-    places = list(range(len(rows)))
-    for i, (columns, values, texts, hover) in enumerate(panels.values()):
-        line, column = i // 2 + 1, i % 2 + 1
-        figure.add_heatmap(
-            z=values,
-            x=list(range(len(columns))),
-            y=places,
-            text=texts,
-            texttemplate="%{text}",
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-            coloraxis="coloraxis",
-            xgap=1,
-            ygap=1,
-            row=line,
-            col=column,
-        )
-        figure.update_xaxes(
-            tickvals=list(range(len(columns))), ticktext=list(columns), row=line, col=column
-        )
+    for (columns, values, texts, hover), place in zip(panels.values(), panel, strict=True):
+        figure.add_heatmap(coloraxis="coloraxis", **cells(values, texts, hover), **place)
+        figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=list(columns), **place)
     figure.update_xaxes(tickangle=-40, showgrid=False)
     figure.update_xaxes(title=scale, row=lines)
-    figure.update_yaxes(tickvals=places, ticktext=list(rows), autorange="reversed", showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=list(rows),
+        autorange="reversed",
+        showgrid=False,
+    )
     figure.update_annotations(font={"size": 13})
     figure.update_coloraxes(cmin=0, cmax=1, colorscale=SHARE_SCALE, showscale=False)
-    return figure, cells + 100 + labels
+    return finish(figure, question=question, alt=alt, palette=palette, height=inner + 100 + labels)

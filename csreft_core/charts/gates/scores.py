@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from csreft_core.analysis.labels import HARD, SOFT
+from csreft_core.charts.elements import interval, name_rows, panel_places
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
 
 _INFORMATION = {
@@ -43,12 +44,7 @@ def information_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Fig
         places = part["metric"].map(metrics.index) + _offset(i, len(sources))
         figure.add_trace(_dots(part, "value", "", places, style, source, "%{x:.4f}"))
     figure.update_xaxes(title="no unit, 0 to 1", range=[-0.04, 1.04])
-    figure.update_yaxes(
-        tickvals=list(range(len(metrics))),
-        ticktext=[_INFORMATION[m] for m in metrics],
-        range=[len(metrics) - 0.4, -0.6],
-        zeroline=False,
-    )
+    name_rows(figure, [_INFORMATION[m] for m in metrics])
     alt = (
         f"Points with 95 % intervals: {len(metrics)} measures for {len(sources)} sources of gates."
     )
@@ -81,22 +77,15 @@ def gate_profile(
         horizontal_spacing=0.05,
         vertical_spacing=0.2,
     )
+    _, places = panel_places(len(_PROFILE))
     for j, (metric, (_, highest)) in enumerate(_PROFILE.items()):
-        line, column = j // 2 + 1, j % 2 + 1
         for i, (source, style) in enumerate(styles(sources, palette).items()):
             part = shown[(shown["source"] == source) & (shown["metric"] == metric)]
             at = part["subspace"].map(subspaces.index) + _offset(i, len(sources))
             trace = _dots(part, "value", "", at, style, source, "%{x:.4g}")
-            figure.add_trace(
-                trace.update(showlegend=j == 0, legendgroup=source), row=line, col=column
-            )
-        figure.update_xaxes(range=[-0.04 * highest, 1.04 * highest], row=line, col=column)
-    figure.update_yaxes(
-        tickvals=list(range(len(subspaces))),
-        ticktext=subspaces,
-        range=[len(subspaces) - 0.4, -0.6],
-        zeroline=False,
-    )
+            figure.add_trace(trace.update(showlegend=j == 0, legendgroup=source), **places[j])
+        figure.update_xaxes(range=[-0.04 * highest, 1.04 * highest], **places[j])
+    name_rows(figure, subspaces)
     figure.update_annotations(font={"size": 13})
     alt = (
         f"Four panels of points: range, variance, entropy and share of open prompts of "
@@ -135,12 +124,7 @@ def setting_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         tickvals=[0, 0.5, 1],
         col=2,
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(sources))),
-        ticktext=[name.replace(" (", "<br>(") for name in sources],
-        range=[len(sources) - 0.4, -0.6],
-        zeroline=False,
-    )
+    name_rows(figure, [name.replace(" (", "<br>(") for name in sources])
     n = int(table["n"].iloc[0])
     alt = (
         f"Points with 95 % intervals: loss and exact match of {len(sources)} gate settings, n {n}."
@@ -217,15 +201,10 @@ def _offset(i: int, n: int) -> float:
 
 
 def _error(part: pd.DataFrame, metric: str, prefix: str, colour: str) -> dict:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "color": colour,
-        "thickness": 1.5,
-        "width": 3,
-        "array": (part[f"{prefix}high"] - part[metric]).clip(lower=0),
-        "arrayminus": (part[metric] - part[f"{prefix}low"]).clip(lower=0),
-    }
+    """The interval of an estimate, which can lie outside by rounding."""
+    value = part[metric]
+    low, high = part[f"{prefix}low"].clip(upper=value), part[f"{prefix}high"].clip(lower=value)
+    return interval(value, low, high, colour, width=3)
 
 
 def _dots(

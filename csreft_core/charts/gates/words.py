@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from csreft_core.analysis.labels import GATE, GRADIENTS, LOGIT, OCCLUSION
+from csreft_core.charts.elements import bar_marker
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 # Blue shuts a gate, red opens it; the printed sign says the same without colour.
@@ -128,14 +129,10 @@ def word_bars(
                 name="word of the prompt" if kind == "word" else "template or special token",
                 legendgroup=kind,
                 showlegend=column == 1,
-                marker={
-                    "color": style.colour if kind == "word" else palette.muted,
-                    "pattern": {
-                        "shape": "" if kind == "word" else "/",
-                        "fillmode": "replace",
-                        "solidity": 0.5,
-                    },
-                },
+                marker=bar_marker(
+                    style.colour if kind == "word" else palette.muted,
+                    "" if kind == "word" else "/",
+                ),
                 customdata=bars[["token", "full", "reference"]],
                 hovertemplate="%{customdata[0]}: %{x:+.4f}<br>logit of the whole prompt "
                 "%{customdata[1]:.4f}<br>reference %{customdata[2]:.4f}<extra></extra>",

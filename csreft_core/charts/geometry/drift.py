@@ -1,7 +1,8 @@
 """Figures of subspaces over training, over blocks and over runs, each with the random band."""
 
 from collections.abc import Sequence
-from math import ceil, log10, pi
+from math import log10, pi
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ from csreft_core.analysis.labels import (
     RUN,
     SAME_SKILL,
 )
+from csreft_core.charts.elements import name_rows, panel_places
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles, thinned
 
 _LOW, _MEDIAN, _HIGH = RANDOM_LOW, RANDOM_MEDIAN, RANDOM_HIGH
@@ -96,25 +98,39 @@ def _band_behind(
     """What random subspaces give, as a strip over all steps."""
     values = table[table["kind"].str.startswith(RANDOM)].set_index("kind")["angle"] * 180 / pi
     steps = table["step"].dropna()
-    ends = [steps.min(), steps.max()]
+    ends = {kind: [values[kind]] * 2 for kind in (_LOW, _HIGH)}
+    hover = "{kind}: %{{y:.4g}}°"
+    place = {"row": row, "col": 1}
+    shown = row == n
+    _add_band(figure, [steps.min(), steps.max()], ends, hover, place, palette, shown, opacity=0.9)
+
+
+def _add_band(
+    figure: go.Figure,
+    x: Any,
+    ends: dict[str, Any],
+    hover: str,
+    place: dict[str, int],
+    palette: Palette,
+    shown: bool,
+    **more: Any,
+) -> None:
+    """A strip from the low to the high quantile of random subspaces, once in the legend."""
     for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[values[kind]] * 2,
-                mode="lines",
-                fill=fill,
-                name=_BAND,
-                legendgroup="random",
-                showlegend=row == n and kind == _HIGH,
-                opacity=0.9,
-                line={"color": palette.muted, "width": 1, "dash": "dot"},
-                fillcolor="rgba(128,136,150,0.22)",
-                hovertemplate=f"{kind}: %{{y:.4g}}°<extra></extra>",
-            ),
-            row=row,
-            col=1,
+        strip = go.Scatter(
+            x=x,
+            y=ends[kind],
+            mode="lines",
+            fill=fill,
+            name=_BAND,
+            legendgroup="random",
+            showlegend=shown and kind == _HIGH,
+            line={"color": palette.muted, "width": 1, "dash": "dot"},
+            fillcolor="rgba(128,136,150,0.22)",
+            hovertemplate=f"{hover.format(kind=kind)}<extra></extra>",
+            **more,
         )
+        figure.add_trace(strip, **place)
 
 
 def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -199,7 +215,7 @@ def mixing_curves(
     skills = ordered(names, cross["source"])
     style = styles(skills, palette)
     columns = min(2, len(skills))
-    rows = ceil(len(skills) / columns)
+    rows, places = panel_places(len(skills), columns)
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -209,8 +225,7 @@ def mixing_curves(
         vertical_spacing=0.28 / rows,
         subplot_titles=[f"from {skill}" for skill in skills],
     )
-    for i, source in enumerate(skills):
-        place = (i // columns + 1, i % columns + 1)
+    for i, (source, place) in enumerate(zip(skills, places, strict=True)):
         _band_by_layer(figure, table, place, palette, shown=not i)
         for target in skills:
             part = cross[(cross["source"] == source) & (cross["target"] == target)]
@@ -229,7 +244,7 @@ def mixing_curves(
             # Each target once in the legend: the first is none in the first panel.
             line.showlegend = i == (1 if target == skills[0] else 0)
             if target != source:
-                figure.add_trace(line, row=place[0], col=place[1])
+                figure.add_trace(line, **place)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="norm (no unit)", col=1)
     figure.update_xaxes(dtick=1 if table["layer"].nunique() < 12 else 4)
@@ -242,26 +257,13 @@ def mixing_curves(
 
 
 def _band_by_layer(
-    figure: go.Figure, table: pd.DataFrame, place: tuple[int, int], palette: Palette, *, shown: bool
+    figure: go.Figure, table: pd.DataFrame, place: dict[str, int], palette: Palette, *, shown: bool
 ) -> None:
-    for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
-        part = table[table["kind"] == kind].sort_values("layer")
-        figure.add_trace(
-            go.Scatter(
-                x=part["layer"],
-                y=part["value"],
-                mode="lines",
-                fill=fill,
-                name=_BAND,
-                legendgroup="random",
-                showlegend=shown and fill is not None,
-                line={"color": palette.muted, "width": 1, "dash": "dot"},
-                fillcolor="rgba(128,136,150,0.22)",
-                hovertemplate=f"block %{{x}}, {kind}: %{{y:.4g}}<extra></extra>",
-            ),
-            row=place[0],
-            col=place[1],
-        )
+    """What random subspaces give at each block."""
+    low, high = (table[table["kind"] == kind].sort_values("layer") for kind in (_LOW, _HIGH))
+    ends = {_LOW: low["value"], _HIGH: high["value"]}
+    hover = "block %{{x}}, {kind}: %{{y:.4g}}"
+    _add_band(figure, low["layer"], ends, hover, place, palette, shown)
 
 
 def seed_dots(
@@ -327,12 +329,7 @@ def seed_dots(
         )
     figure.update_xaxes(title="overlap (0 to 1)", range=[-0.02, 1.02])
     labels = [*skills[:-1], "all together"]
-    figure.update_yaxes(
-        tickvals=list(range(len(skills))),
-        ticktext=labels,
-        range=[len(skills) - 0.4, -0.6],
-        zeroline=False,
-    )
+    name_rows(figure, labels)
     alt = (
         f"Points: overlap of {len(skills) - 1} skills' subspaces with those of {len(runs)} other "
         "runs, above the range of random ones."

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
+from csreft_core.charts.elements import add_links, bar_marker, interval, panel_places
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _CHANGE = "change of loss (nats per answer token)"
@@ -162,7 +163,7 @@ def single_skill_matrix(
         "n = %{customdata[3]}<extra></extra>"
     )
     value = "relative" if relative else "change"
-    for row, kind in enumerate(kinds, 1):
+    for kind, place in zip(kinds, panel_places(len(kinds), 1)[1], strict=True):
         part = table[table["kind"] == kind]
         changed, skills = ordered(names, part["changed"]), ordered(names, part["skill"])
         add_cells(
@@ -173,9 +174,9 @@ def single_skill_matrix(
             value,
             ("change", "before", "after", "n"),
             hover,
-            place=(row, 1),
+            place=place,
         )
-        cell_axes(figure, ("trained on", changed), ("measured on", skills), place=(row, 1))
+        cell_axes(figure, ("trained on", changed), ("measured on", skills), place=place)
     alt = (
         "Heat-maps: change of each skill's validation loss by training on one skill alone, for "
         f"{' and '.join(titles[kind] for kind in kinds)}."
@@ -254,14 +255,7 @@ def _loss_bars(
             x=part[value],
             name=setting,
             orientation="h",
-            marker={
-                "color": style[setting].colour,
-                "pattern": {
-                    "shape": style[setting].pattern,
-                    "fillmode": "replace",
-                    "solidity": 0.5,
-                },
-            },
+            marker=bar_marker(style[setting].colour, style[setting].pattern),
             customdata=part[["n"]],
             text=[_bar_text(cell, value) for cell in part.to_dict("records")],
             textposition="outside",
@@ -315,15 +309,14 @@ def overlap_scatter(
                 "size": 9,
                 "opacity": 0.8,
             },
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": part["high"] - part["change"],
-                "arrayminus": part["change"] - part["low"],
-                "thickness": 1,
-                "width": 0,
-                "color": style[run].colour,
-            },
+            error_y=interval(
+                part["change"],
+                part["low"],
+                part["high"],
+                style[run].colour,
+                thickness=1,
+                width=0,
+            ),
             customdata=part[["changed", "skill", "n", "constraint"]],
             hovertemplate="%{customdata[0]} beside %{customdata[1]}<br>overlap %{x:.4f}<br>"
             "change %{y:+.4f} nats a token, n = %{customdata[2]}<br>constraint %{customdata[3]}"
@@ -352,15 +345,7 @@ def example_shifts(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figur
         return empty(question, "There are no prompts behind this cell.", palette)
     setting = str(table["setting"].iloc[0])
     places, figure = list(range(len(table))), go.Figure()
-    for place, before, after in zip(places, table["loss_before"], table["loss_after"], strict=True):
-        figure.add_scatter(
-            x=[before, after],
-            y=[place, place],
-            mode="lines",
-            showlegend=False,
-            line={"color": palette.muted, "width": 2},
-            hoverinfo="skip",
-        )
+    add_links(figure, table["loss_before"], table["loss_after"], [palette.muted] * len(table))
     style = styles(("off", setting), palette)
     for name, column in (("off", "loss_before"), (setting, "loss_after")):
         figure.add_scatter(

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
+from csreft_core.charts.elements import add_links, bar_marker, name_rows
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _NOTHING = "There is no prompt."
@@ -59,13 +60,7 @@ def _patterns(
             hovertemplate="open: %{customdata[0]}<br>ln p(%{customdata[3]}) = "
             "%{customdata[2]:.4f} nats<br>KL to the base %{customdata[1]:.4f} nats<extra></extra>",
         )
-    figure.update_yaxes(
-        tickvals=ranked["place"],
-        ticktext=[_short(opened) for opened in ranked["open"]],
-        range=[len(ranked) - 0.4, -0.6],
-        zeroline=False,
-        title="open gates",
-    )
+    name_rows(figure, [_short(opened) for opened in ranked["open"]], title="open gates")
     figure.update_xaxes(title=title)
     alt = f"Points: {title} for {len(ranked)} gate patterns of one prompt, the likeliest on top."
     height = 130 + 22 * len(ranked)
@@ -100,14 +95,9 @@ def shapley_bars(
             y=subspaces,
             orientation="h",
             name="Shapley value",
-            marker={
-                "color": [style[s].colour for s in subspaces],
-                "pattern": {
-                    "shape": [style[s].pattern for s in subspaces],
-                    "fillmode": "replace",
-                    "solidity": 0.5,
-                },
-            },
+            marker=bar_marker(
+                [style[s].colour for s in subspaces], [style[s].pattern for s in subspaces]
+            ),
             text=[f"{value:+.3f}".replace("-", "−") for value in part["shapley"]],
             textposition="outside",
             cliponaxis=False,
@@ -192,15 +182,7 @@ def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     if table.empty:
         return empty(question, _NOTHING, palette)
     places, figure = list(range(len(table))), go.Figure()
-    for place, before, after in zip(places, table["p_base"], table["p_adapter"], strict=True):
-        figure.add_scatter(
-            x=[before, after],
-            y=[place, place],
-            mode="lines",
-            showlegend=False,
-            line={"color": palette.muted, "width": 2},
-            hoverinfo="skip",
-        )
+    add_links(figure, table["p_base"], table["p_adapter"], [palette.muted] * len(table))
     sides = {"base": "without the adapter", "adapter": "with the adapter"}
     style = styles(sides, palette)
     for side, label in sides.items():
@@ -214,10 +196,7 @@ def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             hovertemplate="%{customdata[0]}: p = %{x:.6f}, rank %{customdata[1]}"
             "<extra>%{fullData.name}</extra>",
         )
-    labels = [_moved(row) for row in table.to_dict("records")]
-    figure.update_yaxes(
-        tickvals=places, ticktext=labels, range=[len(table) - 0.4, -0.6], zeroline=False, title=None
-    )
+    name_rows(figure, [_moved(row) for row in table.to_dict("records")], title=None)
     figure.update_xaxes(title="probability of the next token (0 to 1)", range=[-0.04, 1.04])
     alt = f"Points: probability of {len(table)} next tokens without and with the adapter."
     height = 130 + 30 * len(table)

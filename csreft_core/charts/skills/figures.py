@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from csreft_core.charts.elements import bar_marker, cells
 from csreft_core.charts.gates.maps import SHARE_SCALE
 from csreft_core.charts.gates.words import as_text
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
@@ -100,10 +101,7 @@ def length_histogram(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Fig
             width=0.9 * width,
             name=name,
             customdata=labels,
-            marker={
-                "color": palette.colours[1 if is_cut else 0],
-                "pattern": {"shape": pattern, "fillmode": "replace", "solidity": 0.55},
-            },
+            marker=bar_marker(palette.colours[1 if is_cut else 0], pattern, solidity=0.55),
             hovertemplate=f"%{{customdata}} tokens: %{{y:,}} rows<extra>{name}</extra>",
         )
     near = limit <= 1.5 * tokens.max()
@@ -139,31 +137,24 @@ def leak_map(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     splits = list(dict.fromkeys(table["split"]))
     if not splits:
         return empty(question, "No rows to compare.", palette)
-    cells = {(row["split"], row["other"]): row for row in table.to_dict("records")}
-    found = [[cells[a, b] for b in splits] for a in splits]
-    twins = [[cell["exact"] + cell["near"] for cell in row] for row in found]
+    rows = {(row["split"], row["other"]): row for row in table.to_dict("records")}
+    pairs = [[rows[a, b] for b in splits] for a in splits]
+    twins = [[pair["exact"] + pair["near"] for pair in line] for line in pairs]
+    hover = [
+        [
+            f"{a}: {pair['exact']:,} of {pair['n']:,} rows have the very same prompt as a row of "
+            f"{b},<br>{pair['near']:,} nearly the same; {pair['conflicts']:,} answer differently"
+            for b, pair in zip(splits, line, strict=True)
+        ]
+        for a, line in zip(splits, pairs, strict=True)
+    ]
     figure = go.Figure(
         go.Heatmap(
-            z=twins,
-            x=list(range(len(splits))),
-            y=list(range(len(splits))),
+            cells(twins, [[f"{n:,}" for n in line] for line in twins], hover, gap=2),
             zmin=0,
-            zmax=max(1, *(n for row in twins for n in row)),
+            zmax=max(1, *(n for line in twins for n in line)),
             showscale=False,
             colorscale=[list(stop) for stop in _FOUND_SCALE],
-            xgap=2,
-            ygap=2,
-            text=[[f"{n:,}" for n in row] for row in twins],
-            texttemplate="%{text}",
-            customdata=[
-                [
-                    f"{a}: {c['exact']:,} of {c['n']:,} rows have the very same prompt as a row of "
-                    f"{b},<br>{c['near']:,} nearly the same; {c['conflicts']:,} answer differently"
-                    for b, c in zip(splits, row, strict=True)
-                ]
-                for a, row in zip(splits, found, strict=True)
-            ],
-            hovertemplate="%{customdata}<extra></extra>",
         )
     )
     _name_axes(figure, splits, "rows of", "with a twin in")
@@ -186,35 +177,31 @@ def similarity_map(
     skills = ordered(names, table["skill"])
     if not skills:
         return empty(question, "No rows to compare.", palette)
-    cells = {(row["skill"], row["other"]): row for row in table.to_dict("records")}
-    found = [[cells[a, b] for b in skills] for a in skills]
-    values = [[c["similarity"] for c in row] for row in found]
+    rows = {(row["skill"], row["other"]): row for row in table.to_dict("records")}
+    pairs = [[rows[a, b] for b in skills] for a in skills]
+    values = [[pair["similarity"] for pair in line] for line in pairs]
+    hover = [
+        [
+            f"{as_text(pair['skill'])} ({pair['n']:,} rows) and {as_text(pair['other'])} "
+            f"({pair['n_other']:,}): {pair['similarity']:.3f}"
+            for pair in line
+        ]
+        for line in pairs
+    ]
+    texts = [["" if pd.isna(v) else f"{v:.2f}" for v in line] for line in values]
     largest = float(table["similarity"].max())
     figure = go.Figure(
         go.Heatmap(
-            z=values,
-            x=list(range(len(skills))),
-            y=list(range(len(skills))),
+            cells(values, texts, hover, gap=2),
             showscale=False,
             zmin=0,
             zmax=largest if largest > 0 else 1,
             colorscale=[list(stop) for stop in SHARE_SCALE],
-            xgap=2,
-            ygap=2,
             hoverongaps=False,
-            text=[["" if pd.isna(v) else f"{v:.2f}" for v in row] for row in values],
-            texttemplate="%{text}" if len(skills) <= _MOST_BARS // 3 else None,
-            customdata=[
-                [
-                    f"{as_text(c['skill'])} ({c['n']:,} rows) and {as_text(c['other'])} "
-                    f"({c['n_other']:,}): {c['similarity']:.3f}"
-                    for c in row
-                ]
-                for row in found
-            ],
-            hovertemplate="%{customdata}<extra></extra>",
         )
     )
+    if len(skills) > _MOST_BARS // 3:
+        figure.update_traces(texttemplate=None)
     _name_axes(figure, [_short(skill) for skill in skills], "", "mean cosine of tf-idf (0 to 1)")
     alt = (
         f"Heat-map: mean tf-idf cosine between the prompts of {len(skills)} skills; the diagonal "

@@ -23,6 +23,7 @@ from csreft_core.analysis.labels import (
     TARGET,
     TRUE_LABELS,
 )
+from csreft_core.charts.elements import bar_marker
 from csreft_core.charts.states.pairs import axes_of, legend_of_kinds, pair_traces, style_of
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered
 
@@ -99,10 +100,7 @@ def scree_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             x=part["component"],
             y=part["frac"],
             name=kind,
-            marker={
-                "color": palette.colours[i],
-                "pattern": {"shape": patterns[i], "fillmode": "replace", "solidity": 0.5},
-            },
+            marker=bar_marker(palette.colours[i], patterns[i]),
             customdata=part["cumulative"],
             hovertemplate="component %{x}: %{y:.3%}, up to here %{customdata:.3%}"
             "<extra>%{fullData.name}</extra>",
