@@ -1,14 +1,15 @@
 """Figures of a comparison of methods: quality, parameters, interference, forgetting and cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from csreft_core.analysis.methods.measures import MORE_IS_BETTER
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.elements import interval, panel_places
+from csreft_core.charts.measures import MEASURES
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles
 from csreft_core.methods.presets import OWN
 
@@ -16,116 +17,6 @@ _NOTHING = "No finished cell has this measurement."
 _COLUMNS = 2
 _TESTED = ("exact_match", "loss")
 """Measures on the n prompts of the table; the others have prompts of their own, or none."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of `main_table` as a figure shows it.
-
-    Attributes:
-        question: That its figure answers.
-        title: Of the axis, with the unit.
-        form: Number format.
-        factor: Multiplies the value, for another unit.
-        more_is_better: Which end of the axis is the good one; None where neither is.
-    """
-
-    question: str
-    title: str
-    form: str
-    factor: float = 1.0
-    more_is_better: bool | None = None
-
-
-MEASURES = {
-    "exact_match": Measure(
-        "Which method answers right most often?",
-        "exact match on held-out prompts",
-        ".1%",
-        more_is_better=True,
-    ),
-    "two_skills": Measure(
-        "Which method does two skills in one prompt, never trained?",
-        "exact match on two-skill prompts",
-        ".1%",
-        more_is_better=True,
-    ),
-    "loss": Measure(
-        "Which method has the lowest loss?",
-        "loss (nats per answer token)",
-        ".3f",
-        more_is_better=False,
-    ),
-    "joint_harm_exact": Measure(
-        "How many answers to the others does training one skill cost, from the joint start?",
-        "exact match lost, joint start",
-        ".1%",
-        more_is_better=False,
-    ),
-    "joint_harm": Measure(
-        "How much does training one skill harm the others, from the joint start?",
-        "harm (nats per answer token), joint start",
-        ".3f",
-        more_is_better=False,
-    ),
-    "harm_exact": Measure(
-        "How many answers to the others does training one skill cost, from the untrained start?",
-        "exact match lost, untrained start",
-        ".1%",
-        more_is_better=False,
-    ),
-    "harm": Measure(
-        "How much does training one skill harm the others, from the untrained start?",
-        "harm (nats per answer token), untrained start",
-        ".3f",
-        more_is_better=False,
-    ),
-    "gain_exact": Measure(
-        "How many answers to the trained skill does the same training bring?",
-        "exact match gained, untrained start",
-        ".1%",
-        more_is_better=True,
-    ),
-    "gain": Measure(
-        "How much does the same training improve the trained skill itself?",
-        "gain (nats per answer token), untrained start",
-        ".3f",
-        more_is_better=True,
-    ),
-    "interference_index": Measure(
-        "How much harm is there for each nat of gain?",
-        "harm over gain (no unit), untrained start",
-        ".3f",
-        more_is_better=False,
-    ),
-    "forgetting_exact": Measure(
-        "Of how many answers is a skill robbed by those that follow it?",
-        "exact match forgotten",
-        ".1%",
-        more_is_better=False,
-    ),
-    "forgetting": Measure(
-        "Which method forgets least when skills come one after another?",
-        "forgetting (nats per answer token)",
-        ".3f",
-        more_is_better=False,
-    ),
-    "conflict": Measure(
-        "Do the skills' gradients pull the same way?",
-        "mean cosine of two skills' gradients (no unit)",
-        ".3f",
-    ),
-    "train_s": Measure(
-        "Which method trains fastest?", "training time (s)", ".1f", more_is_better=False
-    ),
-    "peak_bytes": Measure(
-        "Which method needs least memory?", "peak memory (MB)", ".1f", 1e-6, more_is_better=False
-    ),
-    "tokens_per_s": Measure(
-        "Which method answers fastest?", "tokens a second", ".0f", more_is_better=True
-    ),
-}
-"""Column of `main_table` -> how it is shown."""
 
 
 def method_dots(
@@ -142,7 +33,7 @@ def method_dots(
     part = table[table[measure].notna()] if len(table) else table
     if part.empty:
         return empty(shown.question, _NOTHING, palette)
-    part = part.sort_values(measure, ascending=shown.more_is_better is not True, kind="stable")
+    part = part.sort_values(measure, ascending=MORE_IS_BETTER[measure] is not True, kind="stable")
     names = part["name"].tolist()
     figure = go.Figure()
     for own, colour, marker in (

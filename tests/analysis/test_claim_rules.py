@@ -111,7 +111,7 @@ def test_two_seeds_are_too_few_and_three_are_enough(condition):
 
 
 def test_one_condition_against_it_is_enough_though_another_is_missing():
-    first, second, *_others = c.conditions_of("C1")
+    first, second, *_others = (x for x in c.CONDITIONS if x.claim == "C1")
     against = measured(first, first.bound + 1, first.bound + 2)
     assert judged([against])[1].loc["C1", "verdict"] == c.FAILS
     assert judged([met(second)])[1].loc["C1", "verdict"] == c.UNMEASURED

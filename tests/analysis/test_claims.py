@@ -10,6 +10,7 @@ import pytest
 from csreft_core.analysis.claims import rules
 from csreft_core.analysis.claims import tables as claims
 from csreft_core.analysis.claims.comparison import ACROSS, PAIRS, comparison_measurements
+from csreft_core.analysis.claims.conditions import TELLS
 from csreft_core.analysis.claims.runs import composition_gain, over_seeds, routing
 from csreft_core.analysis.claims.sentences import sentence_condition, sentence_verdicts
 from csreft_core.analysis.interference.composition import pattern_table
@@ -238,7 +239,7 @@ def test_a_negative_factor_harms_where_a_positive_one_helps():
 
 def test_gates_without_labels_do_not_tell_the_skill_and_that_is_what_the_table_says():
     row = shipped_runs().loc["C4.nmi"]
-    assert 0 < row["value"] < row["high"] < rules.TELLS
+    assert 0 < row["value"] < row["high"] < TELLS
     assert row["finding"] == rules.OPPOSITE
     assert row["control_value"] == pytest.approx(0, abs=1e-6)
     assert (row["seeds"], row["over"], row["n"]) == (3, "seeds, items and wordings", 1440)
@@ -247,7 +248,7 @@ def test_gates_without_labels_do_not_tell_the_skill_and_that_is_what_the_table_s
 def test_the_router_that_was_taught_the_labels_is_the_positive_control():
     taught = open_subject(f"{claims.EXAMPLES}/recommended-0")
     row = routing([taught], None)
-    assert row["low"] > rules.TELLS
+    assert row["low"] > TELLS
     assert row["seeds"] == 1
 
 

@@ -4,28 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from csreft_core.analysis.methods.measures import MORE_IS_BETTER
 from csreft_core.analysis.methods.tables import GAINED, LEARNED
 from csreft_core.methods.presets import OWN
-
-MORE_IS_BETTER = {
-    "exact_match": True,
-    "two_skills": True,
-    "loss": False,
-    "joint_harm_exact": False,
-    "joint_harm": False,
-    "harm_exact": False,
-    "harm": False,
-    "gain_exact": True,
-    "gain": True,
-    "interference_index": False,
-    "forgetting_exact": False,
-    "forgetting": False,
-    "conflict": None,
-    "train_s": False,
-    "peak_bytes": False,
-    "tokens_per_s": True,
-}
-"""Measure of `main_table` -> which end is the good one; None where neither is."""
 
 _EXACT = ("harm_exact", "joint_harm_exact", "forgetting_exact")
 _HARMS = ("harm", "joint_harm", "forgetting", *_EXACT)
