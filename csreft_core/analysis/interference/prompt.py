@@ -11,18 +11,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.special import log_softmax, rel_entr
-from torch import Tensor
 
 from csreft_core.analysis.interference.composition import MAX_SUBSPACES
+from csreft_core.analysis.interference.prompt_forward import answer_under
 from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
 from csreft_core.analysis.statistics.shapley import place_of, shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
-from csreft_core.attachment.passes import Request, request
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import check_labels, row_labels
-from csreft_core.skills.batching import collate
+from csreft_core.inference.scoring import check_labels
 from csreft_core.skills.skill_set import Row
-from csreft_core.skills.unwritable import why_lost
 
 TABLES = ("patterns", "shapley", "interactions", "tokens")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
@@ -71,8 +68,8 @@ def patterns_table(
     row = _asked(subject, prompts, answer, gates)
     names = subject.adapter.names
     patterns = _patterns(len(names))
-    nll, logits = _forward(subject, row, torch.tensor(patterns))
-    own_nll, own_logits = _forward(subject, row, gates)
+    nll, logits = answer_under(subject, row, torch.tensor(patterns))
+    own_nll, own_logits = answer_under(subject, row, gates)
     log_p = log_softmax(np.concatenate([logits, own_logits]), axis=1)
     p = np.exp(log_p)
     # Rounding can leave a divergence of equal distributions a hair below 0.
@@ -227,7 +224,7 @@ def _values(
     """The row, the names of the gates, and f of every pattern."""
     row = _asked(subject, prompts, answer, "learned")
     names = subject.adapter.names
-    nll, _ = _forward(subject, row, torch.tensor(_patterns(len(names))))
+    nll, _ = answer_under(subject, row, torch.tensor(_patterns(len(names))))
     return row, names, -nll
 
 
@@ -264,45 +261,3 @@ def _asked(subject: Subject, prompts: Sequence[str], answer: str, gates: str) ->
     if not text:
         raise ConfigError("there is no answer to score: the adapter gives an empty one; write one")
     return Row(row.skills, row.prompt, text, row.split)
-
-
-@torch.no_grad()
-def _forward(
-    subject: Subject, row: Row, gates: str | Float[Tensor, "pattern k"]
-) -> tuple[Float[np.ndarray, " pattern"], Float[np.ndarray, "pattern vocab"]]:
-    """Of each row of gates: nats of the whole answer, and the logits of its first token."""
-    base = subject.engine.base
-    encoded = subject.encoded([row])
-    if encoded.n_cut and not row.split:
-        raise ConfigError(
-            "prompt and answer are longer than the base reads, or than train.max_length; shorten "
-            "them"
-        )
-    why = why_lost(encoded.examples[0], row.response, base.tokenizer)
-    if why:
-        raise ConfigError(
-            f"the base cannot write the answer {row.response[:40]!r} ({why}), so it has no "
-            "probability; write another answer"
-        )
-    n = len(gates) if isinstance(gates, Tensor) else 1
-    batch = collate([encoded.examples[0]] * n, base.pad_id).to(base.device)
-    req = _request(subject, row, gates)
-    width = int(batch.n_answer_tokens.max())
-    output, _ = subject.engine.attachment.forward(
-        req,
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        prompt_mask=batch.prompt_mask,
-        logits_to_keep=width + 1,
-        use_cache=False,
-    )
-    logits = output.logits[:, -width - 1 : -1].double()
-    log_p = logits.log_softmax(-1)
-    nll = -log_p.gather(-1, batch.labels[:, -width:, None])[..., 0].sum(1)
-    return nll.cpu().numpy(), logits[:, 0].cpu().numpy()
-
-
-def _request(subject: Subject, row: Row, gates: str | Tensor) -> Request:
-    if isinstance(gates, Tensor):
-        return request(subject.adapter, gates)
-    return request(subject.adapter, gates, row_labels([row], subject.adapter.names))

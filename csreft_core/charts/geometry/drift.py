@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import log10, pi
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,18 +12,15 @@ from csreft_core.analysis.labels import (
     BETWEEN_SKILLS,
     DIFFERENT_SKILLS,
     FROM_START,
-    RANDOM,
     RANDOM_HIGH,
     RANDOM_LOW,
-    RANDOM_MEDIAN,
     RUN,
     SAME_SKILL,
 )
 from csreft_core.charts.elements import name_rows, panel_places
+from csreft_core.charts.geometry.bands import BAND, band_by_layer, band_over_steps
 from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles, thinned
 
-_LOW, _MEDIAN, _HIGH = RANDOM_LOW, RANDOM_MEDIAN, RANDOM_HIGH
-_BAND = "random (95 %)"
 _STEPS = "optimiser steps"
 
 
@@ -55,7 +51,7 @@ def drift_curves(
     skills = ordered(names, turned["a"])
     style = styles(skills, palette)
     for row, measure in enumerate((FROM_START, BETWEEN_SKILLS)[:n], 1):
-        _band_behind(figure, table[table["measure"] == measure], row, palette, n)
+        band_over_steps(figure, table[table["measure"] == measure], row, palette, n)
     for skill in skills:
         part = turned[turned["a"] == skill].sort_values("step")
         figure.add_trace(_line(part, style[skill], skill), row=1, col=1)
@@ -90,47 +86,6 @@ def _line(part: pd.DataFrame, style: Style, name: str) -> go.Scatter:
         marker={"symbol": style.marker, "size": 8},
         hovertemplate="step %{x}: %{y:.6g}°<extra>%{fullData.name}</extra>",
     )
-
-
-def _band_behind(
-    figure: go.Figure, table: pd.DataFrame, row: int, palette: Palette, n: int
-) -> None:
-    """What random subspaces give, as a strip over all steps."""
-    values = table[table["kind"].str.startswith(RANDOM)].set_index("kind")["angle"] * 180 / pi
-    steps = table["step"].dropna()
-    ends = {kind: [values[kind]] * 2 for kind in (_LOW, _HIGH)}
-    hover = "{kind}: %{{y:.4g}}°"
-    place = {"row": row, "col": 1}
-    shown = row == n
-    _add_band(figure, [steps.min(), steps.max()], ends, hover, place, palette, shown, opacity=0.9)
-
-
-def _add_band(
-    figure: go.Figure,
-    x: Any,
-    ends: dict[str, Any],
-    hover: str,
-    place: dict[str, int],
-    palette: Palette,
-    shown: bool,
-    **more: Any,
-) -> None:
-    """A strip from the low to the high quantile of random subspaces, once in the legend."""
-    for kind, fill in ((_LOW, None), (_HIGH, "tonexty")):
-        strip = go.Scatter(
-            x=x,
-            y=ends[kind],
-            mode="lines",
-            fill=fill,
-            name=_BAND,
-            legendgroup="random",
-            showlegend=shown and kind == _HIGH,
-            line={"color": palette.muted, "width": 1, "dash": "dot"},
-            fillcolor="rgba(128,136,150,0.22)",
-            hovertemplate=f"{hover.format(kind=kind)}<extra></extra>",
-            **more,
-        )
-        figure.add_trace(strip, **place)
 
 
 def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -226,7 +181,7 @@ def mixing_curves(
         subplot_titles=[f"from {skill}" for skill in skills],
     )
     for i, (source, place) in enumerate(zip(skills, places, strict=True)):
-        _band_by_layer(figure, table, place, palette, shown=not i)
+        band_by_layer(figure, table, place, palette, shown=not i)
         for target in skills:
             part = cross[(cross["source"] == source) & (cross["target"] == target)]
             s = style[target]
@@ -256,16 +211,6 @@ def mixing_curves(
     return figure.update_layout(margin={"t": 74}, legend={"y": 1 + 36 / height})
 
 
-def _band_by_layer(
-    figure: go.Figure, table: pd.DataFrame, place: dict[str, int], palette: Palette, *, shown: bool
-) -> None:
-    """What random subspaces give at each block."""
-    low, high = (table[table["kind"] == kind].sort_values("layer") for kind in (_LOW, _HIGH))
-    ends = {_LOW: low["value"], _HIGH: high["value"]}
-    hover = "block %{{x}}, {kind}: %{{y:.4g}}"
-    _add_band(figure, low["layer"], ends, hover, place, palette, shown)
-
-
 def seed_dots(
     table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
 ) -> go.Figure:
@@ -290,7 +235,7 @@ def seed_dots(
         base=chance["low"],
         orientation="h",
         width=0.62,
-        name=_BAND,
+        name=BAND,
         marker={"color": "rgba(128,136,150,0.35)"},
         customdata=chance[["low", "high"]],
         hovertemplate="random: %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
@@ -346,4 +291,6 @@ def _chance_of_rows(
     ends = table[table["run"] == ""].pivot(index=keys, columns="kind", values="overlap")
     first = found.drop_duplicates("a").set_index("a").loc[list(skills), keys]
     picked = ends.loc[list(first.itertuples(index=False, name=None))]
-    return pd.DataFrame({"low": picked[_LOW].to_numpy(), "high": picked[_HIGH].to_numpy()})
+    return pd.DataFrame(
+        {"low": picked[RANDOM_LOW].to_numpy(), "high": picked[RANDOM_HIGH].to_numpy()}
+    )

@@ -6,21 +6,17 @@ from math import pi, sqrt
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from csreft_core.analysis.labels import (
     DATA_OVERLAP,
-    RANDOM_HIGH,
-    RANDOM_LOW,
-    RANDOM_MEDIAN,
     READ_LEAK,
     RUN,
     WRITE_LEAK,
 )
+from csreft_core.charts.geometry.matrices import QUANTILE_NAMES, finish_matrix, matrix_beside_chance
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 _ONE = "This run has one subspace, so there is no pair to compare."
-_KINDS = {RANDOM_LOW: "2.5 %", RANDOM_MEDIAN: "median", RANDOM_HIGH: "97.5 %"}
 # From nothing shared to all shared; readable on both themes because each cell has its own colour.
 _SHARED = (
     (0.0, "#eef3f8"),
@@ -71,7 +67,7 @@ def pair_matrix(
     chance = _random(table, measure) * factor
     rank = int(table["rank"].iloc[0])
     limits, scale = _limits(measure, rank)
-    figure = _matrix(
+    figure = matrix_beside_chance(
         values.to_numpy(),
         skills,
         chance,
@@ -82,12 +78,16 @@ def pair_matrix(
         of="%{y}, %{x}",
     )
     alt = f"Matrix: {label} ({unit}) of each pair of {len(skills)} skills, and of random subspaces."
-    return _finish_matrix(figure, question, alt, palette, skills, f"{label} ({unit})")
+    return finish_matrix(figure, question, alt, palette, skills, f"{label} ({unit})")
 
 
 def _random(table: pd.DataFrame, column: str) -> pd.Series:
     """The three random rows by kind."""
-    return table[table["kind"].isin(_KINDS)].set_index("kind")[column].loc[list(_KINDS)]
+    return (
+        table[table["kind"].isin(QUANTILE_NAMES)]
+        .set_index("kind")[column]
+        .loc[list(QUANTILE_NAMES)]
+    )
 
 
 def _limits(measure: str, rank: int) -> tuple[tuple[float, float], tuple]:
@@ -97,111 +97,6 @@ def _limits(measure: str, rank: int) -> tuple[tuple[float, float], tuple]:
     turned = tuple((1 - place, colour) for place, colour in reversed(_SHARED))
     top = {"grassmann": 90 * sqrt(rank), "chordal": sqrt(rank)}.get(measure, 90.0)
     return (0.0, top), turned
-
-
-def _matrix(
-    values: np.ndarray,
-    skills: Sequence[str],
-    chance: pd.Series,
-    *,
-    limits: tuple[float, float],
-    scale: tuple,
-    digits: int,
-    hover: str,
-    of: str,
-) -> go.Figure:
-    """A heat-map skill × skill; in a column of its own, three quantiles of random subspaces."""
-    k = len(skills)
-    figure = make_subplots(rows=1, cols=2, column_widths=[k, 1.25], horizontal_spacing=0.06)
-    shared = {
-        "zmin": limits[0],
-        "zmax": limits[1],
-        "colorscale": scale,
-        "showscale": False,
-        "xgap": 2,
-        "ygap": 2,
-        "hoverongaps": False,
-        "texttemplate": "%{text}",
-        "textfont": {"size": 12},
-    }
-    figure.add_trace(
-        go.Heatmap(
-            z=values,
-            x=list(range(k)),
-            y=list(range(k)),
-            text=_texts(values, digits),
-            customdata=[[[a, b] for b in skills] for a in skills],
-            hovertemplate=f"{of}: {hover}<extra></extra>".replace(
-                "%{y}", "%{customdata[0]}"
-            ).replace("%{x}", "%{customdata[1]}"),
-            **shared,
-        ),
-        row=1,
-        col=1,
-    )
-    column = chance.to_numpy()[:, None]
-    figure.add_trace(
-        go.Heatmap(
-            z=column,
-            x=[0],
-            y=list(range(len(chance))),
-            text=_texts(column, digits, [f"{_KINDS[kind]}<br>" for kind in chance.index]),
-            customdata=[[kind] for kind in chance.index],
-            hovertemplate=f"%{{customdata}}: {hover}<extra></extra>",
-            **shared,
-        ),
-        row=1,
-        col=2,
-    )
-    ticks = {"tickvals": list(range(k)), "ticktext": list(skills)}
-    figure.update_xaxes(showgrid=False, zeroline=False, constrain="domain")
-    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
-    figure.update_xaxes(ticks, row=1, col=1)
-    figure.update_yaxes(ticks, row=1, col=1)
-    figure.update_xaxes(tickvals=[0], ticktext=["random"], row=1, col=2)
-    figure.update_yaxes(visible=False, row=1, col=2)
-    return figure
-
-
-def _texts(values: np.ndarray, digits: int, above: Sequence[str] = ()) -> list[list[str]]:
-    """Numbers of cells; `above` stands over those of a column."""
-    heads = above or [""] * len(values)
-    return [[head + _text(v, digits) for v in row] for head, row in zip(heads, values, strict=True)]
-
-
-def _text(value: float, digits: int) -> str:
-    """A value that rounds to 0 but is not 0 says so; hovering tells it."""
-    if np.isnan(value):
-        return ""
-    text = f"{value:.{digits}f}"
-    return "≈0" if value != 0 and float(text) == 0 else text
-
-
-def _finish_matrix(
-    figure: go.Figure,
-    question: str,
-    alt: str,
-    palette: Palette,
-    skills: Sequence[str],
-    unit: str,
-    axes: tuple[str, str] = ("", ""),
-) -> go.Figure:
-    figure = finish(
-        figure, question=question, alt=alt, palette=palette, height=150 + 46 * len(skills)
-    )
-    figure.update_yaxes(title=axes[0] or None, row=1, col=1)
-    figure.update_xaxes(title=axes[1] or None, row=1, col=1)
-    figure.add_annotation(
-        text=unit,
-        x=0,
-        y=1.0,
-        xref="paper",
-        yref="paper",
-        yshift=22,
-        xanchor="left",
-        showarrow=False,
-    )
-    return figure
 
 
 def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
@@ -233,7 +128,7 @@ def angle_bars(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     )
     low, middle, high = (
         table[table["kind"] == kind].sort_values("m")["angle"].to_numpy() * 180 / pi
-        for kind in _KINDS
+        for kind in QUANTILE_NAMES
     )
     figure.add_scatter(
         x=run["m"] + 0.36,
@@ -284,7 +179,7 @@ def leak_matrix(
     skills = ordered(names, [*run["source"], *run["target"]])
     values = run.pivot(index="source", columns="target", values="value")
     chance = _random(part, "value")
-    figure = _matrix(
+    figure = matrix_beside_chance(
         values.reindex(index=skills, columns=skills).to_numpy(),
         skills,
         chance,
@@ -300,6 +195,6 @@ def leak_matrix(
         READ_LEAK: ("subspace of", "is read by"),
         DATA_OVERLAP: ("", ""),
     }[measure]
-    return _finish_matrix(
+    return finish_matrix(
         figure, question, alt, palette, skills, f"{measure} (0 to 1)", (rows, columns)
     )
