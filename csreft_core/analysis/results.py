@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from csreft_core.analysis.gates.tables import own_metrics
+from csreft_core.analysis.gates.sources import own_metrics
 from csreft_core.analysis.geometry.tables import seeds_table
 from csreft_core.analysis.interference.composition import best_patterns, pattern_table
 from csreft_core.analysis.interference.tables import pairs_table

@@ -25,7 +25,15 @@ JUDGED = {
 """Views of comparisons and claims."""
 
 _MODULES = {**INSPECTED, **JUDGED}
-_NAMES = {f"{__package__}.{module}": name for name, module in _MODULES.items()}
+_MORE = {
+    "gates.score_tables": "gates",
+    "geometry.training_tables": "geometry",
+    "interference.pair_tables": "interference",
+    "states.edit_tables": "states",
+}
+"""Modules with further tables of a view; the view's own module lists and imports them."""
+
+_NAMES = {module: name for name, module in _MODULES.items()} | _MORE
 
 
 def module_of(view: str) -> str:
@@ -35,4 +43,4 @@ def module_of(view: str) -> str:
 
 def view_of(make: Callable[..., Any]) -> str:
     """The name of the view that a table belongs to."""
-    return _NAMES[make.__module__]
+    return _NAMES[make.__module__.removeprefix(f"{__package__}.")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from csreft_core.analysis.gates.tables import own_metrics
+from csreft_core.analysis.gates.sources import own_metrics
 from csreft_core.analysis.losses import (
     answer_losses,
     answer_tokens,

@@ -98,7 +98,7 @@ def score_settings(
     """Scores of the rows under each source's gates, `hard` and `off`; see `settings_table`."""
     asked = [(s.name, s.subject, s.gates) for s in sources]
     if sources[0].name == "learned":
-        hard = torch.from_numpy(sources[0].values > sources[0].threshold).float()
+        hard = torch.from_numpy(sources[0].is_open()).float()
         asked.insert(1, (HARD, subject, hard))
     asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
     scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from csreft_core.analysis.gates.metrics import metric_rows
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.inference.scoring import row_labels
 from csreft_core.reft.gate_settings import parse_gate_setting
@@ -45,6 +47,10 @@ class Source:
     def threshold(self) -> float:
         """A gate above it is open."""
         return self.subject.adapter.spec.router.threshold
+
+    def is_open(self, threshold: float | None = None) -> Bool[np.ndarray, "prompt k"]:
+        """Which gates are above a threshold; None takes that of the router."""
+        return self.values > (self.threshold if threshold is None else threshold)
 
 
 def router_setting(subject: Subject) -> str:
@@ -82,10 +88,19 @@ def gate_sources(subject: Subject, rows: Sequence[Row], others: Sequence[str] = 
     return sources
 
 
-def own_source(subject: Subject, rows: Sequence[Row]) -> Source:
-    """The gates that the run itself sets: its router's, or those that it was trained with."""
+def own_metrics(subject: Subject, split: str = "test") -> pd.DataFrame:
+    """The rows of `metrics_table` for the run's own gates, without the controls."""
+    rows = subject.split(split)
     own = router_setting(subject)
-    return Source(own, subject, _gates(subject, rows, own))
+    return metrics_of(Source(own, subject, _gates(subject, rows, own)), rows)
+
+
+def metrics_of(source: Source, rows: Sequence[Row], threshold: float | None = None) -> pd.DataFrame:
+    """The rows of `metrics_table` for one source."""
+    limit = source.threshold if threshold is None else threshold
+    table = metric_rows(source.values, rows, source.subject.adapter.names, limit)
+    table.insert(0, "source", source.name)
+    return table
 
 
 def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[Tensor, "prompt k"]:

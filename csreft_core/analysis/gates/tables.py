@@ -13,25 +13,29 @@ from csreft_core.analysis.gates.metrics import (
     gate_range,
     gate_skill_nmi,
     mean_rows,
-    metric_rows,
     patterns,
 )
-from csreft_core.analysis.gates.scores import score_settings, score_sweep
+from csreft_core.analysis.gates.score_tables import settings_table, sweep_table
 from csreft_core.analysis.gates.sentences import sentence_gate_range, sentence_prompt_gates
 from csreft_core.analysis.gates.sources import (
-    Source,
     gate_sources,
-    other_name,
-    own_source,
+    metrics_of,
     router_setting,
 )
 from csreft_core.analysis.prompt_tokens import prompt_tokens
-from csreft_core.analysis.subject import Subject, beside
+from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
-from csreft_core.skills.skill_set import Row, skill_name
+from csreft_core.skills.skill_set import skill_name
 
-# What other modules look for under this view's name, beside the tables.
-__all__ = ["gate_range", "gate_skill_nmi", "sentence_gate_range", "sentence_prompt_gates"]
+# What other modules look for under this view's name, beside the tables of this module.
+__all__ = [
+    "gate_range",
+    "gate_skill_nmi",
+    "sentence_gate_range",
+    "sentence_prompt_gates",
+    "settings_table",
+    "sweep_table",
+]
 
 TABLES = (
     "gates",
@@ -221,7 +225,7 @@ def patterns_table(
     rows = subject.split(split, per_skill)
     parts = []
     for source in gate_sources(subject, rows, others):
-        opened = source.values > _threshold(source, threshold)
+        opened = source.is_open(threshold)
         pairs = pd.DataFrame(
             {
                 "source": source.name,
@@ -256,21 +260,8 @@ def metrics_table(
         always_open_gates of the whole.
     """
     rows = subject.split(split, per_skill)
-    parts = [_metrics(source, rows, threshold) for source in gate_sources(subject, rows, others)]
+    parts = [metrics_of(source, rows, threshold) for source in gate_sources(subject, rows, others)]
     return pd.concat(parts, ignore_index=True)
-
-
-def own_metrics(subject: Subject, split: str = "test") -> pd.DataFrame:
-    """The rows of `metrics_table` for the run's own gates, without the controls."""
-    rows = subject.split(split)
-    return _metrics(own_source(subject, rows), rows, None)
-
-
-def _metrics(source: Source, rows: Sequence[Row], threshold: float | None) -> pd.DataFrame:
-    names, limit = source.subject.adapter.names, _threshold(source, threshold)
-    found = metric_rows(source.values, rows, names, limit)
-    found.insert(0, "source", source.name)
-    return found
 
 
 def coactivation_table(
@@ -292,7 +283,7 @@ def coactivation_table(
     rows = subject.split(split, per_skill)
     found = []
     for source in gate_sources(subject, rows, others):
-        opened = (source.values > _threshold(source, threshold)).astype(float)
+        opened = source.is_open(threshold).astype(float)
         names, both = source.subject.adapter.names, opened.T @ opened / len(rows)
         found += [
             (source.name, a, b, both[i, j], len(rows))
@@ -300,63 +291,3 @@ def coactivation_table(
             for j, b in enumerate(names)
         ]
     return pd.DataFrame(found, columns=["source", "subspace", "other", "both_open", "n"])
-
-
-def settings_table(
-    subject: Subject,
-    *,
-    split: str = "test",
-    per_skill: int | None = None,
-    others: Sequence[str] = (),
-) -> pd.DataFrame:
-    """How well held-out prompts are answered under learned gates and under controls.
-
-    Arguments and errors as in `distribution_table`.
-
-    Returns:
-        Columns source (also `hard`, the learned gates at their threshold, and `off`, the bare
-        base), loss (nats per answer token), exact_match (0 to 1, teacher-forced), both plain
-        means over the skills as in `scoring.evaluate`; gap (loss minus that of the run's own
-        gates, nats, paired by prompts); each with _low and _high (95 % interval);
-        n (prompts), over (what the intervals are over).
-    """
-    rows = subject.split(split, per_skill)
-    return score_settings(subject, rows, gate_sources(subject, rows, others))
-
-
-def sweep_table(
-    subject: Subject,
-    *,
-    split: str = "test",
-    per_skill: int | None = 20,
-    others: Sequence[str] = (),
-    steps: int = 21,
-) -> pd.DataFrame:
-    """Loss and exact match when every gate above a threshold is set to 1 and the others to 0.
-
-    Arguments and errors as in `distribution_table`; other runs without a router are left out.
-
-    Args:
-        steps: How many thresholds from 0 to 1, both included.
-
-    Returns:
-        Columns source, gates (`soft`, as learned; `hard`, at the threshold), threshold (0 to 1;
-        NaN for soft), n_open (mean number of open gates), and, as in `settings_table`, loss,
-        exact_match and gap (loss minus that of the soft gates), each with _low and _high, n, over.
-
-    Raises:
-        ConfigError: the run has no router, so it has no gates to cut.
-    """
-    rows = subject.split(split, per_skill)
-    if subject.adapter.router is None:
-        raise ConfigError("this adapter has no router, so there are no learned gates to cut")
-    controls = [beside(subject, path) for path in others]
-    named = [(other_name(c), c) for c in controls if c.adapter.router is not None]
-    return pd.concat(
-        [score_sweep(name, whose, rows, steps) for name, whose in (("learned", subject), *named)],
-        ignore_index=True,
-    )
-
-
-def _threshold(source: Source, threshold: float | None) -> float:
-    return source.threshold if threshold is None else threshold

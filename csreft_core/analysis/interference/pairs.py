@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csreft_core.analysis.geometry.metrics import orthonormal_basis, overlap
 from csreft_core.analysis.losses import answer_losses
-from csreft_core.analysis.subject import Subject
+from csreft_core.analysis.subject import Subject, beside
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import Encoded, row_labels
 from csreft_core.reft.adapter import CSReFT
@@ -91,3 +91,13 @@ def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:
             Q = [orthonormal_basis(R) for R in group]
             found.append([[overlap(a, b) for b in Q] for a in Q])
     return np.mean(found, axis=0)
+
+
+def comparable(subject: Subject, path: str) -> Subject:
+    """Another run with the same template and so the same prompts, so that losses compare."""
+    other = beside(subject, path)
+    if other.template != subject.template:
+        raise ConfigError(
+            f"run {other.name!r} was trained with another template, so its losses do not compare"
+        )
+    return other

@@ -10,11 +10,17 @@ import numpy as np
 import pandas as pd
 
 from csreft_core.analysis.interference.composition import best_patterns, pattern_table
+from csreft_core.analysis.interference.pair_tables import (
+    MEASURES,
+    OVERLAP_COLUMNS,
+    PAIR_COLUMNS,
+    SINGLE_COLUMNS,
+    overlap_table,
+    pairs_table,
+    single_skill_table,
+)
 from csreft_core.analysis.interference.pairs import (
-    losses_without,
-    overlaps,
-    start_gates,
-    switched_losses,
+    comparable,
 )
 from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.analysis.losses import (
@@ -27,18 +33,22 @@ from csreft_core.analysis.losses import (
     subset,
 )
 from csreft_core.analysis.statistics.intervals import units_of
-from csreft_core.analysis.subject import Subject, beside, find_run
+from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
-from csreft_core.runs.single_skill import (
-    first_and_last,
-    same_settings,
-    the_trained_skill,
-)
+
+# Tables of this view in another module, and their columns.
+__all__ = [
+    "MEASURES",
+    "OVERLAP_COLUMNS",
+    "PAIR_COLUMNS",
+    "SINGLE_COLUMNS",
+    "overlap_table",
+    "pairs_table",
+    "single_skill_table",
+]
 
 TABLES = ("settings", "examples", "pairs", "regret", "overlap", "single_skill")
 """The tables of this view, `NAME_table`; the first is what `inspect` prints by default."""
-
-MEASURES = ("I_on", "S", "A")
 
 SETTING_COLUMNS = (
     "skill",
@@ -62,44 +72,7 @@ EXAMPLE_COLUMNS = (
     "change",
     "answer",
 )
-PAIR_COLUMNS = (
-    "measure",
-    "changed",
-    "skill",
-    "own",
-    "change",
-    "low",
-    "high",
-    "reference",
-    "relative",
-    "n",
-    "over",
-)
 REGRET_COLUMNS = ("skill", "setting", "kind", "loss", "best", "regret", "low", "high", "n", "over")
-OVERLAP_COLUMNS = (
-    "run",
-    "constraint",
-    "changed",
-    "skill",
-    "overlap",
-    "change",
-    "low",
-    "high",
-    "n",
-    "over",
-)
-SINGLE_COLUMNS = (
-    "kind",
-    "run",
-    "changed",
-    "skill",
-    "own",
-    "before",
-    "after",
-    "change",
-    "relative",
-    "n",
-)
 
 
 def settings_table(
@@ -138,7 +111,7 @@ def settings_table(
         for setting in fitting_settings(subject, encoded.rows)
     }
     for path in others:
-        other = _comparable(subject, path)
+        other = comparable(subject, path)
         scores = answer_losses(other, encoded, other.trained_gates)
         found[f"{OTHER_RUN}{other.name}", CONTROL] = scores
     losses = np.stack([nll for nll, _ in found.values()])
@@ -155,16 +128,6 @@ def settings_table(
             for names, *values in zip(found, *(c.tolist() for c in columns), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(SETTING_COLUMNS))
-
-
-def _comparable(subject: Subject, path: str) -> Subject:
-    """Another run with the same template and so the same prompts, so that losses compare."""
-    other = beside(subject, path)
-    if other.template != subject.template:
-        raise ConfigError(
-            f"run {other.name!r} was trained with another template, so its losses do not compare"
-        )
-    return other
 
 
 def examples_table(
@@ -202,7 +165,7 @@ def examples_table(
         raise ConfigError(f"no prompt of skill {skill!r}; choose one of {', '.join(groups)}")
     asked, setting = subject, gates
     if gates.startswith(OTHER_RUN):
-        named = {other.name: other for other in (_comparable(subject, path) for path in others)}
+        named = {other.name: other for other in (comparable(subject, path) for path in others)}
         if gates.removeprefix(OTHER_RUN) not in named:
             raise ConfigError(f"gates {gates!r}: no such run among {', '.join(named) or 'none'}")
         asked = named[gates.removeprefix(OTHER_RUN)]
@@ -229,72 +192,6 @@ def examples_table(
         for i, answer in zip(chosen, answers, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
-
-
-def pairs_table(
-    subject: Subject,
-    *,
-    measure: str = "I_on",
-    split: str = "test",
-    per_skill: int | None = None,
-) -> pd.DataFrame:
-    r"""What one gate does to the loss of each skill.
-
-    - `I_on`: $L_j(e_j + e_i) - L_j(e_j)$, gate i is opened beside the skill's own; on the diagonal
-      what the own gate does alone, $L_j(e_j) - L_j(0)$ (own convention).
-    - `S`: $L_j(e_i) - L_j(0)$, transfer: gate i alone against the base.
-    - `A`: $L_j(\alpha,\ \alpha_i \leftarrow 0) - L_j(\alpha)$, ablation: gate i is closed, the
-      others stay as trained. Below 0 the skill is better off without it.
-
-    Args:
-        subject: The opened run.
-        measure: `I_on`, `S` or `A`.
-        split: A split of the run's skill set.
-        per_skill: At most so many prompts of each skill.
-
-    Returns:
-        Columns measure, changed (i), skill (j), own (i is a skill of the prompt), change, low and
-        high (nats per answer token), reference ($L_j$ before the change), relative (change /
-        reference, no unit), n (prompts), over (what the interval is over). `I_on` has the skills
-        only that a subspace is named after.
-
-    Raises:
-        ConfigError: an unknown measure, or `A` with a router per token.
-        SkillSetError: the split is unknown or empty.
-    """
-    if measure not in MEASURES:
-        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
-    names = subject.adapter.names
-    encoded = subject.encoded(subject.split(split, per_skill))
-    if measure == "I_on":
-        named = [i for i, row in enumerate(encoded.rows) if set(row.skills) & set(names)]
-        encoded = subset(encoded, np.array(named, dtype=int))
-    if not encoded.rows:
-        return pd.DataFrame(columns=list(PAIR_COLUMNS))
-    start = start_gates(subject, encoded, measure)
-    tokens, loss = answer_tokens(encoded), answer_losses(subject, encoded, start)[0]
-    change = losses_without if measure == "A" else switched_losses
-    switched = [change(subject, encoded, start, loss, i) for i in range(len(names))]
-    before, after = (np.stack(side) for side in zip(*switched, strict=True))
-    rows = []
-    for skill, places in rows_by_skill(encoded).items():
-        units = units_of(subset(encoded, places).rows)
-        found = per_token((after - before)[:, places], tokens[places], units)
-        reference = before[:, places].sum(1) / tokens[places].sum()
-        columns = (found[0], *found[1:], reference, found[0] / reference)
-        rows += [
-            (
-                measure,
-                changed,
-                skill,
-                changed in encoded.rows[places[0]].skills,
-                *values,
-                len(places),
-                units.over,
-            )
-            for changed, *values in zip(names, *(c.tolist() for c in columns), strict=True)
-        ]
-    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
 
 def regret_table(
@@ -350,90 +247,3 @@ def regret_table(
             )
         ]
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))
-
-
-def overlap_table(
-    subject: Subject,
-    *,
-    split: str = "test",
-    per_skill: int | None = None,
-    others: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Overlap of two subspaces beside their interference, a row for each ordered pair of skills.
-
-    Args:
-        subject: The opened run.
-        split: A split of the run's skill set, which the other runs are measured on too.
-        per_skill: At most so many prompts of each skill.
-        others: Run folders to pool with it.
-
-    Returns:
-        Columns run, constraint, changed (i), skill (j), overlap (0 to 1), change (I_on[i, j], nats
-        per answer token), low, high (95 % interval of the change), n (prompts), over (what it is
-        over). Empty where no two subspaces are named after skills.
-
-    Raises:
-        SkillSetError: the split is unknown or empty.
-        RunError, AdapterError, ConfigError: another run that is missing or does not fit.
-    """
-    parts = [pd.DataFrame(columns=list(OVERLAP_COLUMNS))]
-    for each in (subject, *(_comparable(subject, path) for path in others)):
-        names, shared = each.adapter.names, overlaps(each.adapter)
-        pairs = pairs_table(each, split=split, per_skill=per_skill)
-        pairs = pairs[~pairs["own"].astype(bool) & pairs["skill"].isin(names)]
-        places = [
-            (names.index(i), names.index(j))
-            for i, j in zip(pairs["changed"], pairs["skill"], strict=True)
-        ]
-        pairs = pairs.assign(
-            run=each.name,
-            constraint=each.config.adapter.constraint,
-            overlap=[shared[place] for place in places],
-        )
-        parts.append(pairs[list(OVERLAP_COLUMNS)])
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else parts[0]
-
-
-def single_skill_table(subject: Subject, *, others: Sequence[str] = ()) -> pd.DataFrame:
-    r"""What training on one skill alone does to every skill: `I_train`.
-
-    $I_{train}[i, j] = L_j(\text{after}) - L_j(\text{before})$, training on skill i's data, from
-    the first and the last evaluation that the training wrote (validation split, gates as in
-    training, all parameters trainable). The metrics hold means, so there is no interval.
-
-    Args:
-        subject: The run that the others are made from.
-        others: Run folders that learned one skill each; those with other settings than the
-            subject's are the control.
-
-    Returns:
-        Columns kind (`run` or `control`), run, changed (i, the trained skill), skill (j), own
-        (i = j), before, after and change (nats per answer token), relative (change / before, no
-        unit), n (prompts).
-
-    Raises:
-        RunError: a run that is missing, broken, or learns other than one skill.
-    """
-    rows = []
-    for path in others:
-        run = find_run(path)
-        kind = RUN if same_settings(run.config(), subject.config) else CONTROL
-        trained = the_trained_skill(run)
-        for ends in first_and_last(run):
-            before, after = ends.loss
-            rows.append(
-                (
-                    kind,
-                    run.name,
-                    trained,
-                    ends.skill,
-                    ends.skill == trained,
-                    before,
-                    after,
-                    after - before,
-                    (after - before) / before,
-                    ends.n,
-                )
-            )
-    return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))

@@ -10,9 +10,11 @@ from csreft_core.analysis.labels import AFTER, BASE, BEFORE, EDITED, TARGET
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
 from csreft_core.analysis.subject import Subject
-from csreft_core.skills.skill_set import Row, skill_name
+from csreft_core.skills.skill_set import Row, evenly, skill_name
 
 AXES = ("x", "y", "z")
+MOST_PROMPTS = 400
+"""As many prompts as a browser can draw."""
 
 
 def _named(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -97,3 +99,19 @@ def features(
         found["R h"] = points.before @ stacked.T
         found["random h"] = points.before @ orthonormal_rows(random).T
     return found | {"h": points.base, "h'": points.after}
+
+
+def rows_of_split(subject: Subject, split: str, per_skill: int | None) -> tuple[Row, ...]:
+    """The rows of a split, capped so that a browser can draw them."""
+    rows = subject.asked((), split, per_skill)
+    if len(rows) <= MOST_PROMPTS:
+        return rows
+    n_skills = len({skill_name(row) for row in rows})
+    return evenly(rows, max(1, MOST_PROMPTS // n_skills))[:MOST_PROMPTS]
+
+
+def place_of(subject: Subject, layer: int | None, position: str | None) -> tuple[int, str]:
+    """Layer and token, where they are left open: the first that the adapter edits."""
+    chosen = subject.adapter.layers[0] if layer is None else layer
+    p.check_layer(subject, chosen)
+    return chosen, position or p.edited_token(subject.adapter)

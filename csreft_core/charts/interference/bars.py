@@ -1,4 +1,4 @@
-"""Bars of a loss by skill and gate setting, which two figures draw."""
+"""Bars of losses by skill and gate setting: what is left, and the regret."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,54 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from csreft_core.charts.elements import bar_marker
-from csreft_core.charts.theme import Palette, finish, ordered, styles
+from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
 
 
-def loss_bars(
+def bottleneck_bars(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Loss that is left under learned and under oracle gates, by skill.
+
+    Args:
+        table: `settings_table`; only its rows of `learned` and `oracle` gates are drawn.
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "Is the router or the edit the bottleneck?"
+    settings = [s for s in ("learned", "oracle") if s in set(table["setting"])]
+    if len(settings) < 2:
+        return empty(question, "This run has no learned or no oracle gates.", palette)
+    return _loss_bars(
+        table,
+        settings,
+        names,
+        "loss that is left (nats per answer token)",
+        "loss",
+        question,
+        palette,
+    )
+
+
+def regret_bars(
+    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
+) -> go.Figure:
+    """Regret against the best of all patterns, by skill and gate setting.
+
+    Args:
+        table: `regret_table`: columns skill, setting, kind, regret, low, high, n.
+        names: Order of the skills.
+        palette: Colours.
+    """
+    question = "How far are the gates from the best pattern?"
+    if table.empty:
+        return empty(question, "There are no prompts.", palette)
+    settings = list(dict.fromkeys(table["setting"]))
+    return _loss_bars(
+        table, settings, names, "regret (nats per answer token)", "regret", question, palette
+    )
+
+
+def _loss_bars(
     table: pd.DataFrame,
     settings: list[str],
     names: Sequence[str] | None,

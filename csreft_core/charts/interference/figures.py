@@ -9,8 +9,11 @@ from plotly.subplots import make_subplots
 from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
 from csreft_core.charts.cells import add_cells, cell_axes, finish_cells
 from csreft_core.charts.elements import add_links, interval, panel_places
-from csreft_core.charts.interference.bars import loss_bars
+from csreft_core.charts.interference.bars import bottleneck_bars, regret_bars
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, ordered, styles
+
+# Figures of this page in another module.
+__all__ = ["bottleneck_bars", "regret_bars"]
 
 _CHANGE = "change of loss (nats per answer token)"
 _RELATIVE = "change of loss / loss before (no unit)"
@@ -191,50 +194,6 @@ def single_skill_matrix(
         alt=alt,
         palette=palette,
         height=height,
-    )
-
-
-def bottleneck_bars(
-    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
-) -> go.Figure:
-    """Loss that is left under learned and under oracle gates, by skill.
-
-    Args:
-        table: `settings_table`; only its rows of `learned` and `oracle` gates are drawn.
-        names: Order of the skills.
-        palette: Colours.
-    """
-    question = "Is the router or the edit the bottleneck?"
-    settings = [s for s in ("learned", "oracle") if s in set(table["setting"])]
-    if len(settings) < 2:
-        return empty(question, "This run has no learned or no oracle gates.", palette)
-    return loss_bars(
-        table,
-        settings,
-        names,
-        "loss that is left (nats per answer token)",
-        "loss",
-        question,
-        palette,
-    )
-
-
-def regret_bars(
-    table: pd.DataFrame, names: Sequence[str] | None = None, *, palette: Palette = LIGHT
-) -> go.Figure:
-    """Regret against the best of all patterns, by skill and gate setting.
-
-    Args:
-        table: `regret_table`: columns skill, setting, kind, regret, low, high, n.
-        names: Order of the skills.
-        palette: Colours.
-    """
-    question = "How far are the gates from the best pattern?"
-    if table.empty:
-        return empty(question, "There are no prompts.", palette)
-    settings = list(dict.fromkeys(table["setting"]))
-    return loss_bars(
-        table, settings, names, "regret (nats per answer token)", "regret", question, palette
     )
 
 
