@@ -89,7 +89,7 @@ def rows_by_skill(encoded: Encoded) -> dict[str, np.ndarray]:
     places: dict[str, list[int]] = {}
     for place, row in enumerate(encoded.rows):
         places.setdefault(skill_name(row), []).append(place)
-    return {name: np.array(found) for name, found in places.items()}
+    return {name: np.array(rows) for name, rows in places.items()}
 
 
 def subset(encoded: Encoded, places: np.ndarray) -> Encoded:
@@ -116,5 +116,5 @@ def per_token(
     Returns:
         Estimate, lower and upper end, in nats per answer token; the ends are NaN for one prompt.
     """
-    found = spread(ratio_statistic(values, tokens), units)
-    return found.value, *mean_interval(found)
+    ratios = spread(ratio_statistic(values, tokens), units)
+    return ratios.value, *mean_interval(ratios)

@@ -40,13 +40,13 @@ def prompt_tokens(prompt: str, tokenizer: Any, template: str) -> tuple[PromptTok
             PromptToken(i, visible(tokenizer.decode([i])), "special" if i in special else "word")
             for i in ids
         )
-    found = []
+    tokens = []
     for i, (low, high) in zip(ids, places, strict=True):
         inside = low < written.end and high > written.start
         kind: Kind = "special" if i in special else ("word" if inside else "template")
         shown = written.text[low:high] if high > low and i not in special else tokenizer.decode([i])
-        found.append(PromptToken(i, visible(shown), kind))
-    return tuple(found)
+        tokens.append(PromptToken(i, visible(shown), kind))
+    return tuple(tokens)
 
 
 def _places(ids: list[int], text: str, tokenizer: Any) -> list[tuple[int, int]] | None:

@@ -90,14 +90,14 @@ def results_table(
     for name in runs:
         subject = open_subject(str(Path(examples) / name), engine)
         engine = subject.engine
-        found = [*_scores(name, subject), *_routing(name, subject)]
+        measured = [*_scores(name, subject), *_routing(name, subject)]
         if name == SEEDS[0]:
-            found += [*_pictures(subject), *_overlaps(subject, examples)]
+            measured += [*_pictures(subject), *_overlaps(subject, examples)]
         if name in SEEDS:
-            found += _two_skills(subject)
+            measured += _two_skills(subject)
         file = Path(examples) / name / "adapter.safetensors"
         told = {"run": name, "adapter": hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
-        lines += [told | line for line in found]
+        lines += [told | line for line in measured]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -127,10 +127,10 @@ def exact_match(
             shares = [weights[..., i] @ x[i] / weights[..., i].sum(-1) for i in members]
             return np.mean(shares, axis=0)[None]
 
-        found = spread(mean, units)
-        (low,), (high,) = share_interval(found)
+        estimate = spread(mean, units)
+        (low,), (high,) = share_interval(estimate)
         lines.append(
-            (part, float(found.value[0]), float(low), float(high), len(places), units.over)
+            (part, float(estimate.value[0]), float(low), float(high), len(places), units.over)
         )
     return lines
 

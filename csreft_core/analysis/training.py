@@ -212,10 +212,10 @@ def alerts(records: Sequence[Record], *, learned_gates: bool = True) -> list[Ale
         records: Metrics records.
         learned_gates: Whether a router decides; fixed gates cannot collapse.
     """
-    found = [_not_finite(records), _risen(records) or _plateau(records)]
+    checks = [_not_finite(records), _rise(records) or _plateau(records)]
     if learned_gates:
-        found.append(_collapsed(records))
-    return [alert for alert in found if alert is not None]
+        checks.append(_collapse(records))
+    return [alert for alert in checks if alert is not None]
 
 
 def _not_finite(records: Sequence[Record]) -> Alert | None:
@@ -229,7 +229,7 @@ def _not_finite(records: Sequence[Record]) -> Alert | None:
     )
 
 
-def _risen(records: Sequence[Record]) -> Alert | None:
+def _rise(records: Sequence[Record]) -> Alert | None:
     """The last loss is far above the lowest one: by more than half of what had been gained."""
     loss = mean_curve(records)["loss"]
     if len(loss) < 3 or loss.iloc[-1] - loss.min() < max(0.1, (loss.iloc[0] - loss.min()) / 2):
@@ -255,7 +255,7 @@ def _plateau(records: Sequence[Record]) -> Alert | None:
     )
 
 
-def _collapsed(records: Sequence[Record]) -> Alert | None:
+def _collapse(records: Sequence[Record]) -> Alert | None:
     table = gate_curve_table(records)
     if table.empty or table["subspace"].nunique() < 2 or table["step"].nunique() < 3:
         return None

@@ -47,13 +47,13 @@ def add_cells(
     }
     z, text, data = [], [], []
     for name, row_label in zip(row_names, row_labels, strict=True):
-        found = [cells.get((name, other)) for other in column_names]
-        z.append([None if cell is None else cell[value] for cell in found])
-        text.append([_cell_text(cell, value, with_interval) for cell in found])
+        line = [cells.get((name, other)) for other in column_names]
+        z.append([None if cell is None else cell[value] for cell in line])
+        text.append([_cell_text(cell, value, with_interval) for cell in line])
         data.append(
             [
                 [*(None if cell is None else cell[e] for e in extra), row_label, label]
-                for cell, label in zip(found, column_labels, strict=True)
+                for cell, label in zip(line, column_labels, strict=True)
             ]
         )
     figure.add_heatmap(
@@ -76,13 +76,13 @@ def add_cells(
 def _cell_text(cell: dict | None, value: str, with_interval: bool) -> str:
     if cell is None:
         return ""
-    text = signed(cell[value])
+    text = with_sign(cell[value])
     if not with_interval or pd.isna(cell["low"]) or cell["low"] == cell["high"]:
         return text
-    return f"{text}<br><sub>{signed(cell['low'])} to {signed(cell['high'])}</sub>"
+    return f"{text}<br><sub>{with_sign(cell['low'])} to {with_sign(cell['high'])}</sub>"
 
 
-def signed(value: float) -> str:
+def with_sign(value: float) -> str:
     """A number with its sign, as short as it can be read: two digits after the point, or fewer."""
     if value == 0:
         return "0"

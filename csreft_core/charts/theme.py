@@ -108,14 +108,14 @@ def styles(names: Iterable[str], palette: Palette) -> dict[str, Style]:
     }
 
 
-def ordered(names: Iterable[str] | None, found: Iterable[str]) -> list[str]:
+def ordered(names: Iterable[str] | None, present: Iterable[str]) -> list[str]:
     """The given names that were found, in their order, then the others as they were found."""
-    there = list(dict.fromkeys(found))
+    there = list(dict.fromkeys(present))
     first = [name for name in names or () if name in there]
     return first + [name for name in there if name not in first]
 
 
-def thinned(x: ArrayLike, y: ArrayLike, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+def thin(x: ArrayLike, y: ArrayLike, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most `most` points of a line; each bin keeps its lowest and its highest point.
 
     First and last point stay. NaN is kept as a gap where a whole bin is NaN.

@@ -15,7 +15,7 @@ from csreft_core.charts.theme import (
     finish,
     ordered,
     styles,
-    thinned,
+    thin,
 )
 
 _STEPS = "optimiser steps"
@@ -24,7 +24,7 @@ _WAITING = "No records yet. The first come when training starts."
 
 def _line(part: pd.DataFrame, column: str, style: Style, **more: object) -> go.Scatter:
     part = part.sort_values("step")
-    x, y = thinned(part["step"], part[column])
+    x, y = thin(part["step"], part[column])
     options = {
         "mode": "lines",
         "line": {"color": style.colour, "dash": style.dash, "width": 2},

@@ -401,7 +401,7 @@ def test_pushed_directions_are_finite_differences(tiny_llama, positions, token):
     engine = Engine(tiny_base(tiny_llama))
     subject = tiny_subject(engine, positions=positions)
     directions = torch.from_numpy(random_basis(3, 2, 32)).float()
-    found = mixing.pushed_forward(subject, ROWS[2], 1, 0, directions)
+    found = mixing.push_forward(subject, ROWS[2], 1, 0, directions)
     engine.close()
     ids = torch.tensor([subject.encoded(ROWS[2:3]).examples[0].prompt])
     assert sorted(found) == [1, 2]
@@ -424,7 +424,7 @@ def test_mixing_table_is_the_mean_norm_over_prompts(engine):
     }
     v = torch.from_numpy(bases[0][1]).float()
     rows = subject.asked(("w5 w6", "w7 w8 w9"))
-    pushed = [mixing.pushed_forward(subject, row, 0, 0, v) for row in rows]
+    pushed = [mixing.push_forward(subject, row, 0, 0, v) for row in rows]
     values = run.set_index(["layer", "source", "target"])["value"]
     for layer, reader in ((0, bases[0]), (1, bases[0]), (2, bases[2])):
         expected = np.mean([np.linalg.norm(reader[2] @ p[layer].numpy().T) for p in pushed])

@@ -44,8 +44,10 @@ def test_every_printed_share_is_reached():
     # The denominators differ: only the tables of LLM-Adapters count what is trained as well.
     lora = table.set_index("method").loc["LoRA of LLM-Adapters"]
     llama = f.shape_of("Llama-2 7B").parameters
-    assert f.printed(f.share(int(lora["parameters"]), llama), "0.826") != "0.826"
-    assert f.printed(f.share(int(lora["parameters"]), int(lora["denominator"])), "0.826") == "0.826"
+    assert f.round_like(f.share(int(lora["parameters"]), llama), "0.826") != "0.826"
+    assert (
+        f.round_like(f.share(int(lora["parameters"]), int(lora["denominator"])), "0.826") == "0.826"
+    )
 
 
 def test_two_readings_of_the_lora_baseline_have_the_same_count():
@@ -168,10 +170,10 @@ def test_settings_out_of_range_are_refused(change, message):
 
 def test_the_interval_that_prints_the_papers_share():
     llama = f.shape_of("Llama-2 7B").parameters
-    low, high = f.printed_interval("0.0098", llama)
+    low, high = f.print_interval("0.0098", llama)
     assert (low, high) == (656_996, 663_733)
-    inside = [f.printed(f.share(n, llama), "0.0098") for n in (low, high)]
-    outside = [f.printed(f.share(n, llama), "0.0098") for n in (low - 1, high + 1)]
+    inside = [f.round_like(f.share(n, llama), "0.0098") for n in (low, high)]
+    outside = [f.round_like(f.share(n, llama), "0.0098") for n in (low - 1, high + 1)]
     assert inside == ["0.0098", "0.0098"]
     assert outside == ["0.0097", "0.0099"]
 
@@ -195,7 +197,7 @@ def test_the_inversion_of_the_papers_share():
 
 def test_only_81_ranks_fit_and_no_setting_with_four_subspaces_has_them():
     llama = f.shape_of("Llama-2 7B")
-    low, high = f.printed_interval(p.PAPER_SHARE, llama.parameters)
+    low, high = f.print_interval(p.PAPER_SHARE, llama.parameters)
     one = f.edit_parameters("loreft", llama.d_model, 1)
     assert [n for n in range(1, 200) if low <= n * one <= high] == [81]
     assert p.configurations_table(ranks=81).empty

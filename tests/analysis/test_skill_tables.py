@@ -12,7 +12,7 @@ from csreft_core.analysis.skills import sentences as say
 from csreft_core.analysis.skills.batch import batch_table
 from csreft_core.analysis.skills.pairs import (
     leaks_table,
-    normalised,
+    normal_form,
     similarity_table,
     twins_table,
 )
@@ -252,9 +252,9 @@ def test_twins_and_leaks():
 @given(st.text(max_size=40))
 @settings(deadline=None)
 def test_normalising_twice_changes_nothing(text):
-    once = normalised(text)
-    assert normalised(once) == once
-    assert normalised(f"  {text}  ") == once
+    once = normal_form(text)
+    assert normal_form(once) == once
+    assert normal_form(f"  {text}  ") == once
 
 
 def test_similarity_is_the_mean_cosine_of_all_pairs():

@@ -201,4 +201,4 @@ def test_examples_join_before_and_after_and_shorten_long_answers():
     [(0.0, "0"), (0.004, "+0.00"), (-0.001, "−0.00"), (1.234, "+1.23"), (-123.4, "−123")],
 )
 def test_numbers_in_cells(value, text):
-    assert cells.signed(value) == text
+    assert cells.with_sign(value) == text

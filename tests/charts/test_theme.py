@@ -34,7 +34,7 @@ def test_known_names_come_first():
 @given(st.integers(5, 3000), st.integers(0, 2**31))
 def test_thinning_keeps_ends_and_extremes(n, seed):
     y = np.random.default_rng(seed).normal(size=n)
-    x, thin = theme.thinned(range(n), y, most=100)
+    x, thin = theme.thin(range(n), y, most=100)
     assert len(x) <= max(100, 0) or n <= 100
     assert (x[0], x[-1]) == (0, n - 1)
     assert (thin.min(), thin.max()) == (y.min(), y.max())
@@ -45,8 +45,8 @@ def test_thinning_keeps_ends_and_extremes(n, seed):
 def test_thinning_keeps_a_gap_and_leaves_short_lines_alone():
     y = np.ones(1000)
     y[300:700] = np.nan
-    assert np.isnan(theme.thinned(range(1000), y, most=40)[1]).any()
-    assert theme.thinned([1, 2], [3, 4])[1].tolist() == [3, 4]
+    assert np.isnan(theme.thin(range(1000), y, most=40)[1]).any()
+    assert theme.thin([1, 2], [3, 4])[1].tolist() == [3, 4]
 
 
 def test_a_palette_without_background_leaves_the_template_to_the_page():

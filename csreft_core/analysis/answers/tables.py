@@ -79,14 +79,14 @@ def next_token_table(
         ]
         columns[Path(path).name] = torch.cat(parts)
     decode = subject.engine.base.tokenizer.decode
-    found = [
+    records = [
         (row.prompt, name, decode([token]), token, *scores)
         for i, row in enumerate(rows)
         for name, values in columns.items()
         for token, *scores in _changes(columns[BASE][i], values[i], top)
     ]
     return pd.DataFrame(
-        found,
+        records,
         columns=[
             "prompt",
             "column",
@@ -130,13 +130,13 @@ def _changes(
 ) -> list[tuple[int, float, int, float, int, str]]:
     """Token, its probability and rank here and in the base, and how the rank changed."""
     leaders = [p.argsort(descending=True, stable=True)[:top].tolist() for p in (here, base)]
-    found = []
+    changes = []
     for token in dict.fromkeys([*leaders[0], *leaders[1]]):
         rank, old = (1 + int((p > p[token]).sum()) for p in (here, base))
         moved = "same" if rank == old else "up" if rank < old else "down"
         change = "new" if old > top else moved
-        found.append((token, float(here[token]), rank, float(base[token]), old, change))
-    return sorted(found, key=lambda row: row[2])
+        changes.append((token, float(here[token]), rank, float(base[token]), old, change))
+    return sorted(changes, key=lambda row: row[2])
 
 
 @torch.no_grad()
@@ -212,7 +212,7 @@ def _dose_of(
     parts = []
     answers = _answers(subject, row, gates)
     for (kind, text), (example, scores) in zip(
-        answers, _scored(subject, row, [text for _, text in answers], matrix), strict=True
+        answers, _answer_scores(subject, row, [text for _, text in answers], matrix), strict=True
     ):
         tokenizer = subject.engine.base.tokenizer
         first = tokenizer.decode([example.answer[0]])
@@ -254,7 +254,7 @@ def _answers(subject: Subject, row: Row, gates: str) -> list[tuple[str, str]]:
     return [target] if control == target[1].strip() else [target, (BASES, control)]
 
 
-def _scored(
+def _answer_scores(
     subject: Subject, row: Row, answers: list[str], matrix: Float[Tensor, "dose k"]
 ) -> list[tuple[Example, Float[np.ndarray, "2 dose"]]]:
     """Of each answer its tokens, and ln p of all of them and of the first, for each row of gates.

@@ -67,17 +67,17 @@ def comparison_measurements(comparisons: Sequence[MethodTables]) -> list[Measure
     """
     rows = []
     for condition, (own, control) in PAIRS.items():
-        for tables in _chosen(comparisons, condition):
+        for tables in _sources(comparisons, condition):
             table, measure, n = _by_seed(tables, condition)
             values, level = _against(table, measure, own, control)
             if values:
                 told = {"control_value": level, "source": tables.name}
-                rows.append(_measured(condition, values, n) | told)
+                rows.append(_measurement(condition, values, n) | told)
                 break
     return rows
 
 
-def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodTables]:
+def _sources(comparisons: Sequence[MethodTables], condition: str) -> list[MethodTables]:
     """The comparisons that a condition can be measured on, named as sources."""
     own, control = PAIRS[condition]
     if condition in ACROSS:
@@ -90,7 +90,7 @@ def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodT
             return []
         if differences(one.base_fingerprint, other.base_fingerprint):
             return []
-        return [_joined(one, own, other, control)]
+        return [_join(one, own, other, control)]
     return [
         replace(tables, name=source_of(tables.name))
         for tables in comparisons
@@ -98,7 +98,7 @@ def _chosen(comparisons: Sequence[MethodTables], condition: str) -> list[MethodT
     ]
 
 
-def _joined(one: MethodTables, own: str, other: MethodTables, control: str) -> MethodTables:
+def _join(one: MethodTables, own: str, other: MethodTables, control: str) -> MethodTables:
     """The cells of one method from one comparison and of another from another."""
     parts = {
         name: pd.concat(
@@ -129,9 +129,9 @@ def _by_seed(tables: MethodTables, condition: str) -> tuple[pd.DataFrame, str, i
         done = tables.cells[tables.cells["state"] == "finished"]
         return done, _MEASURES[condition], _fewest(tables.interference)
     measure, splits = _SCORES[condition]
-    found = tables.scores[tables.scores["split"].isin(splits)]
-    means = found.groupby(["method", "seed"], as_index=False)[[measure]].mean()
-    return means, measure, _fewest(found)
+    scores = tables.scores[tables.scores["split"].isin(splits)]
+    means = scores.groupby(["method", "seed"], as_index=False)[[measure]].mean()
+    return means, measure, _fewest(scores)
 
 
 def _against(
@@ -148,7 +148,7 @@ def _fewest(table: pd.DataFrame) -> int:
     return 0 if table.empty else int(table["n"].min())
 
 
-def _measured(condition: str, values: Sequence[float], n: int) -> Measurement:
+def _measurement(condition: str, values: Sequence[float], n: int) -> Measurement:
     interval = seed_mean(values)
     return {
         "condition": condition,

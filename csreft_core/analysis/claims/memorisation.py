@@ -90,8 +90,8 @@ def memory_measurements(memorised: str = MEMORISED) -> list[Measurement]:
         "R3.scrambled": (paired_differences(table, "share", TEXT, SCRAMBLED), float("nan")),
     }
     rows = []
-    for name, (found, control) in values.items():
-        mean = seed_mean(found)
+    for name, (estimates, control) in values.items():
+        mean = seed_mean(estimates)
         rows.append(
             {
                 "condition": name,
@@ -100,7 +100,7 @@ def memory_measurements(memorised: str = MEMORISED) -> list[Measurement]:
                 "high": mean.high,
                 "control_value": control,
                 "n": 1,
-                "seeds": len(found),
+                "seeds": len(estimates),
                 "over": "seeds",
                 "source": f"texts of {table['tokens'].max()} tokens",
             }
@@ -111,13 +111,13 @@ def memory_measurements(memorised: str = MEMORISED) -> list[Measurement]:
 def _read(memorised: str) -> dict[str, Any]:
     path = Path(memorised)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise RunError(
             f"{path}: no such file; make it with: memorise --out {path.parent}"
         ) from None
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or not {"rows", "command"} <= set(found):
+        record = None
+    if not isinstance(record, dict) or not {"rows", "command"} <= set(record):
         raise RunError(f"{path}: is broken; make it again with: memorise --out {path.parent}")
-    return found
+    return record

@@ -20,14 +20,14 @@ AVERAGE = "mean"
 
 
 @cache
-def _listed() -> dict[str, dict[str, Any]]:
+def _tables() -> dict[str, dict[str, Any]]:
     text = (ASSETS / "paper_tables" / "results.json").read_text(encoding="utf-8")
     return {table["name"]: table for table in json.loads(text)}
 
 
 def table_names() -> tuple[str, ...]:
     """The tables that `results_table` knows."""
-    return tuple(_listed())
+    return tuple(_tables())
 
 
 def contents_table() -> pd.DataFrame:
@@ -47,7 +47,7 @@ def contents_table() -> pd.DataFrame:
             len(t["rows"]),
             sum("copied" in row["origin"] for row in t["rows"]),
         )
-        for name, t in _listed().items()
+        for name, t in _tables().items()
     ]
     columns = ["table", "title", "printed_in", "unit", "note", "rows", "copied"]
     return pd.DataFrame(rows, columns=columns)
@@ -67,9 +67,9 @@ def results_table(*, name: str = "csreft") -> pd.DataFrame:
     Raises:
         ConfigError: no table has that name.
     """
-    if name not in _listed():
+    if name not in _tables():
         raise ConfigError(f"unknown table {name!r}; choose one of {', '.join(table_names())}")
-    table = _listed()[name]
+    table = _tables()[name]
     rows = []
     for row in table["rows"]:
         values = dict(zip(table["tasks"], row["scores"], strict=True))
@@ -107,11 +107,11 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `results_table` as the paper prints it: a column for each task."""
     keys = ["base", "method", "share", "origin"]
     columns = list(dict.fromkeys(table["task"]))
-    found = table.pivot_table(
+    lines = table.pivot_table(
         index=keys, columns="task", values="value", sort=False, dropna=False, observed=True
     )
-    found = found.dropna(how="all").reset_index()[[*keys[:3], *columns, "origin"]]
-    return found.rename_axis(columns=None)
+    lines = lines.dropna(how="all").reset_index()[[*keys[:3], *columns, "origin"]]
+    return lines.rename_axis(columns=None)
 
 
 def release_table() -> pd.DataFrame:
@@ -126,5 +126,5 @@ def release_table() -> pd.DataFrame:
 
 def release_sources() -> tuple[str, str]:
     """Which version of the paper and which commit of the code `release_table` is about."""
-    found = json.loads((ASSETS / "paper_tables" / "release.json").read_text(encoding="utf-8"))
-    return found["paper"], found["release"]
+    sources = json.loads((ASSETS / "paper_tables" / "release.json").read_text(encoding="utf-8"))
+    return sources["paper"], sources["release"]

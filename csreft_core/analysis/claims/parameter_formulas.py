@@ -138,13 +138,13 @@ def share(parameters: int, of: int) -> float:
     return 100 * parameters / of
 
 
-def printed(value: float, like: str) -> str:
+def round_like(value: float, like: str) -> str:
     """The value with as many digits after the point as the printed number `like`."""
     digits = -int(Decimal(like).as_tuple().exponent)  # type: ignore[arg-type]
     return f"{value:.{digits}f}"
 
 
-def printed_interval(text: str, of: int) -> tuple[int, int]:
+def print_interval(text: str, of: int) -> tuple[int, int]:
     """Smallest and largest count whose share, rounded, prints as `text` percent."""
     value = Decimal(text)
     half = Decimal((0, (5,), int(value.as_tuple().exponent) - 1))  # type: ignore[operator]

@@ -10,9 +10,9 @@ from csreft_core.analysis.claims.parameter_formulas import (
     edit_parameters,
     lora_parameters,
     paper_router_parameters,
-    printed,
-    printed_interval,
+    print_interval,
     red_parameters,
+    round_like,
     router_parameters,
     shape_of,
     share,
@@ -39,7 +39,7 @@ def published_table() -> pd.DataFrame:
     rows = []
     for method, base, setting, count, of, text, source in published_counts():
         value = share(count, of)
-        agrees = printed(value, text) == text if text else None
+        agrees = round_like(value, text) == text if text else None
         rows.append((method, base, setting, count, of, value, text, agrees, source))
     columns = [
         "method",
@@ -168,7 +168,7 @@ def inversion_table() -> pd.DataFrame:
     """
     shape = shape_of("Llama-2 7B")
     d, one = shape.d_model, edit_parameters("loreft", shape.d_model, 1)
-    low, high = printed_interval(PAPER_SHARE, shape.parameters)
+    low, high = print_interval(PAPER_SHARE, shape.parameters)
     paper, small = paper_router_parameters(d, 4), router_parameters(d, 32, 4, norm=True)
     readings = [
         ("fewest parameters that print 0.0098", None, low, 0),
@@ -184,7 +184,7 @@ def inversion_table() -> pd.DataFrame:
         total = subspaces + router
         exact, nominal = share(total, shape.parameters), share(total, shape.nominal)
         possible = None if not ranks else not configurations_table(ranks=ranks).empty
-        prints = printed(exact, PAPER_SHARE), printed(nominal, PAPER_SHARE)
+        prints = round_like(exact, PAPER_SHARE), round_like(nominal, PAPER_SHARE)
         rows.append((reading, ranks, subspaces, router, total, exact, nominal, *prints, possible))
     columns = [
         "reading",

@@ -51,7 +51,7 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
         Columns claim, condition, quantity, control, rule, must, bound, unit, those of the
         measurements, and finding, which is empty where nothing, or too little, was measured.
     """
-    found = {row["condition"]: row for row in measurements.to_dict("records")}
+    known = {row["condition"]: row for row in measurements.to_dict("records")}
     nan = float("nan")
     nothing = dict.fromkeys(("value", "low", "high", "control_value"), nan)
     nothing |= {"n": 0, "seeds": 0, "over": "", "source": ""}
@@ -67,7 +67,7 @@ def judge_conditions(measurements: pd.DataFrame) -> pd.DataFrame:
             "bound": condition.bound,
             "unit": condition.unit,
         }
-        values = found.get(condition.name, nothing)
+        values = known.get(condition.name, nothing)
         measured = {name: values[name] for name in MEASURE_COLUMNS if name != "condition"}
         rows.append(told | measured | {"finding": _finding(condition, values)})
     return pd.DataFrame(rows)
@@ -94,14 +94,14 @@ def verdict(claim: Claim, findings: Iterable[str]) -> str:
         claim: Which one.
         findings: `shown`, `not shown`, `the opposite is shown`, or empty for not measured.
     """
-    found = list(findings)
+    results = list(findings)
     if claim.why_not:
         return UNTESTABLE
-    if OPPOSITE in found:
+    if OPPOSITE in results:
         return FAILS
-    if NOT_SHOWN in found:
+    if NOT_SHOWN in results:
         return UNDECIDED
-    if not found or any(finding != SHOWN for finding in found):
+    if not results or any(finding != SHOWN for finding in results):
         return UNMEASURED
     return IDENTITY if claim.identity else HOLDS
 
@@ -120,7 +120,7 @@ def judge_claims(conditions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         findings = conditions.loc[conditions["claim"] == claim.name, "finding"].tolist()
-        found = verdict(claim, findings)
+        judgement = verdict(claim, findings)
         why = claim.why_not or claim.identity
         rows.append(
             (
@@ -128,7 +128,7 @@ def judge_claims(conditions: pd.DataFrame) -> pd.DataFrame:
                 claim.paper,
                 claim.places,
                 claim.text,
-                found,
+                judgement,
                 findings.count(SHOWN),
                 len(findings),
                 why,

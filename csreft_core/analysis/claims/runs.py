@@ -41,9 +41,9 @@ def composition_gain(subjects: Sequence[Subject]) -> Measurement:
     In nats per answer token, the mean over the pairs of skills; above 0 both gates together do
     better than the better one of them. The interval is over the runs, which differ in their seed.
     """
-    found = [_gain(subject) for subject in subjects]
-    interval = seed_mean([gain for gain, _ in found])
-    return _row("C3.gain", interval, n=found[0][1], seeds=len(found), over=SEEDS)
+    gains = [_gain(subject) for subject in subjects]
+    interval = seed_mean([gain for gain, _ in gains])
+    return _row("C3.gain", interval, n=gains[0][1], seeds=len(gains), over=SEEDS)
 
 
 def _gain(subject: Subject) -> tuple[float, int]:
@@ -75,8 +75,8 @@ def routing(unlabelled: Sequence[Subject], first_token: Subject | None) -> Measu
         first_token: A run with the paper's router, as the control.
     """
     control = float("nan") if first_token is None else _nmi(first_token)[0].value
-    found = [_nmi(subject) for subject in unlabelled]
-    row = over_seeds("C4.nmi", [nmi for nmi, _, _ in found], *found[0][1:], control=control)
+    estimates = [_nmi(subject) for subject in unlabelled]
+    row = over_seeds("C4.nmi", [nmi for nmi, _, _ in estimates], *estimates[0][1:], control=control)
     return row | {"low": max(row["low"], 0.0), "high": min(row["high"], 1.0)}
 
 
@@ -84,12 +84,12 @@ def _nmi(subject: Subject) -> tuple[Estimate, int, str]:
     """Of the run's own gates, the number of prompts, and what the interval is over."""
     table = own_metrics(subject)
     row = table[table["metric"] == "nmi"].iloc[0]
-    found = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
-    return found, int(row["n"]), str(row["over"])
+    nmi = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
+    return nmi, int(row["n"]), str(row["over"])
 
 
 def over_seeds(
-    condition: str, found: Sequence[Estimate], n: int, over: str, *, control: float
+    condition: str, estimates: Sequence[Estimate], n: int, over: str, *, control: float
 ) -> Measurement:
     """A measurement of runs that differ in their seed: their mean, with an interval over seeds.
 
@@ -97,12 +97,12 @@ def over_seeds(
     interval of its own over the prompts. So the interval is never narrower than the mean of those.
     One run has its own interval, and too few seeds to judge by.
     """
-    value, low, high = np.mean([[x.value, x.low, x.high] for x in found], axis=0)
-    if len(found) > 1:
-        seeds = seed_mean([estimate.value for estimate in found])
+    value, low, high = np.mean([[x.value, x.low, x.high] for x in estimates], axis=0)
+    if len(estimates) > 1:
+        seeds = seed_mean([estimate.value for estimate in estimates])
         low, high, over = min(low, seeds.low), max(high, seeds.high), f"{SEEDS}, {over}"
     interval = Estimate(float(value), float(low), float(high))
-    return _row(condition, interval, n=n, seeds=len(found), over=over, control=control)
+    return _row(condition, interval, n=n, seeds=len(estimates), over=over, control=control)
 
 
 def edit_in_subspace(subject: Subject) -> list[Measurement]:
@@ -122,9 +122,9 @@ def edit_in_subspace(subject: Subject) -> list[Measurement]:
     axes = subspace_rows(adapter, layer, name, "last")
     moved = points.after - points.before
     inside = np.array([energy_shares(row[None], axes).sum() for row in moved])
-    found = subspace_coordinates(adapter, points, layer, name)
-    left = np.linalg.norm(found.after - found.target, axis=1)
-    way = np.linalg.norm(found.before - found.target, axis=1)
+    coordinates = subspace_coordinates(adapter, points, layer, name)
+    left = np.linalg.norm(coordinates.after - coordinates.target, axis=1)
+    way = np.linalg.norm(coordinates.before - coordinates.target, axis=1)
     chance = len(axes) / axes.shape[1]
     values = {"R1.inside": (inside, chance), "R1.target": (left / way, 1.0)}
     units = units_of(points.rows)
@@ -136,9 +136,9 @@ def edit_in_subspace(subject: Subject) -> list[Measurement]:
 
 def _mean(values: np.ndarray, units: Units) -> Estimate:
     """Mean over prompts with its interval."""
-    found = spread(ratio_statistic(values[None], np.ones(len(values))), units)
-    (low,), (high,) = mean_interval(found)
-    return Estimate(float(found.value[0]), float(low), float(high))
+    mean = spread(ratio_statistic(values[None], np.ones(len(values))), units)
+    (low,), (high,) = mean_interval(mean)
+    return Estimate(float(mean.value[0]), float(low), float(high))
 
 
 def scaled_edit(subjects: Sequence[Subject]) -> list[Measurement]:
@@ -149,7 +149,7 @@ def scaled_edit(subjects: Sequence[Subject]) -> list[Measurement]:
     Args:
         subjects: Runs of one subspace, on different seeds.
     """
-    found: dict[str, list[Estimate]] = {"R4.with": [], "R4.against": []}
+    by_factor: dict[str, list[Estimate]] = {"R4.with": [], "R4.against": []}
     n, over = 0, ""
     for subject in subjects:
         encoded = subject.encoded(subject.split("test", PER_SKILL))
@@ -157,9 +157,11 @@ def scaled_edit(subjects: Sequence[Subject]) -> list[Measurement]:
         over = units.over
         base, once, against = (answer_losses(subject, encoded, [c])[0] for c in (0.0, 1.0, -1.0))
         gained = per_token(np.stack([base - once, base - against]), answer_tokens(encoded), units)
-        for i, estimates in enumerate(found.values()):
+        for i, estimates in enumerate(by_factor.values()):
             estimates.append(Estimate(*(float(x[i]) for x in gained)))
-    return [over_seeds(name, estimates, n, over, control=0.0) for name, estimates in found.items()]
+    return [
+        over_seeds(name, estimates, n, over, control=0.0) for name, estimates in by_factor.items()
+    ]
 
 
 def _row(

@@ -14,12 +14,11 @@ def sentence_verdicts(table: pd.DataFrame) -> str:
         table: `verdicts_table`.
     """
     parts = []
-    for found in VERDICTS:
-        names = table.loc[table["verdict"] == found, "claim"].tolist()
+    for verdict in VERDICTS:
+        names = table.loc[table["verdict"] == verdict, "claim"].tolist()
         if names:
-            parts.append(
-                f"{len(names)} {'is' if len(names) == 1 else 'are'} “{found}” ({', '.join(names)})"
-            )
+            verb = "is" if len(names) == 1 else "are"
+            parts.append(f"{len(names)} {verb} “{verdict}” ({', '.join(names)})")
     return f"Of {len(table)} claims, " + "; ".join(parts) + "."
 
 

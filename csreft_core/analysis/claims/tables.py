@@ -200,21 +200,21 @@ def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measu
             subjects[name] = open_subject(str(examples / name), engine)
             engine = subjects[name].engine
     rows: list[Measurement] = []
-    seeds = _found(subjects, _FROM_RUNS["C3.gain"])
+    seeds = _present(subjects, _FROM_RUNS["C3.gain"])
     if seeds:
         rows.append(composition_gain(seeds))
-    unlabelled = _found(subjects, _FROM_RUNS["C4.nmi"][:-1])
+    unlabelled = _present(subjects, _FROM_RUNS["C4.nmi"][:-1])
     if unlabelled:
         rows.append(routing(unlabelled, subjects.get("paper-0")))
     if "loreft-0" in subjects:
         rows += edit_in_subspace(subjects["loreft-0"])
-    edited = _found(subjects, _FROM_RUNS["R4.with"])
+    edited = _present(subjects, _FROM_RUNS["R4.with"])
     if edited:
         rows += scaled_edit(edited)
     return [row | {"source": _source(row["condition"], subjects)} for row in rows]
 
 
-def _found(subjects: dict[str, Subject], names: Iterable[str]) -> Sequence[Subject]:
+def _present(subjects: dict[str, Subject], names: Iterable[str]) -> Sequence[Subject]:
     return [subjects[name] for name in names if name in subjects]
 
 
@@ -246,12 +246,12 @@ def command_of(condition: str, recorded: str = "", other: str = "") -> str:
         # Loss and exact match, from every start, are measured by one command.
         name = condition.removesuffix("_exact").removesuffix("_joint")
         outs = [f"redone/{name}{end}" for _, _, _, end in wanted]
-        made = [
+        commands = [
             f"{_without(command, '--out', '--methods') or f'{_PROGRAM} compare --preset {preset}'} "
             f"--methods {methods} --out {out}"
             for (preset, command, methods, _), out in zip(wanted, outs, strict=True)
         ]
-        return f"{' && '.join(made)} && {judged} --set 'comparisons={json.dumps(outs)}'"
+        return f"{' && '.join(commands)} && {judged} --set 'comparisons={json.dumps(outs)}'"
     if condition.startswith("R3."):
         return (
             f"{_PROGRAM} memorise --out redone/R3 && {judged} "

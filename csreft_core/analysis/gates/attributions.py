@@ -39,24 +39,24 @@ def router_logits(
     else:
         weight = subject.engine.base.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
-        _, this = subject.engine.attachment.forward(
+        _, read = subject.engine.attachment.forward(
             request(adapter),
             inputs_embeds=embeddings.to(weight.dtype),
             attention_mask=mask.long(),
             logits_to_keep=1,
             use_cache=False,
         )
-        assert this.logits is not None
-        logits = this.logits
+        assert read.logits is not None
+        logits = read.logits
     # Padding is on the left: the last column is the last token of the prompt.
     return logits[:, -1] if logits.ndim == 3 else logits
 
 
-def _embedded(subject: Subject, ids: Sequence[int]) -> Float[Tensor, "seq d_model"]:
+def _embed(subject: Subject, ids: Sequence[int]) -> Float[Tensor, "seq d_model"]:
     base = subject.engine.base
     with torch.no_grad():
-        found = base.model.get_input_embeddings()(torch.tensor(ids, device=base.device))
-    return found.float()
+        embeddings = base.model.get_input_embeddings()(torch.tensor(ids, device=base.device))
+    return embeddings.float()
 
 
 def _mean_token(subject: Subject) -> Float[Tensor, " d_model"]:
@@ -71,7 +71,7 @@ def occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> lis
     """All shortened prompts beside the whole one, in one forward (a long prompt in several)."""
     router = subject.adapter.router
     assert router is not None
-    embedded = _embedded(subject, [token.id for token in tokens])
+    embedded = _embed(subject, [token.id for token in tokens])
     keep = torch.arange(len(tokens))
     rows = [embedded, *(embedded[keep != i] for i in range(len(tokens)) if len(tokens) > 1)]
     padded = pad_sequence(rows, batch_first=True, padding_side="left")
@@ -103,7 +103,7 @@ def gradients(
 ) -> list[tuple]:
     """All gates at once: the prompt is repeated, and each copy asks for another logit."""
     k = subject.adapter.n_subspaces
-    embedded = _embedded(subject, [token.id for token in tokens])
+    embedded = _embed(subject, [token.id for token in tokens])
     start = _mean_token(subject).expand_as(embedded)
 
     def logits(inputs: Tensor) -> Tensor:

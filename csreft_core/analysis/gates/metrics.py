@@ -121,11 +121,11 @@ def normalised_information(
     prompts have one skill, since there is nothing to tell. Equal to scikit-learn's
     `normalized_mutual_info_score`, for many tables at once (CS-ReFT claims it, our metric).
     """
-    skills = entropy(counts.sum(-1), axis=-1)
-    found = entropy(counts.sum(-2), axis=-1)
+    skill = entropy(counts.sum(-1), axis=-1)
+    pattern = entropy(counts.sum(-2), axis=-1)
     joint = entropy(counts.reshape(*counts.shape[:-2], -1), axis=-1)
-    information = np.clip(skills + found - joint, 0, None)
-    return np.where(skills > 0, 2 * information / np.where(skills > 0, skills + found, 1), np.nan)
+    information = np.clip(skill + pattern - joint, 0, None)
+    return np.where(skill > 0, 2 * information / np.where(skill > 0, skill + pattern, 1), np.nan)
 
 
 def matched_accuracy(
@@ -163,17 +163,17 @@ def usage_balance(mean_gates: Float[np.ndarray, "*lead k"]) -> Float[np.ndarray,
 
 
 def information_interval(
-    found: Spread, counts: Float[np.ndarray, "n_skills n_patterns"]
+    nmi: Spread, counts: Float[np.ndarray, "n_skills n_patterns"]
 ) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
     """Interval of `normalised_information`, honest at 0 and 1 too.
 
     Student's t, widened by what was never seen: a share u of the prompts (`Units.unseen`) could
     open gates that tell nothing of their skill, or others that tell it.
     """
-    u, n = found.units.unseen, counts.sum()
+    u, n = nmi.units.unseen, counts.sum()
     blind = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / n
     telling = np.concatenate([(1 - u) * counts, u * np.diag(counts.sum(1))], axis=1)
-    low, high = mean_interval(found, 0.0, 1.0)
+    low, high = mean_interval(nmi, 0.0, 1.0)
     return (
         np.fmin(low, normalised_information((1 - u) * counts + u * blind)),
         np.fmax(high, normalised_information(telling)),
@@ -206,12 +206,12 @@ def metric_rows(
     def estimates(weights: np.ndarray) -> np.ndarray:
         return _estimates(gates, surprise, is_open, contingency(skill, pattern, weights), weights)
 
-    found = spread(estimates, units)
+    metrics = spread(estimates, units)
     keys = [(m, s, unit) for m, unit in PER_GATE.items() for s in names]
     keys += [(metric, "", unit) for metric, unit in WHOLE.items()]
-    low, high = _ends(found, [metric for metric, _, _ in keys], contingency(skill, pattern))
+    low, high = _ends(metrics, [metric for metric, _, _ in keys], contingency(skill, pattern))
     lines = [
-        (metric, subspace, found.value[i], low[i], high[i], n, unit)
+        (metric, subspace, metrics.value[i], low[i], high[i], n, unit)
         for i, (metric, subspace, unit) in enumerate(keys)
     ]
     nan = float("nan")
@@ -227,17 +227,17 @@ def metric_rows(
 
 
 def _ends(
-    found: Spread, metrics: Sequence[str], counts: Float[np.ndarray, "n_skills n_patterns"]
+    estimates: Spread, metrics: Sequence[str], counts: Float[np.ndarray, "n_skills n_patterns"]
 ) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
     """Lower and upper end of each metric, by what kind of number it is; NaN where it has none."""
     highest = np.array([HIGHEST.get(metric, 1.0) for metric in metrics])
-    low, high = mean_interval(found, 0.0, highest)
-    shares, tells = share_interval(found), information_interval(found, counts)
+    low, high = mean_interval(estimates, 0.0, highest)
+    shares, tells = share_interval(estimates), information_interval(estimates, counts)
     for i, metric in enumerate(metrics):
         if metric in SHARES or metric == "nmi":
             chosen = tells if metric == "nmi" else shares
             low[i], high[i] = chosen[0][i], chosen[1][i]
-    gone = np.isnan(found.value) | np.isnan(found.error)
+    gone = np.isnan(estimates.value) | np.isnan(estimates.error)
     return np.where(gone, np.nan, low), np.where(gone, np.nan, high)
 
 
@@ -282,10 +282,10 @@ def mean_rows(
         def mean(weights: np.ndarray, own: np.ndarray = own) -> np.ndarray:
             return np.moveaxis(weights @ own / weights.sum(-1)[..., None], -1, 0)
 
-        found = spread(mean, units)
-        low, high = mean_interval(found, 0.0, 1.0)
+        means = spread(mean, units)
+        low, high = mean_interval(means, 0.0, 1.0)
         lines += [
-            (skill, name, found.value[i], low[i], high[i], len(own), units.over)
+            (skill, name, means.value[i], low[i], high[i], len(own), units.over)
             for i, name in enumerate(names)
         ]
     columns = ["skill", "subspace", "gate", "low", "high", "n", "over"]

@@ -80,14 +80,14 @@ def mean_scores(
             )
         return np.mean(means, axis=0)
 
-    found = spread(statistic, units)
-    means, shares = mean_interval(found), share_interval(found)
+    estimates = spread(statistic, units)
+    means, shares = mean_interval(estimates), share_interval(estimates)
     ends = {
         name: shares if name == "exact_match" else means
         for name in ("loss", "exact_match", "gap")[: len(parts)]
     }
     return {
-        name: (float(found.value[i]), float(low[i]), float(high[i]))
+        name: (float(estimates.value[i]), float(low[i]), float(high[i]))
         for i, (name, (low, high)) in enumerate(ends.items())
     }
 
@@ -103,11 +103,11 @@ def score_settings(
     asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
     scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
     units = units_of(rows)
-    found = [
+    records = [
         {"source": name} | _columns(mean_scores(score, units, scores[0]))
         for (name, _, _), score in zip(asked, scores, strict=True)
     ]
-    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
+    return pd.DataFrame(records).assign(n=len(rows), over=units.over)
 
 
 def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
@@ -115,7 +115,9 @@ def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) ->
     soft = subject.gates(rows)
     units, reference = units_of(rows), row_scores(subject, rows, soft)
     start = {"source": name, "gates": SOFT, "threshold": float("nan")}
-    found = [start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))]
+    records = [
+        start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))
+    ]
     known: dict[bytes, dict[str, float]] = {}
     for threshold in np.linspace(0, 1, steps):
         hard = (soft > threshold).float()
@@ -126,8 +128,8 @@ def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) ->
             known[key] = _columns(mean_scores(scores, units, reference))
         n_open = float(hard.sum(1).mean())
         place = {"gates": HARD, "threshold": float(threshold), "n_open": n_open}
-        found.append({"source": name} | place | known[key])
-    return pd.DataFrame(found).assign(n=len(rows), over=units.over)
+        records.append({"source": name} | place | known[key])
+    return pd.DataFrame(records).assign(n=len(rows), over=units.over)
 
 
 def _columns(scores: dict[str, tuple[float, float, float]]) -> dict[str, float]:

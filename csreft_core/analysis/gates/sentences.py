@@ -34,7 +34,7 @@ def sentence_prompt_gates(table: pd.DataFrame, threshold: float = 0.5) -> str:
         return f"The router opens {top} ({gates[top]:.3f}){rest}."
     if len(opened) == len(gates):
         return f"All {len(gates)} gates are open; the largest is {top} ({gates[top]:.3f})."
-    return f"The router opens {_listed(opened)}; the largest gate is {top} ({gates[top]:.3f})."
+    return f"The router opens {_list(opened)}; the largest gate is {top} ({gates[top]:.3f})."
 
 
 def sentence_gate_range(table: pd.DataFrame) -> str:
@@ -146,7 +146,7 @@ def sentence_information(table: pd.DataFrame) -> str:
             text.append(
                 f"Open gates and true skill: NMI {_estimate(nmi)}, matched accuracy "
                 f"{_estimate(rows['matched_accuracy'])}, from {nmi['n']} prompts"
-                f"{over_words(part)}.{_carried(nmi, rows.get('probe_accuracy'))}"
+                f"{over_words(part)}.{_probe_words(nmi, rows.get('probe_accuracy'))}"
             )
         elif name not in ("oracle", "uniform"):
             read = rows.get("probe_accuracy")
@@ -155,7 +155,7 @@ def sentence_information(table: pd.DataFrame) -> str:
     return " ".join(text)
 
 
-def _carried(nmi: dict, read: dict | None) -> str:
+def _probe_words(nmi: dict, read: dict | None) -> str:
     """What a probe reads from the soft gates, beside what the open ones tell."""
     if read is None:
         return ""
@@ -176,8 +176,8 @@ def sentence_profile(table: pd.DataFrame) -> str:
     return (
         f"Mean entropy {whole['mean_entropy']:.3f} of at most 0.693 nats a gate; "
         f"{whole['active_count']:.2f} gates are open on average. "
-        f"Never open: {_listed(dead) if dead else 'none'}; "
-        f"always open: {_listed(always) if always else 'none'}."
+        f"Never open: {_list(dead) if dead else 'none'}; "
+        f"always open: {_list(always) if always else 'none'}."
     )
 
 
@@ -261,5 +261,5 @@ def _at_most(gate: float) -> str:
     return f"at most {gate:.3f}" if gate >= 0.001 else "below 0.001"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

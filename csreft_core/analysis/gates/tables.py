@@ -110,17 +110,17 @@ def tokens_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     trace = subject.engine.trace(subject.adapter, prompts, template=subject.template)
     assert trace.gates is not None
-    found = []
+    records = []
     for prompt, mask, gates in zip(prompts, trace.is_token, trace.gates, strict=True):
         tokens = prompt_tokens(prompt, subject.engine.base.tokenizer, subject.template)
-        found += [
+        records += [
             (prompt, position, token.text, token.kind, name, gate)
             for position, (token, of_token) in enumerate(
                 zip(tokens, gates[mask].tolist(), strict=True)
             )
             for name, gate in zip(subject.adapter.names, of_token, strict=True)
         ]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(records, columns=columns)
 
 
 def difference_table(subject: Subject, *, prompts: Sequence[str]) -> pd.DataFrame:
@@ -170,13 +170,13 @@ def distribution_table(
         RunError, AdapterError: another run cannot be read, or is of another base.
     """
     rows = subject.split(split, per_skill)
-    found = [
+    records = [
         (source.name, row.prompt, skill_name(row), name, gate)
         for source in gate_sources(subject, rows, others)
         for row, of_row in zip(rows, source.gates.tolist(), strict=True)
         for name, gate in zip(source.subject.adapter.names, of_row, strict=True)
     ]
-    return pd.DataFrame(found, columns=["source", *COLUMNS])
+    return pd.DataFrame(records, columns=["source", *COLUMNS])
 
 
 def means_table(
@@ -197,8 +197,8 @@ def means_table(
     rows = subject.split(split, per_skill)
     parts = []
     for source in gate_sources(subject, rows, others):
-        found = mean_rows(source.values, rows, source.subject.adapter.names)
-        parts.append(found.assign(source=source.name))
+        means = mean_rows(source.values, rows, source.subject.adapter.names)
+        parts.append(means.assign(source=source.name))
     columns = ["source", "skill", "subspace", "gate", "low", "high", "n", "over"]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -281,13 +281,13 @@ def coactivation_table(
         often the gate is open), n (prompts).
     """
     rows = subject.split(split, per_skill)
-    found = []
+    records = []
     for source in gate_sources(subject, rows, others):
         opened = source.is_open(threshold).astype(float)
         names, both = source.subject.adapter.names, opened.T @ opened / len(rows)
-        found += [
+        records += [
             (source.name, a, b, both[i, j], len(rows))
             for i, a in enumerate(names)
             for j, b in enumerate(names)
         ]
-    return pd.DataFrame(found, columns=["source", "subspace", "other", "both_open", "n"])
+    return pd.DataFrame(records, columns=["source", "subspace", "other", "both_open", "n"])

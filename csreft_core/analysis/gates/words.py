@@ -109,7 +109,7 @@ def sentence_word_map(table: pd.DataFrame) -> str:
             f"no gate moves by more than {_up(abs(top['value']))}. The logits say which count."
         )
     return (
-        f"Without “{top['token']}” the gate {top['subspace']} {_moved(top)}: of "
+        f"Without “{top['token']}” the gate {top['subspace']} {_change_words(top)}: of "
         f"{words['position'].nunique()} words it moves a gate most."
     )
 
@@ -119,7 +119,7 @@ def _up(value: float) -> str:
     return f"{ceil(value * 1000) / 1000:.3f}"
 
 
-def _moved(row: pd.Series) -> str:
+def _change_words(row: pd.Series) -> str:
     verb = "falls" if row["value"] > 0 else "rises"
     return f"{verb} from {row['full']:.3f} to {row['reference']:.3f}"
 
@@ -158,9 +158,9 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
     only, tokens = both[is_word], words["token"].to_numpy()[is_word]
     tops = {m: tokens[int(only[m].abs().to_numpy().argmax())] for m in (OCCLUSION, GRADIENTS)}
     if tops[OCCLUSION] == tops[GRADIENTS]:
-        found = f"Both methods: “{tops[OCCLUSION]}” counts most for the gate {name}."
+        text = f"Both methods: “{tops[OCCLUSION]}” counts most for the gate {name}."
     else:
-        found = (
+        text = (
             f"For the gate {name}, taking away “{tops[OCCLUSION]}” changes the logit most; "
             f"integrated gradients give most to “{tops[GRADIENTS]}”."
         )
@@ -170,7 +170,7 @@ def sentence_words(table: pd.DataFrame, subspace: str | None = None) -> str:
         if agreement is None or pd.isna(agreement)
         else (f" Rank correlation of the methods over {len(only)} words: {agreement:.2f}.")
     )
-    return f"{found}{ranks} {_complete(part)}"
+    return f"{text}{ranks} {_complete(part)}"
 
 
 def _complete(part: pd.DataFrame) -> str:

@@ -33,7 +33,7 @@ def site_states(
         gates: Gate setting of the forward. `off` gives the states of the base; any other
             differs from it where an earlier layer is edited as well.
     """
-    adapter, found = subject.adapter, []
+    adapter, states = subject.adapter, []
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
         trace = subject.engine.trace(
@@ -46,8 +46,8 @@ def site_states(
         )
         mask = trace.is_token
         groups = adapter.positions.groups(token_index(mask), mask.sum(1))
-        found.append(trace.before[layer][groups == group])
-    return torch.cat(found).double().numpy()
+        states.append(trace.before[layer][groups == group])
+    return torch.cat(states).double().numpy()
 
 
 def write_leak(

@@ -116,14 +116,14 @@ def random_angles(
     rng: np.random.Generator, draws: int, ranks: Sequence[int], d_model: int
 ) -> list[Float[np.ndarray, " rank_min"]]:
     """Principal angles (radians, rising) of every pair i < j of each draw of random subspaces."""
-    found = []
+    angles = []
     for _ in range(draws):
         Q = random_subspaces(rng, ranks, d_model)
         for j in range(len(Q)):
             for i in range(j):
                 cosines = np.linalg.svd(Q[i] @ Q[j].T, compute_uv=False)
-                found.append(np.arccos(np.clip(cosines, 0.0, 1.0)))
-    return found
+                angles.append(np.arccos(np.clip(cosines, 0.0, 1.0)))
+    return angles
 
 
 def measures_from_angles(

@@ -79,7 +79,7 @@ def probe_adapter(
 
 
 @torch.no_grad()
-def pushed_forward(
+def push_forward(
     subject: Subject,
     row: Row,
     layer: int,
@@ -110,7 +110,7 @@ def pushed_forward(
         gates = forward_ad.make_dual(
             torch.zeros(n, n, device=base.device), torch.eye(n, device=base.device)
         )
-        _, this = subject.engine.attachment.forward(
+        _, forward = subject.engine.attachment.forward(
             request(probe, gates, capture=layers),
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -119,7 +119,7 @@ def pushed_forward(
         )
         token = 0 if edits_first(subject.adapter, group) else -1
         pushed = {}
-        for later, (_, after) in this.states.items():
+        for later, (_, after) in forward.states.items():
             tangent = forward_ad.unpack_dual(after[:, token]).tangent
             assert tangent is not None, "the probe's layer is below every captured one"
             pushed[later] = tangent.double().cpu()
@@ -148,7 +148,7 @@ def mean_norms(
     ends = np.cumsum([len(rows_) for rows_ in sources])[:-1]
     sums: dict[int, np.ndarray] = {}
     for row in rows:
-        for later, pushed in pushed_forward(subject, row, layer, group, directions).items():
+        for later, pushed in push_forward(subject, row, layer, group, directions).items():
             blocks = np.split(pushed.numpy(), ends)
             targets = readers.get(later, readers[layer])
             norms = np.array([[np.linalg.norm(v @ Q.T) for Q in targets] for v in blocks])

@@ -57,7 +57,7 @@ def pairs_table(
     """
     names, _, Q = subspaces_of(subject.adapter, layer, group)
     d, ranks = Q[0].shape[1], [len(q) for q in Q]
-    found = [
+    records = [
         (RUN, names[i], names[j], *vars(sm.pair_measures(Q[i], Q[j])).values())
         for i, j in combinations(range(len(Q)), 2)
     ]
@@ -65,8 +65,8 @@ def pairs_table(
     pair = (max(ranks), max(ranks))
     chance = [list(vars(sm.measures_from_angles(a, pair, d)).values()) for a in angles]
     for kind, values in sm.band(chance):
-        found.append((kind, "", "", *values))
-    table = pd.DataFrame(found, columns=["kind", "a", "b", *sm.MEASURES])
+        records.append((kind, "", "", *values))
+    table = pd.DataFrame(records, columns=["kind", "a", "b", *sm.MEASURES])
     shape = (subject.adapter.spec.adapter.constraint, max(ranks), d, draws)
     return table.assign(**dict(zip(_SHAPE, shape, strict=True)))
 
@@ -104,7 +104,7 @@ def angles_table(
             f"pair: expected two different skills of {', '.join(names)}, got {', '.join(pair)}"
         )
     wanted = [pair] if pair else combinations(names, 2)
-    found = [
+    records = [
         (RUN, a, b, m, angle)
         for a, b in wanted
         for m, angle in enumerate(sm.principal_angles(Q[names.index(a)], Q[names.index(b)]), 1)
@@ -112,8 +112,8 @@ def angles_table(
     for kind, values in sm.band(
         sm.random_angles(np.random.default_rng(seed), draws, sm.at_least_two(ranks), d)
     ):
-        found += [(kind, "", "", m, angle) for m, angle in enumerate(values, 1)]
-    table = pd.DataFrame(found, columns=["kind", "a", "b", "m", "angle"])
+        records += [(kind, "", "", m, angle) for m, angle in enumerate(values, 1)]
+    table = pd.DataFrame(records, columns=["kind", "a", "b", "m", "angle"])
     return table.assign(d_model=d, draws=draws)
 
 
@@ -192,7 +192,7 @@ def leaks_table(
     h = leaks.site_states(subject, subject.asked(prompts, split, per_skill), layer, group, gates)
     c, X = edit_coordinates(subject.adapter, layer, group, h), leaks.centred(h)
     W = leaks.read_maps(subject.adapter, layer, group)
-    found = [
+    records = [
         (RUN, measure, names[i], names[j], value)
         for (i, j), values in leaks.all_leaks(R, Q, W, c, X).items()
         for measure, value in values.items()
@@ -203,10 +203,10 @@ def leaks_table(
         chance += leaks.all_leaks(np.stack(basis), basis, W, c, X).values()
     for measure in chance[0] if chance else ():
         for kind, value in sm.band([[values[measure]] for values in chance]):
-            found.append((kind, measure, "", "", value[0]))
+            records.append((kind, measure, "", "", value[0]))
     columns = ["kind", "measure", "source", "target", "value"]
     shape = {"n": len(h), "rank": R.shape[1], "d_model": R.shape[2], "draws": draws}
-    return pd.DataFrame(found, columns=columns).assign(**shape)
+    return pd.DataFrame(records, columns=columns).assign(**shape)
 
 
 def mixing_table(
@@ -249,14 +249,14 @@ def mixing_table(
     sources, targets = (sm.random_subspaces(rng, [R.shape[1]] * n, R.shape[2]) for n in (8, 25))
     pushed = mixing.mean_norms(subject, rows, layer, group, Q, readers_of(subject.adapter, group))
     chance = mixing.mean_norms(subject, rows, layer, group, sources, dict.fromkeys(pushed, targets))
-    edited, found = subject.adapter.layers, []
+    edited, records = subject.adapter.layers, []
     for later, norms in pushed.items():
-        found += [
+        records += [
             (RUN, a, b, later, later in edited, norms[i, j])
             for i, a in enumerate(names)
             for j, b in enumerate(names)
         ]
         for kind, value in sm.band(chance[later].reshape(-1, 1)):
-            found.append((kind, "", "", later, later in edited, value[0]))
+            records.append((kind, "", "", later, later in edited, value[0]))
     columns = ["kind", "source", "target", "layer", "own_basis", "value"]
-    return pd.DataFrame(found, columns=columns).assign(n=len(rows))
+    return pd.DataFrame(records, columns=columns).assign(n=len(rows))

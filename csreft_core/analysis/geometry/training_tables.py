@@ -48,28 +48,28 @@ def drift_table(
     """
     layer = edited_layer(subject.adapter, layer)
     names, R, Q_end = subspaces_of(subject.adapter, layer, group)
-    found: list[tuple] = []
+    records: list[tuple] = []
     start: list[np.ndarray] = []
     for step, basis in bases_over_training(subject, layer, group):
         Q = [sm.orthonormal_basis(rows) for rows in basis]
         start = start or Q
         for i, name in enumerate(names):
             turned = sm.principal_angles(start[i], Q[i])[-1]
-            found.append((step, FROM_START, RUN, name, "", turned))
+            records.append((step, FROM_START, RUN, name, "", turned))
         for i, j in combinations(range(len(Q)), 2):
             closest = sm.principal_angles(Q[i], Q[j])[0]
-            found.append((step, BETWEEN_SKILLS, RUN, names[i], names[j], closest))
-    if found:
+            records.append((step, BETWEEN_SKILLS, RUN, names[i], names[j], closest))
+    if records:
         rounded = [sm.orthonormal_basis(rows.astype(np.float16)) for rows in R]
         limit = max(sm.principal_angles(*q)[-1] for q in zip(Q_end, rounded, strict=True))
-        found.append((np.nan, FROM_START, "float16 resolution", "", "", limit))
+        records.append((np.nan, FROM_START, "float16 resolution", "", "", limit))
         angles = sm.random_angles(
             np.random.default_rng(seed), draws, sm.at_least_two([R.shape[1]] * len(R)), R.shape[2]
         )
         for place, measure in ((-1, FROM_START), (0, BETWEEN_SKILLS)):
             for kind, value in sm.band([[a[place]] for a in angles]):
-                found.append((np.nan, measure, kind, "", "", value[0]))
-    return pd.DataFrame(found, columns=["step", "measure", "kind", "a", "b", "angle"])
+                records.append((np.nan, measure, kind, "", "", value[0]))
+    return pd.DataFrame(records, columns=["step", "measure", "kind", "a", "b", "angle"])
 
 
 def training_table(subject: Subject) -> pd.DataFrame:
@@ -122,13 +122,13 @@ def seeds_table(
     """
     layer = edited_layer(subject.adapter, layer)
     names, R, Q = subspaces_of(subject.adapter, layer, group)
-    d, shapes, found = R.shape[2], {}, []
+    d, shapes, records = R.shape[2], {}, []
     whole = sm.orthonormal_basis(R.reshape(-1, d))
 
     def add(kind: str, run: str, a: str, b: str, Q_a: np.ndarray, Q_b: np.ndarray) -> None:
         shapes[len(Q_a), len(Q_b)] = None
         measures = vars(sm.pair_measures(Q_a, Q_b)).values()
-        found.append((kind, run, a, b, len(Q_a), len(Q_b), *measures))
+        records.append((kind, run, a, b, len(Q_a), len(Q_b), *measures))
 
     for path in others:
         other = beside(subject, path)
@@ -143,6 +143,6 @@ def seeds_table(
     for ranks in shapes:
         angles = sm.random_angles(rng, draws, ranks, d)
         chance = [list(vars(sm.measures_from_angles(a, ranks, d)).values()) for a in angles]
-        found += [(kind, "", "", "", *ranks, *values) for kind, values in sm.band(chance)]
+        records += [(kind, "", "", "", *ranks, *values) for kind, values in sm.band(chance)]
     columns = ["kind", "run", "a", "b", "rank_a", "rank_b", *sm.MEASURES]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(records, columns=columns)

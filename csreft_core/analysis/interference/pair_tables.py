@@ -118,9 +118,9 @@ def pairs_table(
     rows = []
     for skill, places in rows_by_skill(encoded).items():
         units = units_of(subset(encoded, places).rows)
-        found = per_token((after - before)[:, places], tokens[places], units)
+        changes = per_token((after - before)[:, places], tokens[places], units)
         reference = before[:, places].sum(1) / tokens[places].sum()
-        columns = (found[0], *found[1:], reference, found[0] / reference)
+        columns = (changes[0], *changes[1:], reference, changes[0] / reference)
         rows += [
             (
                 measure,

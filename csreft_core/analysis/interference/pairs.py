@@ -83,14 +83,14 @@ def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:
 
     See `geometry.metrics.overlap`: in [0, 1], 1 on the diagonal, r/d between random subspaces.
     """
-    found = []
+    matrices = []
     for layer in adapter.layers:
         with torch.no_grad():
             groups = adapter.at(layer).basis().double().cpu().numpy()
         for group in groups:
             Q = [orthonormal_basis(R) for R in group]
-            found.append([[overlap(a, b) for b in Q] for a in Q])
-    return np.mean(found, axis=0)
+            matrices.append([[overlap(a, b) for b in Q] for a in Q])
+    return np.mean(matrices, axis=0)
 
 
 def comparable(subject: Subject, path: str) -> Subject:

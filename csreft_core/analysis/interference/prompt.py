@@ -65,7 +65,7 @@ def patterns_table(
     Raises:
         ConfigError: not one prompt, an empty or too long one, or more than 8 subspaces.
     """
-    row = _asked(subject, prompts, answer, gates)
+    row = _answer_row(subject, prompts, answer, gates)
     names = subject.adapter.names
     patterns = _patterns(len(names))
     nll, logits = answer_under(subject, row, torch.tensor(patterns))
@@ -81,7 +81,7 @@ def patterns_table(
             _code(pattern),
             PATTERN if any(pattern) else BASE,
             int(sum(pattern)),
-            _listed(pattern, names),
+            _open_names(pattern, names),
         )
         for pattern in patterns
     ]
@@ -148,9 +148,9 @@ def interactions_table(
         ConfigError: as `patterns_table`.
     """
     row, names, f = _values(subject, prompts, answer)
-    found = shapley_interactions(f)
+    index = shapley_interactions(f)
     rows = [
-        (row.prompt, row.response, names[i], names[j], found[i, j])
+        (row.prompt, row.response, names[i], names[j], index[i, j])
         for i in range(len(names))
         for j in range(i + 1, len(names))
     ]
@@ -214,7 +214,7 @@ def _code(pattern: Sequence[float]) -> str:
     return "".join(str(int(gate)) for gate in pattern)
 
 
-def _listed(pattern: Sequence[float], names: Sequence[str]) -> str:
+def _open_names(pattern: Sequence[float], names: Sequence[str]) -> str:
     return " + ".join(name for name, gate in zip(names, pattern, strict=True) if gate) or "none"
 
 
@@ -222,7 +222,7 @@ def _values(
     subject: Subject, prompts: Sequence[str], answer: str
 ) -> tuple[Row, tuple[str, ...], Float[np.ndarray, " pattern"]]:
     """The row, the names of the gates, and f of every pattern."""
-    row = _asked(subject, prompts, answer, "learned")
+    row = _answer_row(subject, prompts, answer, "learned")
     names = subject.adapter.names
     nll, _ = answer_under(subject, row, torch.tensor(_patterns(len(names))))
     return row, names, -nll
@@ -240,7 +240,7 @@ def _one_row(subject: Subject, prompts: Sequence[str], gates: str) -> Row:
     return row
 
 
-def _asked(subject: Subject, prompts: Sequence[str], answer: str, gates: str) -> Row:
+def _answer_row(subject: Subject, prompts: Sequence[str], answer: str, gates: str) -> Row:
     """The prompt with the answer to score: given, known, or what the adapter answers."""
     k = subject.adapter.n_subspaces
     if k > MAX_SUBSPACES:

@@ -51,7 +51,7 @@ def sentence_settings(table: pd.DataFrame) -> str:
     if table.empty:
         return "There is nothing to compare."
     parts = []
-    own = _trained(table)
+    own = _main_setting(table)
     if own is not None:
         worse = own[own["low"] >= _FELT]
         mean = own["change"].mean()
@@ -90,7 +90,7 @@ def sentence_settings(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _trained(table: pd.DataFrame) -> pd.DataFrame | None:
+def _main_setting(table: pd.DataFrame) -> pd.DataFrame | None:
     """The rows of the first of learned, oracle, uniform or the only gate that the table has."""
     there = list(dict.fromkeys(table.loc[table["kind"] == RUN, "setting"]))
     alone = [setting for setting in there if setting.startswith("only:")]
@@ -101,7 +101,7 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame | None:
 
 def _controls(table: pd.DataFrame, own: pd.DataFrame | None) -> list[str]:
     """One clause for each other run: how far its loss is from that of this run."""
-    found = []
+    clauses = []
     for name, control in table[table["kind"] == CONTROL].groupby("setting", sort=False):
         run = str(name).removeprefix(OTHER_RUN)
         text = f"The control {run} has {control['change'].mean():+.3f}"
@@ -116,8 +116,8 @@ def _controls(table: pd.DataFrame, own: pd.DataFrame | None) -> list[str]:
             )
             if inside.all():
                 text += ", inside this run's interval for every skill"
-        found.append(f"{text}.")
-    return found
+        clauses.append(f"{text}.")
+    return clauses
 
 
 def sentence_examples(table: pd.DataFrame) -> str:
@@ -228,9 +228,9 @@ def correlation(table: pd.DataFrame) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an interval that three pairs do not have
-        found = pearsonr(x, y)
-        low, high = found.confidence_interval(0.95)
-    r = found.statistic  # pyright: ignore[reportAttributeAccessIssue] - missing in its stubs
+        result = pearsonr(x, y)
+        low, high = result.confidence_interval(0.95)
+    r = result.statistic  # pyright: ignore[reportAttributeAccessIssue] - missing in its stubs
     return float(r), float(low), float(high)
 
 

@@ -106,16 +106,16 @@ def settings_table(
     """
     encoded = subject.encoded(subject.split(split, per_skill))
     tokens, groups = answer_tokens(encoded), rows_by_skill(encoded)
-    found = {
+    scores_of = {
         (setting, RUN): answer_losses(subject, encoded, setting)
         for setting in fitting_settings(subject, encoded.rows)
     }
     for path in others:
         other = comparable(subject, path)
         scores = answer_losses(other, encoded, other.trained_gates)
-        found[f"{OTHER_RUN}{other.name}", CONTROL] = scores
-    losses = np.stack([nll for nll, _ in found.values()])
-    exact = np.stack([right for _, right in found.values()])
+        scores_of[f"{OTHER_RUN}{other.name}", CONTROL] = scores
+    losses = np.stack([nll for nll, _ in scores_of.values()])
+    exact = np.stack([right for _, right in scores_of.values()])
     rows = []
     for skill, places in groups.items():
         loss, n = losses[:, places], len(places)
@@ -125,7 +125,7 @@ def settings_table(
         columns = (means, *changes, exact[:, places].mean(1))
         rows += [
             (skill, *names, *values, n, units.over)
-            for names, *values in zip(found, *(c.tolist() for c in columns), strict=True)
+            for names, *values in zip(scores_of, *(c.tolist() for c in columns), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(SETTING_COLUMNS))
 
@@ -230,7 +230,7 @@ def regret_table(
         means = losses[:, places].sum(1) / n_tokens.sum()
         lowest = float(best[places].sum() / n_tokens.sum())
         units = units_of(subset(encoded, places).rows)
-        found = per_token(losses[:, places] - best[places], n_tokens, units)
+        regrets = per_token(losses[:, places] - best[places], n_tokens, units)
         rows += [
             (
                 skill,
@@ -243,7 +243,7 @@ def regret_table(
                 units.over,
             )
             for setting, mean, *values in zip(
-                settings, means.tolist(), *(x.tolist() for x in found), strict=True
+                settings, means.tolist(), *(x.tolist() for x in regrets), strict=True
             )
         ]
     return pd.DataFrame(rows, columns=list(REGRET_COLUMNS))

@@ -204,12 +204,12 @@ def forgetting(rows: list[dict[str, Any]], score: str = "loss") -> float:
     last = max((row["stage"] for row in rows), default=0)
     followed = {row["trained"] for row in rows if row["stage"] < last}
     worse = 1 if score == "loss" else -1
-    found = []
+    losses = []
     for skill in sorted(followed):
         own = sorted((row["stage"], row[score]) for row in rows if row["evaluated"] == skill)
         scores = worse * np.array([value for _, value in own], dtype=float)
-        found.append(scores[-1] - scores[:-1].min())
-    return _mean(np.array(found))
+        losses.append(scores[-1] - scores[:-1].min())
+    return _mean(np.array(losses))
 
 
 def _mean(values: np.ndarray) -> float:

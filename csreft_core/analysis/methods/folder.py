@@ -46,22 +46,22 @@ def read_tables(comparison: str) -> MethodTables:
     Raises:
         RunError: no comparison there, or a damaged one.
     """
-    found = open_comparison(Path(comparison))
-    interference = compared.interference(found)
+    folder = open_comparison(Path(comparison))
+    interference = compared.interference(folder)
     n_skills = interference["trained"].nunique()
-    plan = found.plan()
+    plan = folder.plan()
     edits = {
         label: variant.config.adapter
         for label, variant in plan.variants.items()
         if variant.config.method.name == "csreft"
     }
     return MethodTables(
-        found.name,
-        compared.cells(found),
-        compared.scores(found),
+        folder.name,
+        compared.cells(folder),
+        compared.scores(folder),
         interference,
-        compared.sequential(found),
-        compared.conflict(found),
+        compared.sequential(folder),
+        compared.conflict(folder),
         {label: edit.rank * (edit.n_subspaces or n_skills) for label, edit in edits.items()},
         _work(plan),
         plan.base_fingerprint,

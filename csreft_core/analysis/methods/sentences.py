@@ -37,7 +37,7 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
         else f"Lowest: {best['name']} with {_value(best, measure)}."
     )
     if measure in _HARMS:
-        start += _learned_little(best_first)
+        start += _little_to_harm(best_first)
     if measure == "interference_index":
         start += _without_index(table)
     elif unknown := _not_measured(table, measure):
@@ -64,7 +64,7 @@ def sentence_place(table: pd.DataFrame, measure: str) -> str:
     )
 
 
-def _learned_little(table: pd.DataFrame) -> str:
+def _little_to_harm(table: pd.DataFrame) -> str:
     """What learns little has little to harm with, which a rank does not show."""
     names = table.loc[table["exact_match"] < LEARNED, "name"].tolist()
     if not names:

@@ -92,8 +92,8 @@ def _index(done: pd.DataFrame, exact_low: float) -> dict[str, Any]:
     gained = interval_of("gain", done["gain"] / done["to_gain"])["gain_low"]
     shown = bool(gained > GAINED and exact_low > LEARNED)
     index = done["harm"] / done["gain"] if shown else pd.Series(dtype=float)
-    found = interval_of("interference_index", index)
-    return {"gain_shown": shown} | found | {"interference_index_seeds": len(index)}
+    estimate = interval_of("interference_index", index)
+    return {"gain_shown": shown} | estimate | {"interference_index_seeds": len(index)}
 
 
 def quality_table(comparison: str, *, split: str = "test") -> pd.DataFrame:
@@ -274,6 +274,6 @@ def problems_table(comparison: str) -> pd.DataFrame:
         Columns method, name, seed, state (`failed` or `missing`), message.
     """
     cells = read_tables(comparison).cells
-    found = cells[cells["state"] != "finished"][["method", "seed", "state", "message"]]
-    found.insert(1, "name", [label_name(method) for method in found["method"]])
-    return found.reset_index(drop=True)
+    problems = cells[cells["state"] != "finished"][["method", "seed", "state", "message"]]
+    problems.insert(1, "name", [label_name(method) for method in problems["method"]])
+    return problems.reset_index(drop=True)

@@ -14,14 +14,14 @@ from csreft_core.skills.skill_set import Row, skill_name
 _MARKS = ".,;:!?\"'“”‘’«»()[]…"
 
 
-def normalised(text: str) -> str:
+def normal_form(text: str) -> str:
     """A text without capitals, marks around words, and extra white space (Unicode NFKC)."""
     words = unicodedata.normalize("NFKC", text).casefold().split()
     return " ".join(filter(None, (word.strip(_MARKS) for word in words)))
 
 
 def twins_table(subject: SkillSubject) -> pd.DataFrame:
-    """Rows whose prompt another row has too, exactly or after `normalised`.
+    """Rows whose prompt another row has too, exactly or after `normal_form`.
 
     Returns:
         Columns group (from 1), row (from 1), split, skill, prompt, response, same (`exact` if
@@ -31,12 +31,12 @@ def twins_table(subject: SkillSubject) -> pd.DataFrame:
     rows = subject.skill_set.rows
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        groups[normalised(row.prompt)].append(i)
+        groups[normal_form(row.prompt)].append(i)
     records = []
     several = [places for places in groups.values() if len(places) > 1]
     for group, places in enumerate(several, start=1):
         counts = Counter(rows[i].prompt for i in places)
-        conflict = len({normalised(rows[i].response) for i in places}) > 1
+        conflict = len({normal_form(rows[i].response) for i in places}) > 1
         for i in places:
             row = rows[i]
             same = "exact" if counts[row.prompt] > 1 else "near"
@@ -52,15 +52,15 @@ def leaks_table(subject: SkillSubject) -> pd.DataFrame:
 
     Returns:
         Columns split, other, n (rows of `split`), exact (with the very same prompt in `other`),
-        near (the same after `normalised` only), conflicts (with a twin that answers differently).
+        near (the same after `normal_form` only), conflicts (with a twin that answers differently).
         Within one split a row is not its own twin.
     """
     rows, splits = subject.skill_set.rows, subject.skill_set.splits
-    keys = [(normalised(row.prompt), normalised(row.response)) for row in rows]
+    keys = [(normal_form(row.prompt), normal_form(row.response)) for row in rows]
     exact = Counter((row.split, row.prompt) for row in rows)
     near = Counter((row.split, prompt) for row, (prompt, _) in zip(rows, keys, strict=True))
     alike = Counter((row.split, key) for row, key in zip(rows, keys, strict=True))
-    found: dict[tuple[str, str], np.ndarray] = {
+    twins: dict[tuple[str, str], np.ndarray] = {
         (one, other): np.zeros(4, int) for one in splits for other in splits
     }
     for row, key in zip(rows, keys, strict=True):
@@ -69,8 +69,8 @@ def leaks_table(subject: SkillSubject) -> pd.DataFrame:
             is_exact = exact[other, row.prompt] > itself
             is_near = near[other, key[0]] > itself and not is_exact
             differs = near[other, key[0]] > alike[other, key]
-            found[row.split, other] += (1, is_exact, is_near, differs)
-    records = [(*pair, *counts.tolist()) for pair, counts in found.items()]
+            twins[row.split, other] += (1, is_exact, is_near, differs)
+    records = [(*pair, *counts.tolist()) for pair, counts in twins.items()]
     return pd.DataFrame(records, columns=["split", "other", "n", "exact", "near", "conflicts"])
 
 

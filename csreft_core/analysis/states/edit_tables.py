@@ -60,13 +60,13 @@ def coordinates_table(
     p.check_edited(adapter, layer)
     _one_token(position)
     groups = [(rows_of_split(subject, split, per_skill), False), (subject.asked(prompts), True)]
-    found = [
+    parts = [
         state_rows.coordinates(subject, rows, gates, layer, position, name).assign(own=own)
         for rows, own in (groups if prompts else groups[:1])
     ]
     form = adapter.spec.adapter.form
     alike = {"rank": adapter.at(layer).rank, "subspace": name, "form": form}
-    return pd.concat(found, ignore_index=True).assign(**alike, target=TARGETS[form], layer=layer)
+    return pd.concat(parts, ignore_index=True).assign(**alike, target=TARGETS[form], layer=layer)
 
 
 def size_table(
@@ -97,21 +97,21 @@ def size_table(
         (prompts), edited_layer (whether the adapter edits this layer).
     """
     rows = subject.asked(prompts) if prompts else rows_of_split(subject, split, per_skill)
-    found = edit_sizes(subject, rows, gates, places)
+    sizes = edit_sizes(subject, rows, gates, places)
     texts = state_rows.token_texts(subject, rows[0].prompt) if len(rows) == 1 else []
     parts = [
         {
             "layer": layer,
             "place": -1 - place,
             "text": texts[-1 - place] if texts else "",
-            "size": found.mean[layer, place],
-            "highest": found.highest[layer, place],
-            "between": found.between[layer, place],
-            "n": int(found.n[place]),
+            "size": sizes.mean[layer, place],
+            "highest": sizes.highest[layer, place],
+            "between": sizes.between[layer, place],
+            "n": int(sizes.n[place]),
             "edited_layer": layer in subject.adapter.layers,
         }
-        for layer in range(found.mean.shape[0])
-        for place in reversed(range(found.mean.shape[1]))
+        for layer in range(sizes.mean.shape[0])
+        for place in reversed(range(sizes.mean.shape[1]))
     ]
     return pd.DataFrame(parts)
 

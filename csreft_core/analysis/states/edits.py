@@ -140,7 +140,7 @@ def _numbers(tensor: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Snapshot:
     """One snapshot of the training at one layer; states are of the last prompt token (float16)."""
 
     step: int
@@ -151,7 +151,7 @@ class Recorded:
     R: Float[np.ndarray, "group k rank d_model"]
 
 
-def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
+def snapshots_of(subject: Subject, layer: int, most: int) -> list[Snapshot]:
     """The run's snapshots at a layer, at most so many, taken evenly; first and last stay.
 
     Raises:
@@ -164,12 +164,12 @@ def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
             "known; train it again with this program, or open a shipped run"
         )
     take = np.unique(np.linspace(0, len(files) - 1, min(len(files), most)).astype(int))
-    scored = _scored_rows(subject)
-    found = []
+    scored = _validation_rows(subject)
+    snapshots = []
     for path in (files[i] for i in take):
         arrays = _arrays(path, layer, len(scored))
-        found.append(
-            Recorded(
+        snapshots.append(
+            Snapshot(
                 int(path.stem.removeprefix("step-")),
                 tuple(scored[i] for i in arrays["rows"].tolist()),
                 _numbers(arrays[f"before.{layer}"]),
@@ -178,7 +178,7 @@ def recorded(subject: Subject, layer: int, most: int) -> list[Recorded]:
                 _numbers(arrays[f"R.{layer}"]),
             )
         )
-    return found
+    return snapshots
 
 
 def _arrays(path: Path, layer: int, n_rows: int) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ def _arrays(path: Path, layer: int, n_rows: int) -> dict[str, Tensor]:
     return arrays
 
 
-def _scored_rows(subject: Subject) -> list[Row]:
+def _validation_rows(subject: Subject) -> list[Row]:
     """The validation rows that the trainer scores, in its order."""
     splits = subject.skill_set.splits
     rows = subject.skill_set.split("validation" if "validation" in splits else "train")

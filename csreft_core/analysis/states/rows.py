@@ -8,7 +8,7 @@ import pandas as pd
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.labels import AFTER, BASE, BEFORE, EDITED, TARGET
 from csreft_core.analysis.states import projection as p
-from csreft_core.analysis.states.edits import Recorded, subspace_coordinates
+from csreft_core.analysis.states.edits import Snapshot, subspace_coordinates
 from csreft_core.analysis.subject import Subject
 from csreft_core.skills.skill_set import Row, evenly, skill_name
 
@@ -17,16 +17,16 @@ MOST_PROMPTS = 400
 """As many prompts as a browser can draw."""
 
 
-def _named(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _prompt_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {
         "prompt": [row.prompt for row in rows],
         "skill": [skill_name(row) if row.skills else "" for row in rows],
     }
 
 
-def projected(points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bool) -> pd.DataFrame:
+def on_axes(points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bool) -> pd.DataFrame:
     """Two rows a prompt, `base` and `edited`, with their places on the axes."""
-    common = _named(points.rows) | {"own": own}
+    common = _prompt_columns(points.rows) | {"own": own}
     moved = np.linalg.norm(points.after - points.base, axis=1)
     size = np.linalg.norm(points.base, axis=1)
     parts = []
@@ -37,7 +37,7 @@ def projected(points: p.Points, axes: p.AxisRows, centre: np.ndarray, *, own: bo
 
 
 def at_snapshot(
-    snapshot: Recorded, names: Sequence[str], axes: p.AxisRows, centre: np.ndarray
+    snapshot: Snapshot, names: Sequence[str], axes: p.AxisRows, centre: np.ndarray
 ) -> pd.DataFrame:
     """Two rows a prompt of one snapshot, with the gate of the prompt's own skill."""
     own = [
@@ -49,7 +49,7 @@ def at_snapshot(
     before, after = snapshot.before, snapshot.after
     group = np.zeros(len(before), dtype=int)
     points = p.Points(snapshot.rows, before, before, after, snapshot.gates, group)
-    table = projected(points, axes, centre, own=False).drop(columns=["own", "size"])
+    table = on_axes(points, axes, centre, own=False).drop(columns=["own", "size"])
     share = p.energy_shares(after - before, axes).sum()
     return table.assign(gate=np.tile(own, 2), edit_frac=share, step=snapshot.step)
 
@@ -64,7 +64,7 @@ def coordinates(
     # A closed gate and a token that is not edited are the same to the state.
     gate = np.where(edited, points.gates[:, p.index_of(subject.adapter, name)], 0.0)
     expected = c.before + gate[:, None] * (c.target - c.before)
-    common = _named(points.rows) | {
+    common = _prompt_columns(points.rows) | {
         "gate": gate,
         "moved": np.linalg.norm(c.after - c.before, axis=1),
         "distance": np.linalg.norm(c.after - c.target, axis=1),
@@ -90,15 +90,15 @@ def features(
 ) -> dict[str, np.ndarray]:
     """What a skill can be read from: gates, coordinates R h and as many random ones, h and h'."""
     adapter = subject.adapter
-    found = {"gates": points.gates}
+    arrays = {"gates": points.gates}
     if layer in adapter.layers:
         stacked = np.concatenate(
             [p.subspace_rows(adapter, layer, name, position) for name in adapter.names]
         )
         random = np.random.default_rng(0).normal(size=stacked.shape)
-        found["R h"] = points.before @ stacked.T
-        found["random h"] = points.before @ orthonormal_rows(random).T
-    return found | {"h": points.base, "h'": points.after}
+        arrays["R h"] = points.before @ stacked.T
+        arrays["random h"] = points.before @ orthonormal_rows(random).T
+    return arrays | {"h": points.base, "h'": points.after}
 
 
 def rows_of_split(subject: Subject, split: str, per_skill: int | None) -> tuple[Row, ...]:

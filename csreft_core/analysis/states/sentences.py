@@ -92,8 +92,8 @@ def sentence_scree(table: pd.DataFrame) -> str:
         return "All states are equal here: there is nothing to take apart."
     kinds = {k: t["cumulative"].tolist() for k, t in table.groupby("kind", sort=False)}
     names = {BASE_STATES: "The base states", EDIT: "The edit"}
-    found = [_needs(names[kind], kinds[kind]) for kind in names if kind in kinds]
-    text = f"{' '.join(found)} n = {table['n'].iloc[0]} prompts."
+    clauses = [_needs(names[kind], kinds[kind]) for kind in names if kind in kinds]
+    text = f"{' '.join(clauses)} n = {table['n'].iloc[0]} prompts."
     control = kinds.get(EDIT_ON_BASE_AXES)
     if control is None:
         return text if EDIT in kinds else f"{text} No state moves: there is no edit to show."

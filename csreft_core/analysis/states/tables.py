@@ -24,7 +24,7 @@ from csreft_core.analysis.labels import (
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states.edit_tables import coordinates_table, energy_table, size_table
-from csreft_core.analysis.states.edits import recorded
+from csreft_core.analysis.states.edits import snapshots_of
 from csreft_core.analysis.states.rows import place_of, rows_of_split
 from csreft_core.analysis.statistics import separation
 from csreft_core.analysis.statistics.intervals import units_of
@@ -89,10 +89,10 @@ def states_table(
         name = basis.removeprefix("subspace:")
         first = p.subspace_rows(subject.adapter, layer, name, position)
     axes = p.fit_axes(fitted.base, fitted.after, basis, n_axes, first)
-    parts = [state_rows.projected(fitted, axes, fitted.base.mean(0), own=False)]
+    parts = [state_rows.on_axes(fitted, axes, fitted.base.mean(0), own=False)]
     if prompts:
         asked = p.points_at(subject, subject.asked(prompts), gates, layer, position)
-        parts.append(state_rows.projected(asked, axes, fitted.base.mean(0), own=True))
+        parts.append(state_rows.on_axes(asked, axes, fitted.base.mean(0), own=True))
     shares = {
         "variance_frac": p.variance_shares(fitted.base, axes),
         "edit_frac": p.energy_shares(fitted.after - fitted.base, axes),
@@ -103,7 +103,7 @@ def states_table(
         for axis, value in zip(state_rows.AXES, values, strict=False)
     }
     alike |= {"d_model": fitted.base.shape[1], "layer": layer, "position": position}
-    alike |= {"basis": basis, "gates": gates, "edited_layers": _listed(subject)}
+    alike |= {"basis": basis, "gates": gates, "edited_layers": _layer_list(subject)}
     alike["edited_tokens"] = subject.adapter.spec.adapter.positions
     return pd.concat(parts, ignore_index=True).assign(**alike)
 
@@ -148,13 +148,13 @@ def scree_table(
         EDIT_ON_BASE_AXES: p.energy_shares(difference, of_base),
     }
     columns = ["kind", "component", "frac", "cumulative"]
-    found = [
+    records = [
         (kind, i + 1, share, shares[: i + 1].sum())
         for kind, shares in kinds.items()
         if not np.isnan(shares).any()
         for i, share in enumerate(shares)
     ]
-    table = pd.DataFrame(found, columns=columns)
+    table = pd.DataFrame(records, columns=columns)
     return table.assign(n=len(points.rows), chance=1 / points.base.shape[1])
 
 
@@ -182,7 +182,7 @@ def training_table(
     adapter = subject.adapter
     layer = adapter.layers[0] if layer is None else layer
     p.check_edited(adapter, layer)
-    snapshots = recorded(subject, layer, MOST_STEPS)
+    snapshots = snapshots_of(subject, layer, MOST_STEPS)
     last = snapshots[-1]
     first = None
     if basis.startswith("subspace:"):
@@ -241,17 +241,17 @@ def separation_table(
         SILHOUETTE: separation.silhouette,
         PROBE: separation.probe_accuracy,
     }
-    found, units = [], units_of(points.rows)
+    records, units = [], units_of(points.rows)
     for name, features in state_rows.features(subject, points, layer, position).items():
         for measure, function in measures.items():
             estimates = {
                 TRUE_LABELS: function(features, labels, units),
-                SHUFFLED_LABELS: separation.shuffled(function, features, labels, units),
+                SHUFFLED_LABELS: separation.shuffle_control(function, features, labels, units),
             }
             if measure == PROBE:
                 majority = separation.majority_share(labels)
                 estimates[MAJORITY] = separation.Estimate(majority, majority, majority)
-            found += [
+            records += [
                 (
                     name,
                     measure,
@@ -266,8 +266,8 @@ def separation_table(
                 for kind, e in estimates.items()
             ]
     columns = ["features", "measure", "kind", "value", "low", "high", "n", "n_features", "over"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(records, columns=columns)
 
 
-def _listed(subject: Subject) -> str:
+def _layer_list(subject: Subject) -> str:
     return ", ".join(map(str, subject.adapter.layers))

@@ -160,7 +160,7 @@ def _jackknife(
     # Levels in the fewest-levelled skill that has this one: what a mean over them divides by.
     m = np.where(table, n_in_skill, np.iinfo(int).max).min(1)
     df = factor.n_levels - (1 if (table.sum(1) > 1).any() else table.shape[1])
-    group = _grouped(factor.n_levels)
+    group = _level_groups(factor.n_levels)
     scale = np.bincount(group, (m - 1) / m) / np.bincount(group)
     total = np.zeros_like(value)
     for first in range(0, len(scale), 128):
@@ -171,7 +171,7 @@ def _jackknife(
     return total, df
 
 
-def _grouped(n_levels: int) -> Int[np.ndarray, " level"]:
+def _level_groups(n_levels: int) -> Int[np.ndarray, " level"]:
     """The group of each level: its own, or one of `MOST_GROUPS` that are mixed by a fixed seed."""
     if n_levels <= MOST_GROUPS:
         return np.arange(n_levels)
@@ -196,18 +196,18 @@ def _left_out(
 
 
 def mean_interval(
-    found: Spread,
+    estimates: Spread,
     lowest: float = -np.inf,
     highest: float | Float[np.ndarray, " number"] = np.inf,
 ) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
     """Student's t interval, cut to the range that the number can have."""
-    half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(found.df, 1)) * found.error
-    ends = found.value - half, found.value + half
+    half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(estimates.df, 1)) * estimates.error
+    ends = estimates.value - half, estimates.value + half
     return np.clip(ends[0], lowest, highest), np.clip(ends[1], lowest, highest)
 
 
 def share_interval(
-    found: Spread,
+    estimates: Spread,
 ) -> tuple[Float[np.ndarray, " number"], Float[np.ndarray, " number"]]:
     r"""Wilson's interval of a share, for as many independent prompts as its error is worth.
 
@@ -216,15 +216,15 @@ def share_interval(
     prompt a level of the fewest. With none, as at 0 and 1, that effect alone is left: the ends are
     those of a share that was never seen in `Units.fewest` draws.
     """
-    p, units = np.clip(found.value, 0, 1), found.units
+    p, units = np.clip(estimates.value, 0, 1), estimates.units
     n = float(units.cells.n_levels)
     rare, greatest = n * np.minimum(p, 1 - p), n / units.fewest
     with np.errstate(divide="ignore", invalid="ignore"):
-        effect = np.where(rare > 0, found.error**2 / (p * (1 - p) / n), 1.0)
+        effect = np.where(rare > 0, estimates.error**2 / (p * (1 - p) / n), 1.0)
     effect = (rare * np.maximum(effect, 1.0) + greatest) / (rare + 1)
-    quantile = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(found.df, 1))
+    quantile = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(estimates.df, 1))
     low, high = _wilson(p, n / effect, np.where(rare > 0, quantile, _Z))
-    gone = np.where(np.isnan(found.error), np.nan, 0.0)
+    gone = np.where(np.isnan(estimates.error), np.nan, 0.0)
     return low + gone, high + gone
 
 

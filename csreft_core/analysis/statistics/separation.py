@@ -53,9 +53,9 @@ def silhouette(features: Features, labels: Sequence[str], units: Units) -> Estim
     if np.ptp(features, axis=0).max() == 0:
         return Estimate(0.0, 0.0, 0.0)
     values = np.asarray(silhouette_samples(features, labels), dtype=float)
-    found = spread(ratio_statistic(values[None], np.ones(len(values))), units)
-    (low,), (high,) = mean_interval(found, -1.0, 1.0)
-    return Estimate(float(found.value[0]), float(low), float(high))
+    mean = spread(ratio_statistic(values[None], np.ones(len(values))), units)
+    (low,), (high,) = mean_interval(mean, -1.0, 1.0)
+    return Estimate(float(mean.value[0]), float(low), float(high))
 
 
 def probe_accuracy(features: Features, labels: Sequence[str], units: Units) -> Estimate:
@@ -71,10 +71,10 @@ def probe_accuracy(features: Features, labels: Sequence[str], units: Units) -> E
         units: What the interval is over; their wordings are held out whole.
     """
     y = np.asarray(labels)
-    right = (_named(features, y, _wordings(y, units)) == y).astype(float)
-    found = spread(ratio_statistic(right[None], np.ones(len(right))), units)
-    (low,), (high,) = share_interval(found)
-    return Estimate(float(found.value[0]), float(low), float(high))
+    right = (_predictions(features, y, _wordings(y, units)) == y).astype(float)
+    mean = spread(ratio_statistic(right[None], np.ones(len(right))), units)
+    (low,), (high,) = share_interval(mean)
+    return Estimate(float(mean.value[0]), float(low), float(high))
 
 
 def _wordings(y: np.ndarray, units: Units) -> Int[np.ndarray, " point"] | None:
@@ -85,7 +85,7 @@ def _wordings(y: np.ndarray, units: Units) -> Int[np.ndarray, " point"] | None:
     return level
 
 
-def _named(
+def _predictions(
     features: Features, y: np.ndarray, groups: Int[np.ndarray, " point"] | None
 ) -> np.ndarray:
     """What a probe calls each prompt that it has not seen."""
@@ -99,7 +99,7 @@ def _named(
     return np.asarray(cross_val_predict(model, features, y, cv=split, groups=groups))
 
 
-def shuffled(
+def shuffle_control(
     measure: Callable[[Features, Sequence[str], Units], Estimate],
     features: Features,
     labels: Sequence[str],

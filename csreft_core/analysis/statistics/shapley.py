@@ -14,13 +14,13 @@ def shapley_values(f: Float[np.ndarray, " pattern"]) -> Float[np.ndarray, " k"]:
         f: In the order of `itertools.product((0, 1), repeat=k)`, so f[0] is that of nobody.
     """
     k = _players(f)
-    sizes, found = _sizes(k), np.zeros(k)
+    sizes, values = _sizes(k), np.zeros(k)
     for i in range(k):
         without = np.flatnonzero(_member(k, i) == 0)
         n = sizes[without]
         weights = [math.factorial(m) * math.factorial(k - m - 1) / math.factorial(k) for m in n]
-        found[i] = np.dot(weights, f[without + place_of(i, k)] - f[without])
-    return found
+        values[i] = np.dot(weights, f[without + place_of(i, k)] - f[without])
+    return values
 
 
 def shapley_interactions(f: Float[np.ndarray, " pattern"]) -> Float[np.ndarray, "k k"]:
@@ -30,7 +30,7 @@ def shapley_interactions(f: Float[np.ndarray, " pattern"]) -> Float[np.ndarray, 
         f: As in `shapley_values`.
     """
     k = _players(f)
-    sizes, found = _sizes(k), np.zeros((k, k))
+    sizes, index = _sizes(k), np.zeros((k, k))
     for i in range(k):
         for j in range(i + 1, k):
             a, b = place_of(i, k), place_of(j, k)
@@ -40,8 +40,8 @@ def shapley_interactions(f: Float[np.ndarray, " pattern"]) -> Float[np.ndarray, 
                 math.factorial(m) * math.factorial(k - m - 2) / math.factorial(k - 1)
                 for m in sizes[without]
             ]
-            found[i, j] = found[j, i] = np.dot(weights, parts)
-    return found
+            index[i, j] = index[j, i] = np.dot(weights, parts)
+    return index
 
 
 def _players(f: np.ndarray) -> int:

@@ -31,11 +31,11 @@ def condition_intervals(
     figure = make_subplots(rows=len(rows), cols=1, vertical_spacing=0.5 / len(rows))
     for place, row in enumerate(rows, 1):
         _add_interval(figure, row, place, palette)
-    found = ", ".join(f"{row['condition']} {row['finding']}" for row in rows)
+    findings = ", ".join(f"{row['condition']} {row['finding']}" for row in rows)
     return finish(
         figure,
         question=question,
-        alt=f"Intervals and their bounds: {found}.",
+        alt=f"Intervals and their bounds: {findings}.",
         palette=palette,
         height=40 + 125 * len(rows),
     )

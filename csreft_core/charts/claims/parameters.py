@@ -99,14 +99,14 @@ def share_dots(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
         categoryarray=labels,
         autorange="reversed",
         tickvals=labels,
-        ticktext=[_wrapped(text) for text in labels],
+        ticktext=[_wrap(text) for text in labels],
     )
     alt = f"Dots: share of {len(rows)} readings; {int(inside.sum())} of them print 0.0098."
     finish(figure, question=question, alt=alt, palette=palette, height=130 + 44 * len(rows))
     return figure.update_layout(margin={"t": 64}, legend={"y": 1.12})
 
 
-def _wrapped(text: str, width: int = 26) -> str:
+def _wrap(text: str, width: int = 26) -> str:
     lines = [""]
     for word in text.split():
         if len(lines[-1]) + len(word) > width:

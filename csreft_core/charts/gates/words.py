@@ -50,7 +50,7 @@ def word_map(
             zmin=-1,
             zmax=1,
             colorscale=CHANGE_SCALE,
-            text=[[_signed(value) for value in row] for row in wide.to_numpy()],
+            text=[[_with_sign(value) for value in row] for row in wide.to_numpy()],
             texttemplate="%{text}",
             customdata=[
                 [
@@ -182,5 +182,5 @@ def as_text(token: object) -> str:
     return str(token).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _signed(value: float) -> str:
+def _with_sign(value: float) -> str:
     return "0" if abs(value) < 0.005 else f"{value:+.2f}"

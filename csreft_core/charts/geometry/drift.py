@@ -19,7 +19,7 @@ from csreft_core.analysis.labels import (
 )
 from csreft_core.charts.elements import name_rows, panel_places
 from csreft_core.charts.geometry.bands import BAND, band_by_layer, band_over_steps
-from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles, thinned
+from csreft_core.charts.theme import LIGHT, Palette, Style, empty, finish, ordered, styles, thin
 
 _STEPS = "optimiser steps"
 
@@ -142,7 +142,7 @@ def constraint_and_chance(table: pd.DataFrame, *, palette: Palette = LIGHT) -> g
 
 
 def _curve(table: pd.DataFrame, column: str, style: dict[str, Style]) -> go.Scatter:
-    x, y = thinned(table["step"], table[column])
+    x, y = thin(table["step"], table[column])
     return go.Scatter(
         x=x,
         y=y,
@@ -223,12 +223,12 @@ def seed_dots(
         palette: Colours.
     """
     question = "Would another run find the same subspace?"
-    found = table[table["run"] != ""]
-    if found.empty:
+    others = table[table["run"] != ""]
+    if others.empty:
         return empty(question, "No other run to compare with.", palette)
-    skills = [*ordered(names, found.loc[found["a"] != "all", "a"]), "all"]
+    skills = [*ordered(names, others.loc[others["a"] != "all", "a"]), "all"]
     figure = go.Figure()
-    chance = _chance_of_rows(table, found, skills)
+    chance = _chance_of_rows(table, others, skills)
     figure.add_bar(
         y=list(range(len(skills))),
         x=chance["high"] - chance["low"],
@@ -241,7 +241,7 @@ def seed_dots(
         hovertemplate="random: %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra></extra>",
     )
     style = styles([SAME_SKILL, ALL_SKILLS], palette)
-    runs = list(dict.fromkeys(found["run"]))
+    runs = list(dict.fromkeys(others["run"]))
     for kind, label, symbol, colour, size in (
         (DIFFERENT_SKILLS, "a different skill", "x-thin-open", palette.muted, 8),
         (SAME_SKILL, "the same skill", "circle", style[SAME_SKILL].colour, 12),
@@ -253,7 +253,7 @@ def seed_dots(
             12,
         ),
     ):
-        part = found[found["kind"] == kind]
+        part = others[others["kind"] == kind]
         shift = part["run"].map(lambda run: 0.3 * ((runs.index(run) + 0.5) / len(runs) - 0.5))
         figure.add_scatter(
             x=part["overlap"],
@@ -284,12 +284,12 @@ def seed_dots(
 
 
 def _chance_of_rows(
-    table: pd.DataFrame, found: pd.DataFrame, skills: Sequence[str]
+    table: pd.DataFrame, others: pd.DataFrame, skills: Sequence[str]
 ) -> pd.DataFrame:
     """Random overlap, low and high, for the ranks in each row of the figure."""
     keys = ["rank_a", "rank_b"]
     ends = table[table["run"] == ""].pivot(index=keys, columns="kind", values="overlap")
-    first = found.drop_duplicates("a").set_index("a").loc[list(skills), keys]
+    first = others.drop_duplicates("a").set_index("a").loc[list(skills), keys]
     picked = ends.loc[list(first.itertuples(index=False, name=None))]
     return pd.DataFrame(
         {"low": picked[RANDOM_LOW].to_numpy(), "high": picked[RANDOM_HIGH].to_numpy()}

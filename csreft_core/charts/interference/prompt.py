@@ -196,14 +196,14 @@ def token_ranks(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
             hovertemplate="%{customdata[0]}: p = %{x:.6f}, rank %{customdata[1]}"
             "<extra>%{fullData.name}</extra>",
         )
-    name_rows(figure, [_moved(row) for row in table.to_dict("records")], title=None)
+    name_rows(figure, [_rank_change(row) for row in table.to_dict("records")], title=None)
     figure.update_xaxes(title="probability of the next token (0 to 1)", range=[-0.04, 1.04])
     alt = f"Points: probability of {len(table)} next tokens without and with the adapter."
     height = 130 + 30 * len(table)
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
-def _moved(row: dict) -> str:
+def _rank_change(row: dict) -> str:
     rise = int(row["rise"])
     arrow = f"↑{rise}" if rise > 0 else f"↓{-rise}" if rise < 0 else "="
     token = str(row["token"]).strip() or repr(row["token"])

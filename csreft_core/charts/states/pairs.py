@@ -39,15 +39,15 @@ def pair_places(
         style: Of each skill.
     """
     kind = "scatter3d" if len(axes) == 3 else "scatter"
-    found: list[dict[str, Any]] = []
+    traces: list[dict[str, Any]] = []
     for skill in ordered(style, table["skill"]):
         part = table[table["skill"].eq(skill)]
         base, edited = (part[part["kind"].eq(kind)] for kind in (BASE, EDITED))
-        found.append({"type": kind} | _joined(base, edited, axes))
+        traces.append({"type": kind} | _join(base, edited, axes))
         for points in (base, edited):
             places = {axis: points[axis].to_numpy() for axis in axes}
-            found.append({"type": kind, "customdata": _details(points)} | places)
-    return found
+            traces.append({"type": kind, "customdata": _details(points)} | places)
+    return traces
 
 
 def pair_traces(
@@ -87,7 +87,7 @@ def pair_traces(
     return traces
 
 
-def _joined(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> dict[str, np.ndarray]:
+def _join(base: pd.DataFrame, edited: pd.DataFrame, axes: Sequence[str]) -> dict[str, np.ndarray]:
     """Base, edited, gap, for each prompt in turn."""
     gap = np.full(len(base), np.nan)
     return {
@@ -116,15 +116,15 @@ def _marker(shape: str, three: bool, kind: str, colour: str) -> dict[str, Any]:
 
 def _details(points: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Prompt, skill, size of the move and gate, where they are known."""
-    found = []
+    details = []
     for point in points.to_dict("records"):
         words = [
             what.format(point[column])
             for column, what in (("moved", "moved by {:.4g}"), ("gate", "gate {:.4f}"))
             if column in point and not np.isnan(point[column])
         ]
-        found.append((point["prompt"], point["skill"] or "no label", ", ".join(words)))
-    return found
+        details.append((point["prompt"], point["skill"] or "no label", ", ".join(words)))
+    return details
 
 
 def _hover(axes: Sequence[str], kind: str) -> str:
