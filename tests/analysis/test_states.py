@@ -10,6 +10,7 @@ import torch
 
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.states import projection as p
+from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states import tables as s
 from csreft_core.analysis.statistics.intervals import units_of
 from csreft_core.analysis.subject import Subject, open_subject
@@ -227,7 +228,7 @@ def test_rows_without_the_token_are_left_out(engine):
 
 
 def test_many_rows_are_capped(engine, monkeypatch):
-    monkeypatch.setattr(s, "MOST_PROMPTS", 4)
+    monkeypatch.setattr(state_rows, "MOST_PROMPTS", 4)
     table = s.states_table(subject(engine), per_skill=None)
     assert table[table["kind"] == "base"].groupby("skill").size().tolist() == [2, 2]
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from csreft_core.analysis.gates import attributions
 from csreft_core.analysis.gates import words as w
 from csreft_core.analysis.prompt_tokens import prompt_tokens, visible
 from csreft_core.analysis.subject import Subject
@@ -92,7 +93,7 @@ def test_the_router_on_the_embedding_answers_as_in_a_whole_forward(engine):
     ids = torch.tensor([prompt_ids(PROMPT, engine.base.tokenizer, "{prompt}")])
     embedded = engine.base.model.get_input_embeddings()(ids)
     mask = torch.ones_like(ids, dtype=torch.bool)
-    short = w.router_logits(subject, embedded, mask)
+    short = attributions.router_logits(subject, embedded, mask)
     _, this = engine.attachment.forward(request(subject.adapter), input_ids=ids)
     assert torch.equal(short, this.logits)
 
@@ -130,7 +131,7 @@ def test_a_prompt_of_one_token_has_nothing_to_take_out(engine):
 def test_a_long_prompt_is_taken_in_parts(engine, monkeypatch):
     subject = subject_of(engine)
     whole = w.words_table(subject, prompts=(PROMPT,))
-    monkeypatch.setattr(w, "_MOST_ROWS", 2)
+    monkeypatch.setattr(attributions, "MOST_ROWS", 2)
     pd.testing.assert_frame_equal(w.words_table(subject, prompts=(PROMPT,)), whole, rtol=1e-4)
 
 

@@ -14,7 +14,7 @@ from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.attach import EMBEDDING
 from csreft_core.attachment.passes import request
 
-_MOST_ROWS = 128
+MOST_ROWS = 128
 
 
 def tokens_left(tokens: Sequence[PromptToken], prompt: tuple[int, ...]) -> Sequence[PromptToken]:
@@ -79,8 +79,8 @@ def occlusion(subject: Subject, text: str, tokens: Sequence[PromptToken]) -> lis
     mask = (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths).to(padded.device)
     logits = torch.cat(
         [
-            router_logits(subject, padded[i : i + _MOST_ROWS], mask[i : i + _MOST_ROWS])
-            for i in range(0, len(rows), _MOST_ROWS)
+            router_logits(subject, padded[i : i + MOST_ROWS], mask[i : i + MOST_ROWS])
+            for i in range(0, len(rows), MOST_ROWS)
         ]
     )
     return [
@@ -117,7 +117,7 @@ def gradients(
             target=torch.arange(k, device=embedded.device),
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=max(k, 64 * _MOST_ROWS // max(1, len(tokens))),
+            internal_batch_size=max(k, 64 * MOST_ROWS // max(1, len(tokens))),
         )
     with torch.no_grad():
         full, reference = logits(torch.stack([embedded, start]))
