@@ -140,17 +140,7 @@ def _routing(name: str, subject: Subject) -> Iterator[_Line]:
         return
     table = own_metrics(subject)
     for row in table[table["metric"].isin(["nmi", "probe_accuracy"])].to_dict("records"):
-        yield _line(
-            row["metric"],
-            "learned",
-            "test",
-            "",
-            row["value"],
-            row["low"],
-            row["high"],
-            row["n"],
-            row["over"],
-        )
+        yield _line(row["metric"], "learned", "test", "", *_estimate(row))
 
 
 def _two_skills(subject: Subject) -> Iterator[_Line]:
@@ -194,17 +184,7 @@ def _pictures(subject: Subject) -> Iterator[_Line]:
     table = separation_table(subject)
     probe = table[(table["features"] == "h") & (table["measure"] == PROBE)]
     for row in probe[probe["kind"] == TRUE_LABELS].to_dict("records"):
-        yield _line(
-            "probe_accuracy",
-            "off",
-            "test",
-            "base states",
-            row["value"],
-            row["low"],
-            row["high"],
-            row["n"],
-            row["over"],
-        )
+        yield _line("probe_accuracy", "off", "test", "base states", *_estimate(row))
 
 
 def _overlaps(subject: Subject, examples: str) -> Iterator[_Line]:
@@ -244,3 +224,8 @@ def _line(
         "n": int(n),
         "over": over,
     }
+
+
+def _estimate(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What `_line` says of a number, from a row of a table."""
+    return tuple(row[name] for name in ("value", "low", "high", "n", "over"))

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from csreft_core.analysis.labels import BASE, NOW, ROUTER
+from csreft_core.charts.elements import name_rows
 from csreft_core.charts.theme import LIGHT, Palette, empty, finish, styles
 
 _FLOOR = 1e-6
@@ -77,23 +78,10 @@ def _add_tokens(
     base = part["base_probability"].clip(lower=_FLOOR).tolist()
     lines_x = [x for pair in zip(base, here, strict=True) for x in (*pair, None)]
     lines_y = [place for i in y for place in (i, i, None)]
-    tokens = [visible(token) for token in part["token"]]
-    moved = [_CHANGES[change] for change in part["change"]]
     hover = [
-        f"{token}<br>{p0:.6f} → {p1:.6f}<br>rank {r0} → {r1} ({change})"
-        for token, p0, p1, r0, r1, change in zip(
-            tokens,
-            part["base_probability"],
-            part["probability"],
-            part["base_rank"],
-            part["rank"],
-            moved,
-            strict=True,
-        )
-    ]
-    labels = [
-        f"{_ARROWS[change]} {old} → {new}" if old != new else f"= {new}"
-        for change, old, new in zip(part["change"], part["base_rank"], part["rank"], strict=True)
+        f"{visible(row.token)}<br>{row.base_probability:.6f} → {row.probability:.6f}<br>"
+        f"rank {row.base_rank} → {row.rank} ({_CHANGES[row.change]})"
+        for row in part.itertuples()
     ]
     figure.add_scatter(
         x=lines_x,
@@ -129,7 +117,16 @@ def _add_tokens(
         row=row,
         col=1,
     )
-    for place, label in zip(y, labels, strict=True):
+    _name_tokens(figure, part, row)
+
+
+def _name_tokens(figure: go.Figure, part: pd.DataFrame, row: int) -> None:
+    """The tokens on the left of a panel, and on its right how their rank changed."""
+    labels = [
+        f"{_ARROWS[change]} {old} → {new}" if old != new else f"= {new}"
+        for change, old, new in zip(part["change"], part["base_rank"], part["rank"], strict=True)
+    ]
+    for place, label in enumerate(labels):
         # Beside the panel: a text trace would be cut off where the plot ends.
         figure.add_annotation(
             x=1.01,
@@ -142,15 +139,9 @@ def _add_tokens(
             row=row,
             col=1,
         )
-    figure.update_yaxes(
-        tickvals=y,
-        ticktext=tokens,
-        range=[len(y) - 0.5, -0.5],
-        zeroline=False,
-        showgrid=False,
-        row=row,
-        col=1,
-    )
+    tokens = [visible(token) for token in part["token"]]
+    margins = [len(part) - 0.5, -0.5]
+    name_rows(figure, tokens, range=margins, showgrid=False, row=row, col=1)
 
 
 def dose_curve(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:

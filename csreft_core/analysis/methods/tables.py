@@ -51,7 +51,7 @@ def main_table(comparison: str) -> pd.DataFrame:
         the seeds, NAME_low and NAME_high, and NAME_seeds, on how many it was measured. Harm and
         gain are of training on one skill alone, from the untrained start or, `joint_`, from the
         joint one; in nats per answer token or, `_exact`, in exact match from 0 to 1; forgetting
-        likewise (`analysis.comparison`).
+        likewise (`methods.comparison`).
         interference_index (no unit, with its ends) is the harm over the gain, both in nats from the
         untrained start, and NaN unless gain_shown: the lower end of the gain is above `GAINED` of
         the loss that there was, that of exact_match above `LEARNED`.

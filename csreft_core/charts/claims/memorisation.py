@@ -14,7 +14,7 @@ def memory_lines(table: pd.DataFrame, *, palette: Palette = LIGHT) -> go.Figure:
     """A line for each kind of text, with intervals over seeds.
 
     Args:
-        table: `shares_table` of `analysis.memorisation`: columns kind, layer, tokens, share, low,
+        table: `shares_table` of `claims.memorisation`: columns kind, layer, tokens, share, low,
             high, seeds, parameters. The first layer is drawn.
         palette: Colours.
     """
