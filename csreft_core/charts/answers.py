@@ -79,9 +79,9 @@ def _add_tokens(
     lines_x = [x for pair in zip(base, here, strict=True) for x in (*pair, None)]
     lines_y = [place for i in y for place in (i, i, None)]
     hover = [
-        f"{visible(row.token)}<br>{row.base_probability:.6f} → {row.probability:.6f}<br>"
-        f"rank {row.base_rank} → {row.rank} ({_CHANGES[row.change]})"
-        for row in part.itertuples()
+        f"{visible(row['token'])}<br>{row['base_probability']:.6f} → {row['probability']:.6f}<br>"
+        f"rank {row['base_rank']} → {row['rank']} ({_CHANGES[row['change']]})"
+        for row in part.to_dict("records")
     ]
     figure.add_scatter(
         x=lines_x,

@@ -25,7 +25,7 @@ def add_cells(
     hover: str,
     *,
     with_interval: bool = False,
-    place: dict[str, int] | None = None,
+    place: dict[str, Any] | None = None,
 ) -> None:
     """Add a heat-map on numeric axes; a cell shows its value and, below it, the interval.
 
@@ -96,7 +96,7 @@ def cell_axes(
     figure: go.Figure,
     rows: tuple[str, list[str]],
     columns: tuple[str, list[str]],
-    place: dict[str, int] | None = None,
+    place: dict[str, Any] | None = None,
 ) -> None:
     """Titles and labels of rows and columns, the first row on top."""
     shown: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""} | (place or {})

@@ -74,7 +74,7 @@ def cells(values: Sequence[Any], texts: Any, hover: Any, gap: int = 1) -> dict[s
     }
 
 
-def panel_places(n: int, columns: int = 2) -> tuple[int, list[dict[str, int]]]:
+def panel_places(n: int, columns: int = 2) -> tuple[int, list[dict[str, Any]]]:
     """How many lines n panels need, and where each stands: `row` and `col` of its traces."""
     places = [{"row": i // columns + 1, "col": i % columns + 1} for i in range(n)]
     return -(-n // columns), places

@@ -1,6 +1,7 @@
 """Figures of a comparison of methods: quality, parameters, interference, forgetting and cost."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -270,7 +271,7 @@ def _add_curve(
     curve: pd.DataFrame,
     skill: str,
     style: Style,
-    place: dict[str, int],
+    place: dict[str, Any],
     *,
     legend: bool,
 ) -> None:

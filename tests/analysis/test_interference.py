@@ -236,6 +236,7 @@ def test_ablation_closes_one_of_the_trained_gates(engine):
 def test_a_router_that_was_taught_beside_given_gates_has_not_trained_the_edits(engine, gates):
     of = subject(engine, gates=gates, router={"supervision": 1.0})
     assert of.adapter.router is not None
+    assert of.gates_as_trained(("skill 1",)) == gates
     regret = t.regret_table(of)
     assert set(regret.loc[regret["kind"] == "run", "setting"]) == {gates}
     assert "learned" in set(regret.loc[regret["kind"] == "control", "setting"])

@@ -35,7 +35,7 @@ def _add_band(
     x: Any,
     ends: dict[str, Any],
     hover: str,
-    place: dict[str, int],
+    place: dict[str, Any],
     palette: Palette,
     shown: bool,
     **more: Any,
@@ -59,7 +59,7 @@ def _add_band(
 
 
 def band_by_layer(
-    figure: go.Figure, table: pd.DataFrame, place: dict[str, int], palette: Palette, *, shown: bool
+    figure: go.Figure, table: pd.DataFrame, place: dict[str, Any], palette: Palette, *, shown: bool
 ) -> None:
     """What random subspaces give at each block."""
     low, high = (
