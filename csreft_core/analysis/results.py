@@ -226,6 +226,6 @@ def _line(
     }
 
 
-def _estimate(row: dict[str, Any]) -> tuple[Any, ...]:
+def _estimate(row: dict) -> tuple[Any, ...]:
     """What `_line` says of a number, from a row of a table."""
     return tuple(row[name] for name in ("value", "low", "high", "n", "over"))
