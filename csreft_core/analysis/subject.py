@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from csreft_core.config import ASSETS, PLAIN_TEMPLATE, Config
+from csreft_core.config import PLAIN_TEMPLATE, PROJECT, Config
 from csreft_core.config.templates import is_chat
 from csreft_core.inference.engine import Engine, Prompt
 from csreft_core.inference.scoring import Encoded, check_labels, encode_rows
@@ -165,7 +165,7 @@ def find_run(path: str) -> Run:
     Raises:
         RunError: there is none.
     """
-    shipped = ASSETS.parent / path
+    shipped = PROJECT / path
     return open_run(shipped if shipped.exists() and not Path(path).exists() else Path(path))
 
 

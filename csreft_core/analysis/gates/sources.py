@@ -105,6 +105,6 @@ def metrics_of(source: Source, rows: Sequence[Row], threshold: float | None = No
 
 def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[Tensor, "prompt k"]:
     names = subject.adapter.names
-    given = parse_gate_setting(setting, names).given(len(rows), row_labels(rows, names))
+    fixed = parse_gate_setting(setting, names).fixed_gates(len(rows), row_labels(rows, names))
     # Gates that are given need no forward of the base.
-    return subject.gates(rows, setting) if given is None else given
+    return subject.gates(rows, setting) if fixed is None else fixed

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from csreft_core.config import ASSETS, Config, assignments, preset
+from csreft_core.config import PROJECT, Config, assignments, preset
 from csreft_core.runs.all_runs import Run
 
 # What the tables of a skill set depend on; other settings must not empty their cache.
@@ -59,7 +59,7 @@ def short_path(path: Path) -> str:
 
     A folder below the project is given relative to it, if the process runs there.
     """
-    folder, project = path.absolute(), ASSETS.parent.absolute()
+    folder, project = path.absolute(), PROJECT.absolute()
     if not folder.is_relative_to(project):
         return str(folder)
     short = folder.relative_to(project)
