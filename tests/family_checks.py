@@ -24,7 +24,7 @@ from csreft_core.reft.adapter import CSReFT
 from csreft_core.training.loss import Window
 from csreft_core.training.step import one_step
 from tests.tiny import make_adapter, padded, tokens
-from tests.training_steps import adapter_for, differs, stepped, training
+from tests.training.steps import adapter_for, differs, stepped, training
 
 SAME = 1e-4  # float32 sums in another order, relative to the largest logit
 GATES = (0.7, 0.4)

@@ -18,12 +18,12 @@ from csreft_core.app.skills import rows as skill_rows
 from csreft_core.app.skills.panels import PARTS
 from csreft_core.app.skills.uploads import keep, open_upload, skill_set_of, uploads_folder
 from csreft_core.skills.skill_set import as_csv, as_jsonl, read_skills
+from tests.app.broken_files import broken_files
 from tests.app.test_train import LINES
-from tests.broken_files import broken_files
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Skills.py"
-# A fault of each kind; all of them go through the same function in tests/test_uploads.py.
+# A fault of each kind; all of them go through the same function in tests/app/test_uploads.py.
 FEW = ("csv: a cell too few", "csv: zip bomb in disguise", "jsonl: pickle 4", "name: up")
 
 pytestmark = pytest.mark.usefixtures("tmp_runs")

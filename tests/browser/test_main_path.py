@@ -5,7 +5,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser_steps import answers, progress, wait_for_state, wait_until_drawn
+from tests.browser.steps import answers, progress, wait_for_state, wait_until_drawn
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/(Train|Runs)/_stcore/(health|host-config)$")

@@ -10,7 +10,7 @@ from csreft_core.app.skills.uploads import open_upload, skill_set_of
 from csreft_core.errors import SkillSetError
 from csreft_core.skills.names import fold
 from csreft_core.skills.skill_set import SkillSet, as_jsonl, read_kept, read_skills, write_skills
-from tests.data_files import DataFile, data_files
+from tests.skills.data_files import DataFile, data_files
 
 FILES = data_files()
 # Words of a form, not of a row.

@@ -9,7 +9,7 @@ from csreft_core.attachment.attach import attach
 from csreft_core.config import RouterConfig
 from tests.families import ALL_FAMILIES, build
 from tests.tiny import tiny_base
-from tests.training_steps import adapter_for, count_runs, differs, stepped, training
+from tests.training.steps import adapter_for, count_runs, differs, stepped, training
 
 # Sums are the same sums; some kernels choose another order when they run again.
 SAME = 1e-6

@@ -13,7 +13,7 @@ from csreft_core.skills.batching import epoch_order, micro_batches, step_rows
 from csreft_core.training.loss import Window, batch_loss
 from tests.families import build
 from tests.tiny import tiny_base
-from tests.training_steps import N_ROWS, adapter_for, differs, encoded, stepped, training
+from tests.training.steps import N_ROWS, adapter_for, differs, encoded, stepped, training
 
 SAME = 1e-6
 ROUTERS = {

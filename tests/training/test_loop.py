@@ -19,7 +19,7 @@ from csreft_core.runs.run import Run
 from csreft_core.skills.skill_set import SkillSet, read_skills
 from csreft_core.training.loop import train
 from tests import tiny_runs
-from tests.training_steps import quick
+from tests.training.steps import quick
 
 STEP_KEYS = {
     "kind",

@@ -17,7 +17,7 @@ from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.families import build
 from tests.tiny import make_adapter, padded, tiny_base, tokens
-from tests.training_steps import adapter_for, differs, quick, stepped, training
+from tests.training.steps import adapter_for, differs, quick, stepped, training
 
 PRODUCTS = ("mm", "addmm", "bmm")
 

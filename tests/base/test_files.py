@@ -14,7 +14,7 @@ from csreft_core.base.load import load_base
 from csreft_core.base.shapes import shape_of
 from csreft_core.config import BaseConfig
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError
-from tests.small_hub import REPOSITORY, hub
+from tests.base.small_hub import REPOSITORY, hub
 
 HUB = BaseConfig(path=REPOSITORY, device="cpu")
 

@@ -23,9 +23,9 @@ from csreft_core.training import reporting
 from csreft_core.training.loop import train
 from tests import tiny_runs
 from tests.full_disk import refusing
-from tests.test_jobs import CONFIG, SKILLS
+from tests.runs.test_queue import CONFIG, SKILLS
 from tests.tiny import make_adapter
-from tests.training_steps import quick
+from tests.training.steps import quick
 
 REASONS = [
     (errno.ENOSPC, "the disk is full; free some space"),

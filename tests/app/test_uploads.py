@@ -24,7 +24,7 @@ from csreft_core.errors import AdapterError, CsreftError, SkillSetError
 from csreft_core.reft.adapter import load_adapter
 from csreft_core.skills.formats.column_mapping import ColumnMapping, suggest_mapping
 from csreft_core.skills.skill_set import read_skills
-from tests.broken_files import GOOD_JSONL, GOOD_ROWS, Bomb, broken_files
+from tests.app.broken_files import GOOD_JSONL, GOOD_ROWS, Bomb, broken_files
 
 # Only the names of the cases; the paths that pickles would make differ in each test.
 CASES = list(broken_files(Path("made")))
