@@ -458,7 +458,7 @@ def test_the_same_commands_work_without_the_mistakes(tmp_path, made, capsys):
 
 
 def test_a_second_trainer_is_refused(tmp_path, made, capsys, monkeypatch):
-    monkeypatch.setattr("csreft_core.runs.run._LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("csreft_core.runs.run.LOCK_PATIENCE_S", 0.1)
     run = open_run(Place(tmp_path, made).copy("begun"))
     with run.training_lock():
         before = tiny_runs.digest(run.path)

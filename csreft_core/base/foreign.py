@@ -20,8 +20,8 @@ from csreft_core.errors import UnsupportedModelError
 SECONDS = 2.0
 """Most computing time of a request, on systems that can count it."""
 
-# Of the clock: a busy machine gives a process less than a whole processor.
-_WAIT_S = 20.0 if hasattr(signal, "setitimer") else 5.0
+WAIT_S = 20.0 if hasattr(signal, "setitimer") else 5.0
+"""Seconds of the clock for a request: a busy machine gives less than a whole processor."""
 _WORKER = Path(__file__).with_name("foreign_worker.py")
 
 
@@ -46,7 +46,7 @@ class _Worker:
         """The answer; None where the request ended the process, or has to be ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        ending = threading.Timer(_WAIT_S, self._process.kill)
+        ending = threading.Timer(WAIT_S, self._process.kill)
         ending.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")

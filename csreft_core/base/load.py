@@ -198,7 +198,7 @@ def _weights(
                 folder,
                 dtype=compute,
                 quantization_config=quantization,
-                device_map=_places(config),
+                device_map=device_map(config),
                 use_safetensors=True,
                 trust_remote_code=False,
                 generation_config=GenerationConfig(),  # the base's own is read by `decoding`
@@ -221,7 +221,7 @@ def _weights(
     return model, set(report["unexpected_keys"])
 
 
-def _places(config: BaseConfig) -> str | dict[str, torch.device]:
+def device_map(config: BaseConfig) -> str | dict[str, torch.device]:
     """Where the weights go; accelerate spreads whole blocks over the GPUs for `balanced`."""
     device = resolve_device(config.device)
     return config.device if config.device == "balanced" else {"": device}

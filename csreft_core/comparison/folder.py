@@ -30,7 +30,8 @@ UNTRAINED, JOINT = "untrained", "joint"
 STARTS = (UNTRAINED, JOINT)
 """Where a training on one skill alone begins: fresh parameters, or those trained on all skills."""
 
-_SHIPPED = ASSETS / "comparisons"
+SHIPPED_COMPARISONS = ASSETS / "comparisons"
+"""The comparisons that come with the program."""
 _MOST_BYTES = 50_000_000
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.+]{0,39}")
 
@@ -225,7 +226,9 @@ def list_comparisons(root: Path) -> list[Comparison]:
 
 def shipped_comparisons() -> list[Comparison]:
     """Those that come with the program, the main one first."""
-    return sorted(list_comparisons(_SHIPPED), key=lambda comparison: comparison.name != "main")
+    return sorted(
+        list_comparisons(SHIPPED_COMPARISONS), key=lambda comparison: comparison.name != "main"
+    )
 
 
 def start_of(row: dict[str, Any]) -> str:

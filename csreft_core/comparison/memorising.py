@@ -29,7 +29,9 @@ from csreft_core.training.loop import train
 
 Kind = Literal["text", "scrambled", "random"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_STEPS, _LR = 1000, 1e-1
+STEPS = 1000
+"""Steps of each training."""
+_LR = 1e-1
 _PROMPT = "text"
 
 
@@ -68,12 +70,12 @@ def trial_config(trial: Trial) -> Config:
     )
     training = replace(
         start.train,
-        steps=_STEPS,
+        steps=STEPS,
         batch_size=1,
         lr=_LR,
         warmup=0.0,
-        eval_every=_STEPS,
-        checkpoint_every=_STEPS,
+        eval_every=STEPS,
+        checkpoint_every=STEPS,
         seed=trial.seed,
         keep_states=True,
         max_length=2**20,

@@ -44,11 +44,13 @@ __all__ = [
     "trashed_runs",
 ]
 
-_EXAMPLES = ASSETS / "examples"
+SHIPPED_RUNS = ASSETS / "examples"
+"""The runs that come with the program."""
+KEPT_IN_TRASH = 20
+"""Deleted runs that can be taken back, the newest."""
 _TRASH = ".trash"
 _NEW = ".new-"
 _LEFT_OVER_S = 3600.0
-_KEPT_IN_TRASH = 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}(?<!\.)")
 _TRASHED = re.compile(r"(.+)-(\d{8}T\d{12})")
 _PACKED = ("adapter.safetensors", "config.json", "metrics.jsonl", "skills.jsonl", "status.json")
@@ -195,7 +197,7 @@ def broken_runs(root: Path) -> list[tuple[Path, str]]:
 
 def example_runs() -> list[Run]:
     """The finished runs that come with the program."""
-    return list_runs(_EXAMPLES)
+    return list_runs(SHIPPED_RUNS)
 
 
 def check_name(name: str) -> None:
@@ -251,7 +253,7 @@ def delete_run(run: Run) -> str:
         RunError: it trains or waits to, or comes with the program.
         StorageError: the disk refuses.
     """
-    if run.path.absolute().parent == _EXAMPLES:
+    if run.path.absolute().parent == SHIPPED_RUNS:
         raise RunError(f"run {run.name!r} comes with the program and cannot be deleted")
     if run.is_locked():
         raise RunError(f"run {run.name!r} trains or waits for its turn; stop it, then delete it")
@@ -260,7 +262,7 @@ def delete_run(run: Run) -> str:
     with storage_errors(run.path):
         trash.mkdir(exist_ok=True)
         replace_file(run.path, trash / name)
-    for old in trashed_runs(run.path.parent)[_KEPT_IN_TRASH:]:
+    for old in trashed_runs(run.path.parent)[KEPT_IN_TRASH:]:
         shutil.rmtree(trash / old, ignore_errors=True)
     return name
 
@@ -293,7 +295,7 @@ def restore_run(name: str, root: Path) -> Run:
         with storage_errors(target):
             replace_file(root / _TRASH / entry, target)
         return Run(target)
-    raise RunError(f"no deleted run {name!r}; the trash keeps the newest {_KEPT_IN_TRASH}")
+    raise RunError(f"no deleted run {name!r}; the trash keeps the newest {KEPT_IN_TRASH}")
 
 
 def export_zip(run: Run) -> bytes:

@@ -42,7 +42,8 @@ from csreft_core.runs.records import read_since
 from csreft_core.runs.status import MOST_BYTES, Status, as_json, read_status
 from csreft_core.skills.skill_set import SkillSet, read_kept
 
-_LOCK_PATIENCE_S = 5.0
+LOCK_PATIENCE_S = 5.0
+"""How long a trainer waits for the lock of its run, in seconds."""
 _KEPT_CHECKPOINTS = 2
 _MOST_KEPT = 4096
 
@@ -218,7 +219,7 @@ class Run:
         try:
             # Readers hold the lock for milliseconds to see whether it is free.
             with storage_errors(self.path):
-                lock.acquire(timeout=_LOCK_PATIENCE_S)
+                lock.acquire(timeout=LOCK_PATIENCE_S)
         except Timeout:
             raise RunError(
                 f"run {self.name!r} is in training or in the queue already; wait for it or stop it"

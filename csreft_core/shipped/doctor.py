@@ -27,10 +27,12 @@ from csreft_core.runs.all_runs import runs_root
 PYTHON = (3, 11)
 LIBRARIES = {"torch": 3, "transformers": 6, "accelerate": 2, "safetensors": 1, "streamlit": 2}
 
+#: What should be free.
+DISK_BYTES = 1_000_000_000
+MEMORY_BYTES = 1_000_000_000
+
 _APP = "pip install 'csreft[app]'"
 _INSTALL = f"run: {_APP}" if INSTALLED else "run: pip install -r requirements.lock"
-_DISK_BYTES = 1_000_000_000
-_MEMORY_BYTES = 1_000_000_000
 # Half of the widest gap between two of the 16 values that 4 bits stand for, of numbers in [-1, 1].
 _LARGEST_4_BIT_ERROR = 0.2
 
@@ -94,7 +96,7 @@ def _library(name: str, limit: int) -> Check:
 
 def _memory(available_bytes: int) -> Check:
     found = f"{available_bytes / 1e9:.1f} GB free"
-    enough = available_bytes >= _MEMORY_BYTES
+    enough = available_bytes >= MEMORY_BYTES
     return Check("memory", found, "" if enough else "close other programs; training needs 1 GB")
 
 
@@ -162,6 +164,6 @@ def _writable(root: Path) -> Check:
 
 
 def _disk(free_bytes: int) -> Check:
-    enough = free_bytes >= _DISK_BYTES
+    enough = free_bytes >= DISK_BYTES
     remedy = "" if enough else "delete old runs, or set CSREFT_RUNS to another disk"
     return Check("disk", f"{free_bytes / 1e9:.1f} GB free for runs", remedy)

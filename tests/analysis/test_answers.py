@@ -108,7 +108,7 @@ def test_next_tokens_of_a_split_take_one_row_of_each_skill(engine):
 def test_another_run_is_asked_under_its_own_gates(engine, monkeypatch):
     here, other = subject(engine), subject(engine, seed=7)
     oracle = replace(other.config, router=replace(other.config.router, gates="oracle"))
-    monkeypatch.setattr(a, "_other", lambda _subject, _path: replace(other, config=oracle))
+    monkeypatch.setattr(a, "other_subject", lambda _subject, _path: replace(other, config=oracle))
     found = a.next_token_table(here, prompts=(PROMPT, "w9"), others=("runs/theirs",), top=3)
     theirs = found[found["column"] == "theirs"]
     for prompt, gates in ((PROMPT, "0,1,0"), ("w9", "uniform")):

@@ -85,7 +85,7 @@ def make_run(tmp_runs: Path, fingerprint: str, few_rows: SkillSet) -> Callable[.
 @pytest.fixture
 def no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if nothing was shipped."""
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", tmp_path / "none")
 
 
 @pytest.fixture

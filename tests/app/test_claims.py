@@ -23,7 +23,7 @@ def _shipped_runs_are_measured_once():
 def test_verdicts_from_the_shipped_runs_and_a_comparison_of_ones_own(
     open_app, tmp_runs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(comparison_module, "_SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(comparison_module, "SHIPPED_COMPARISONS", tmp_path / "none")
     made_up_comparison(tmp_runs / "mine")
     app = open_app(PAGE, folded=("open-C1",), **{"claims-from": "mine"})
     assert_no_bug(app)

@@ -66,6 +66,6 @@ def test_an_upload_says_so(open_app):
     app = open_app("pages/Skills.py")
     app.segmented_control(key="skill-set").set_value("own").run()
     with refusing():
-        app.text_area(key="pasted").set_value(skill_choice._FORM).run()
+        app.text_area(key="pasted").set_value(skill_choice.FORM).run()
         assert_no_bug(app)
         assert FULL in texts(app)

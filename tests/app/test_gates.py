@@ -25,7 +25,7 @@ def held_out(open_app, **query):
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole."""
     folder = tmp_path / "examples"
-    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", folder)
     make_run("recommended-0", root=folder)
     make_run("paper-0", config=preset("paper"), root=folder)
 
@@ -253,7 +253,7 @@ def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
 @pytest.mark.usefixtures("no_examples")
 def test_a_broken_control_is_no_harm(open_app, make_run, monkeypatch, tmp_path):
     folder = tmp_path / "examples"
-    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", folder)
     paper = make_run("paper-0", config=preset("paper"), root=folder)
     paper.adapter_path.write_text("{ no", encoding="utf-8")
     make_run()

@@ -40,7 +40,7 @@ def _nothing_shipped(no_examples):
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole: one and its control."""
     folder = tmp_path / "examples"
-    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", folder)
     make_run("recommended-0", root=folder)
     make_run("loreft-0", config=preset("loreft"), root=folder)
 

@@ -19,7 +19,7 @@ PAGE = "pages/Methods.py"
 
 @pytest.fixture(autouse=True)
 def _nothing_shipped(monkeypatch, tmp_path, tmp_runs):  # noqa: ARG001 - an empty runs folder
-    monkeypatch.setattr(comparison_module, "_SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(comparison_module, "SHIPPED_COMPARISONS", tmp_path / "none")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ PAGE = "pages/Runs.py"
 @pytest.fixture(autouse=True)
 def examples(monkeypatch, tmp_path):
     folder = tmp_path / "examples"
-    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", folder)
     return folder
 
 

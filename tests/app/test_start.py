@@ -17,7 +17,7 @@ SHIPPED = "example:recommended-0"
 def examples(monkeypatch, tmp_path, make_run):
     """Two shipped runs, untrained but whole."""
     folder = tmp_path / "examples"
-    monkeypatch.setattr(runs_module, "_EXAMPLES", folder)
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", folder)
     make_run("recommended-0", root=folder)
     make_run("paper-0", config=preset("paper"), root=folder)
 

@@ -23,7 +23,7 @@ LINES = "\n".join(
 
 @pytest.fixture(autouse=True)
 def no_examples(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_module, "_EXAMPLES", tmp_path / "none")
+    monkeypatch.setattr(runs_module, "SHIPPED_RUNS", tmp_path / "none")
 
 
 @pytest.fixture

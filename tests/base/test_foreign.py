@@ -48,7 +48,7 @@ def test_a_hostile_chat_template_is_refused_and_the_next_one_works(template):
 
 
 def test_a_worker_that_hangs_without_computing_is_ended(monkeypatch):
-    monkeypatch.setattr(foreign, "_WAIT_S", 0.0)
+    monkeypatch.setattr(foreign, "WAIT_S", 0.0)
     start = time.perf_counter()
     with pytest.raises(UnsupportedModelError, match="ends the process"):
         foreign.ask("render", HOSTILE["loop"], [CHAT], name="it", seconds=60.0)

@@ -217,7 +217,7 @@ def test_a_base_with_blocks_in_several_places(folder, monkeypatch):
     places |= {"model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.2": "disk"}
     places |= {"model.layers.1": "disk"}
     whole = load_base(BaseConfig(path=str(folder)))
-    monkeypatch.setattr(base_models, "_places", lambda config: places)  # noqa: ARG005
+    monkeypatch.setattr(base_models, "device_map", lambda config: places)  # noqa: ARG005
     spread = load_base(BaseConfig(path=str(folder)))
     assert {p.device.type for p in spread.blocks[1].parameters()} == {"meta"}  # on disk
     assert spread.fingerprint == whole.fingerprint

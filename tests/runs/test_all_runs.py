@@ -214,7 +214,7 @@ def test_stop_is_asked_for_and_taken_back(tmp_path):
 
 
 def test_the_lock_has_one_holder_and_looking_leaves_it_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("csreft_core.runs.run._LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("csreft_core.runs.run.LOCK_PATIENCE_S", 0.1)
     run = make(tmp_path / "run")
     assert not run.is_locked()
     with run.training_lock():
@@ -310,13 +310,13 @@ def test_a_run_in_training_is_not_deleted(tmp_path):
 
 
 def test_shipped_runs_are_not_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_EXAMPLES", tmp_path)
+    monkeypatch.setattr(runs, "SHIPPED_RUNS", tmp_path)
     with pytest.raises(RunError, match="comes with the program"):
         delete_run(make(tmp_path / "run"))
 
 
 def test_the_trash_keeps_the_newest(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_KEPT_IN_TRASH", 3)
+    monkeypatch.setattr(runs, "KEPT_IN_TRASH", 3)
     names = [delete_run(make(tmp_path / f"run{i}")) for i in range(5)]
     assert trashed_runs(tmp_path) == names[:1:-1]
     assert len(list((tmp_path / ".trash").iterdir())) == 3

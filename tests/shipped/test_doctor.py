@@ -139,8 +139,8 @@ def test_without_bitsandbytes_nothing_is_wrong(tmp_runs, monkeypatch):
 
 
 def test_a_full_disk_and_a_full_memory(tmp_runs, monkeypatch):
-    monkeypatch.setattr(doctor, "_DISK_BYTES", 10**18)
-    monkeypatch.setattr(doctor, "_MEMORY_BYTES", 10**18)
+    monkeypatch.setattr(doctor, "DISK_BYTES", 10**18)
+    monkeypatch.setattr(doctor, "MEMORY_BYTES", 10**18)
     found = broken(tmp_runs)
     assert set(found) == {"disk", "memory"}
     assert "delete old runs" in found["disk"].remedy

@@ -69,7 +69,7 @@ def next_token_table(
     if manual:
         columns[MANUAL] = _next(subject, rows, manual)
     for path in others:
-        other = _other(subject, path)
+        other = other_subject(subject, path)
         own = [
             other.gates_as_trained(row.skills) for row in other.asked([row.prompt for row in rows])
         ]
@@ -101,7 +101,7 @@ def next_token_table(
     )
 
 
-def _other(subject: Subject, path: str) -> Subject:
+def other_subject(subject: Subject, path: str) -> Subject:
     """Another run; its own data is read only where its gates need labels."""
     other = beside(subject, path)
     if other.run is not None and other.trained_gates == "oracle":

@@ -47,7 +47,7 @@ EXAMPLES = str(ASSETS / "examples")
 """Folder of the shipped runs."""
 
 _PROGRAM = "python -m csreft_core"
-_FROM_RUNS = {
+FROM_RUNS = {
     "C3.gain": ("recommended-0", "recommended-1", "recommended-2"),
     "C4.nmi": ("unsupervised-0", "unsupervised-1", "unsupervised-2", "paper-0"),
     "R1.inside": ("loreft-0",),
@@ -195,20 +195,20 @@ def arithmetic() -> list[Measurement]:
 def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measurement]:
     """What the shipped runs say; a condition whose run is missing has no row."""
     subjects: dict[str, Subject] = {}
-    for name in dict.fromkeys(name for names in _FROM_RUNS.values() for name in names):
+    for name in dict.fromkeys(name for names in FROM_RUNS.values() for name in names):
         if Run(examples / name).adapter_path.exists():
             subjects[name] = open_subject(str(examples / name), engine)
             engine = subjects[name].engine
     rows: list[Measurement] = []
-    seeds = _present(subjects, _FROM_RUNS["C3.gain"])
+    seeds = _present(subjects, FROM_RUNS["C3.gain"])
     if seeds:
         rows.append(composition_gain(seeds))
-    unlabelled = _present(subjects, _FROM_RUNS["C4.nmi"][:-1])
+    unlabelled = _present(subjects, FROM_RUNS["C4.nmi"][:-1])
     if unlabelled:
         rows.append(routing(unlabelled, subjects.get("paper-0")))
     if "loreft-0" in subjects:
         rows += edit_in_subspace(subjects["loreft-0"])
-    edited = _present(subjects, _FROM_RUNS["R4.with"])
+    edited = _present(subjects, FROM_RUNS["R4.with"])
     if edited:
         rows += scaled_edit(edited)
     return [row | {"source": _source(row["condition"], subjects)} for row in rows]
@@ -219,7 +219,7 @@ def _present(subjects: dict[str, Subject], names: Iterable[str]) -> Sequence[Sub
 
 
 def _source(condition: str, subjects: dict[str, Subject]) -> str:
-    return "runs " + ", ".join(name for name in _FROM_RUNS[condition] if name in subjects)
+    return "runs " + ", ".join(name for name in FROM_RUNS[condition] if name in subjects)
 
 
 def command_of(condition: str, recorded: str = "", other: str = "") -> str:
@@ -232,8 +232,8 @@ def command_of(condition: str, recorded: str = "", other: str = "") -> str:
         other: That of the comparison that has the control, where it is another one.
     """
     judged = f"{_PROGRAM} judge claims --table conditions"
-    if condition in _FROM_RUNS:
-        names, out = " ".join(_FROM_RUNS[condition]), f"redone/{condition.partition('.')[0]}"
+    if condition in FROM_RUNS:
+        names, out = " ".join(FROM_RUNS[condition]), f"redone/{condition.partition('.')[0]}"
         return f"{_PROGRAM} build-examples {names} --out {out} && {judged} --set examples={out}"
     if condition in PAIRS:
         own, control = PAIRS[condition]

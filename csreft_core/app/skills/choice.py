@@ -28,7 +28,7 @@ _LABELS = {
     "two_skills": "Pairs of skills",
     "own": "Your own",
 }
-_FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'
+FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'
 _NONE = "(none)"
 _ONE = "one skill for the whole file"
 _PREVIEW = 5
@@ -97,7 +97,7 @@ def _own() -> None:
     right.text_area(
         "Or paste the lines",
         key="pasted",
-        placeholder=_FORM,
+        placeholder=FORM,
         max_chars=MAX_BYTES,
         height=110,
         on_change=_take_upload,

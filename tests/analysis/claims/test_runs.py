@@ -208,7 +208,7 @@ def test_no_two_commands_make_different_things_in_one_folder():
 
 
 def test_every_run_that_is_measured_is_one_that_the_command_makes():
-    for condition, names in claims._FROM_RUNS.items():
+    for condition, names in claims.FROM_RUNS.items():
         assert set(names) <= set(EXAMPLES)
         assert f"build-examples {' '.join(names)} --out" in claims.command_of(condition)
 
