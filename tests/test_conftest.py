@@ -11,7 +11,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tests import network_guard
+from tests import browsers, network_guard
 
 TESTS = Path(__file__).parent
 # 192.0.2.1 is reserved for documentation: nothing answers there, even without the guard.
@@ -54,14 +54,14 @@ def test_loopback_is_told_from_the_outside(host, stays):
     assert network_guard.is_loopback(host) is stays
 
 
-def _run_inner(tmp_path: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one test in a process of its own, under this folder's conftest."""
+def _run_inner(tmp_path: Path, test: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a process of their own, under this folder's conftest."""
     shutil.copy(TESTS / "conftest.py", tmp_path / "conftest.py")
     (tmp_path / "test_inner.py").write_text(test, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent), **environment},
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -69,42 +69,37 @@ def _run_inner(tmp_path: Path, test: str, **environment: str) -> subprocess.Comp
     )
 
 
-def test_an_attempt_fails_the_test_even_when_the_error_is_swallowed(tmp_path):
-    result = _run_inner(
-        tmp_path,
-        "import contextlib, socket\n"
-        "def test_calls_home():\n"
-        "    with contextlib.suppress(OSError), socket.socket() as client:\n"
-        f"        client.connect({OUTSIDE!r})\n",
-    )
-    assert result.returncode == 1, result.stdout
+INNER = f"""
+import contextlib, socket, torch
+before = min(2, torch.get_num_threads())
+
+def test_calls_home():
+    with contextlib.suppress(OSError), socket.socket() as client:
+        client.connect({OUTSIDE!r})
+
+def test_changes_the_threads():
+    torch.set_num_threads(before + 2)
+
+def test_after():
+    assert torch.get_num_threads() == before
+"""
+
+
+def test_a_swallowed_attempt_fails_its_test_and_the_thread_count_is_put_back(tmp_path):
+    result = _run_inner(tmp_path, INNER)
+    assert "3 passed, 1 error" in result.stdout, result.stdout
+    assert "ERROR test_inner.py::test_calls_home" in result.stdout
     assert "tried to leave this machine" in result.stdout
 
 
-def test_a_test_that_changes_the_thread_count_leaves_no_trace(tmp_path):
-    result = _run_inner(
-        tmp_path,
-        "import torch\n"
-        "before = min(2, torch.get_num_threads())\n"
-        "def test_changes():\n"
-        "    torch.set_num_threads(before + 2)\n"
-        "def test_after():\n"
-        "    assert torch.get_num_threads() == before\n",
-    )
-    assert "2 passed" in result.stdout, result.stdout
-
-
-def test_without_a_browser_ci_fails_and_others_skip(tmp_path):
-    test = (
-        "import conftest\n"
-        "conftest.find_chromium = lambda: None\n"
-        "def test_browser(chromium):\n"
-        "    pass\n"
-    )
-    in_ci = _run_inner(tmp_path, test, CI="true")
-    elsewhere = _run_inner(tmp_path, test, CI="")
-    assert "1 error" in in_ci.stdout, in_ci.stdout
-    assert "1 skipped" in elsewhere.stdout, elsewhere.stdout
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)]
+)
+def test_without_a_browser_ci_fails_and_others_skip(monkeypatch, ci, outcome):
+    monkeypatch.setattr(browsers, "find_chromium", lambda: None)
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no Chromium"):
+        browsers.path_of_chromium()
 
 
 def test_the_tests_are_offline_and_the_tiny_model_is_tiny(tiny_llama, tmp_runs):
