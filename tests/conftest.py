@@ -1,7 +1,6 @@
 """Shared fixtures. Every test runs offline, on the CPU, with two threads."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import network_guard
+from tests import browsers, network_guard
 from tests.repository import ROOT
 
 
@@ -34,17 +33,15 @@ def _modules_with_shapes() -> list[str]:
 install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
 N_THREADS = min(2, int(os.environ["OMP_NUM_THREADS"]))
-_BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
-)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m fast` imports no file without such a test: all imports take longer than the tests."""
+    marker = config.option.markexpr
+    if not marker.isidentifier() or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return None if f"pytest.mark.{marker}" in text else True
 
 
 @pytest.fixture(autouse=True)
@@ -113,19 +110,7 @@ def tmp_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def find_chromium(names: tuple[str, ...] = _BROWSERS) -> str | None:
-    """The path of the first browser that is there; CSREFT_CHROMIUM names another one."""
-    chosen = os.environ.get("CSREFT_CHROMIUM")
-    return next(filter(None, map(shutil.which, (chosen, *names) if chosen else names)), None)
-
-
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of the system's Chromium or Chrome. CI fails without one, others skip."""
-    path = find_chromium()
-    if path is None:
-        message = "no Chromium or Chrome found; install one or set CSREFT_CHROMIUM"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
+    return browsers.path_of_chromium()

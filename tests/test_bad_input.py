@@ -471,8 +471,6 @@ def test_a_second_trainer_is_refused(tmp_path, made, capsys, monkeypatch):
     "argv",
     [
         ["train", "--preset", "best", "--out", "new"],
-        ["evaluate", "no-such-run"],
-        ["train", "--resume", "--out", "new"],
         ["train", "--set", "data.path=no.jsonl", "--out", "new"],  # seen after torch is loaded
     ],
 )

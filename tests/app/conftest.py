@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
@@ -92,9 +91,11 @@ def no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def open_app() -> Callable[..., AppTest]:
     """Opens a page, entering through the app's first page as a browser does.
 
+    What pages have computed stays from test to test, as it does for visitors: it is kept by the
+    path of a run and the time of its files.
+
     `folded` are panels to open as well, by their key.
     """
-    st.cache_data.clear()
 
     def start(
         page: str = "app.py", *, folded: Sequence[str] = (), **query: str | list[str]

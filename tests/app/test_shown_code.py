@@ -33,7 +33,7 @@ PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
     *(("pages/Geometry.py", {"geometry-part": part}, ("mixing-panel",)) for part in geometry.PARTS),
     *(("pages/States.py", {"states-part": part}, ()) for part in states.PARTS),
     *(
-        ("pages/Interference.py", {"i-part": part}, ("i-regret", "i-overlap"))
+        ("pages/Interference.py", {"i-part": part, "i-rows": "10"}, ("i-regret", "i-overlap"))
         for part in interference.PARTS
         if part != interference.ONE_SKILL  # its figure needs runs that are trained on request
     ),
@@ -42,8 +42,10 @@ PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
 
 
 @pytest.fixture(autouse=True)
-def _in_the_project_with_one_base(monkeypatch):
+def _in_the_project_with_one_base_and_few_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
+    for name in ("POINTS", "ROWS", "SCORED", "SWEPT"):
+        monkeypatch.setattr(router_rows, name, 3)
     load = cache(Engine.load.__func__)
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, config: load(cls, config)))
 
@@ -96,11 +98,7 @@ def as_read(table: pd.DataFrame) -> pd.DataFrame:
 def test_code_and_command_make_the_table_of_the_page(
     page, query, folded, open_app, shown_tables, monkeypatch, capsys
 ):
-    app = open_app(page, **query)
-    for key in folded:
-        app.session_state[key] = True
-    app.run()
-    assert_no_bug(app)
+    app = open_app(page, folded=folded, **query)
     for name in shown_tables:
         app.session_state[f"data-{name}"] = True
     app.run()

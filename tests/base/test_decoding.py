@@ -20,7 +20,7 @@ from csreft_core.inference.scoring import Encoded, encode_rows, evaluate
 from csreft_core.reft.adapter import load_adapter
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row, read_skills
-from tests.families import ALL_FAMILIES, build
+from tests.families import build
 from tests.tiny import make_adapter, tiny_base, tokens
 
 END = 2
@@ -97,22 +97,30 @@ def exact(scores):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_setting_of_a_base_changes_a_score_or_an_answer(folder, tiny_llama, name):
+def test_no_setting_of_a_base_changes_an_answer(folder, tiny_llama, name):
+    plain = tiny_base(tiny_llama)
+    adapter = make_adapter(plain)
+    base = bringing(folder, **{name: HOSTILE[name]})
+    engine = Engine(base)
+    answer = engine.generate(adapter, "w9 w10", max_new_tokens=N_NEW, template="{prompt}")
+    engine.close()
+    expected = continuation(plain, request(adapter), (9, 10))
+    assert answer.text == base.tokenizer.decode(expected, skip_special_tokens=True)
+    found = base.model.generate(torch.tensor([[9, 10, 11]]), max_new_tokens=N_NEW)[0, 3:]
+    assert tuple(found.tolist()) == continuation(plain, Request(None), (9, 10, 11))
+
+
+@pytest.mark.parametrize("name", ["repetition_penalty", "min_length", "do_sample", "eos_token_id"])
+def test_nor_a_score(folder, tiny_llama, name):
+    """Scores are decoded by the settings of the answers above."""
     plain = tiny_base(tiny_llama)
     adapter = make_adapter(plain)
     encoded = asked(plain, request(adapter))
-    expected = Engine(plain).generate(adapter, "w9 w10", max_new_tokens=N_NEW)
     base = bringing(folder, **{name: HOSTILE[name]})
     with attach(base) as attachment:
         scores = evaluate(attachment, adapter, encoded)
         assert exact(scores) == {"right": 1.0, "wrong": 0.0}
         assert scores == evaluate(attachment, adapter, encoded, decode=False)
-    engine = Engine(base)
-    assert engine.generate(adapter, "w9 w10", max_new_tokens=N_NEW) == expected
-    engine.close()
-    ids = torch.tensor([[9, 10, 11]])
-    found = base.model.generate(ids, max_new_tokens=N_NEW)[0, 3:]
-    assert tuple(found.tolist()) == continuation(base, Request(None), (9, 10, 11))
 
 
 @pytest.mark.parametrize("name", ["repetition_penalty", "suppress_tokens", "do_sample"])
@@ -150,7 +158,7 @@ def test_old_settings_in_the_description_change_nothing_either(folder, tiny_llam
         assert exact(evaluate(attachment, None, encoded)) == {"right": 1.0, "wrong": 0.0}
 
 
-@ALL_FAMILIES
+@pytest.mark.parametrize("family", ["llama", "gemma3", "opt", "gpt2"])
 def test_greedy_exact_match_is_that_of_teacher_forcing(family):
     """Each token that greedy decoding gives is the most likely one after those before it."""
     base = tiny_base(build(family))

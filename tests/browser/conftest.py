@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.served_app import START_S, served
 
@@ -28,34 +29,42 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(runs: Path) -> Iterator[str]:
-    """The address of a running app: one for all tests of a file, for the first page takes long."""
+    """The address of a running app: one for all tests, for the first page takes long."""
     with served(runs.parent) as url:
         yield url
 
 
-@pytest.fixture
-def open_page(chromium: str) -> Iterator[Callable]:
-    """Opens an address in a fresh Chromium; `page.faults` lists errors and foreign requests."""
-    from playwright.sync_api import Page, sync_playwright
-
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A Chromium: one for all tests, for its start takes seconds."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
-
-        def start(url: str, **options: object) -> tuple[Page, list[str]]:
-            page = browser.new_page(**options)
-            page.set_default_timeout(START_S * 1000)
-            faults: list[str] = []
-            page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-            page.on("console", lambda message: _note(faults, message))
-            page.on("request", lambda request: _note_foreign(faults, request.url))
-            page.goto(url)
-            return page, faults
-
-        yield start
-        browser.close()
+        one = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
+        yield one
+        one.close()
 
 
-def _note(faults: list[str], message: object) -> None:
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
+    """Opens an address as a new visitor; `faults` lists errors and foreign requests."""
+    contexts = []
+
+    def start(url: str) -> tuple[Page, list[str]]:
+        contexts.append(browser.new_context())
+        page = contexts[-1].new_page()
+        page.set_default_timeout(START_S * 1000)
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("console", lambda message: _note(faults, message))
+        page.on("request", lambda request: _note_foreign(faults, request.url))
+        page.goto(url)
+        return page, faults
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def _note(faults: list[str], message: ConsoleMessage) -> None:
     if message.type == "error":
         faults.append(f"console: {message.text} {message.location.get('url')}")
 

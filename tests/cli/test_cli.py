@@ -423,7 +423,7 @@ def test_shipped_runs_are_finished_and_fit_the_shipped_base(name):
 
 def test_build_pocket_builds_a_base(tmp_path, ask, monkeypatch):
     monkeypatch.setattr("csreft_core.shipped.pocket.build.build", partial(build, threads=1))
-    out = ask("build-pocket", "--out", tmp_path / "pocket", "--steps", "2")
+    out = ask("build-pocket", "--out", tmp_path / "pocket", "--steps", "1")
     assert out.startswith(f"{tmp_path / 'pocket'}: 1,")
     assert "sha256" in out
     assert load_base(BaseConfig(path=str(tmp_path / "pocket"))).n_layers == 6

@@ -290,7 +290,7 @@ def test_a_setting_of_the_draw_out_of_its_range(engine, setting, message):
 
 def test_four_threads_draw_what_they_would_draw_alone(engine):
     adapter = make_adapter(engine.base, positions="all")
-    jobs = [(None if seed % 2 else adapter, seed) for seed in range(40)]
+    jobs = [(None if seed % 2 else adapter, seed) for seed in range(16)]
 
     def ask(job):
         return drained(engine.stream(job[0], PROMPT, seed=job[1], **DRAWN))[1]
@@ -298,12 +298,12 @@ def test_four_threads_draw_what_they_would_draw_alone(engine):
     alone = [ask(job) for job in jobs]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, jobs)) == alone
-    assert len({answer.text for answer in alone}) >= 30
+    assert len({answer.text for answer in alone}) >= 12
 
 
 # --- many callers ----------------------------------------------------------------------------
 
-N_THREADS, N_CALLS = 8, 60
+N_THREADS, N_CALLS = 8, 10
 SETTINGS = ("learned", "hard", "uniform", "off", "only:skill 0", "0.3,-1", "learned", "uniform")
 
 
@@ -339,7 +339,7 @@ class Caller:
 
 
 def test_eight_threads_get_the_answers_that_they_would_get_alone(engine):
-    """60 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
+    """10 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
     torch.set_num_threads(1)
     callers = [Caller(engine, number) for number in range(N_THREADS)]
     alone = [[caller.call(i) for i in range(5)] for caller in callers]
