@@ -182,7 +182,7 @@ _VALUES = st.one_of(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(all_paths()), _VALUES), min_size=1, max_size=6))
 def test_any_settings_in_an_address_fit_or_are_refused_in_words(pairs):
     app = AppTest.from_function(settings_page)

@@ -86,7 +86,7 @@ def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
 
 
 @pytest.mark.usefixtures("no_examples")
-@pytest.mark.parametrize("name", ["oracle", "loreft", "unsupervised", "paper"])
+@pytest.mark.parametrize("name", ["oracle", "loreft"])
 def test_runs_of_every_preset_can_be_compared(open_app, make_run, name):
     make_run(config=preset(name))
     make_run("theirs")

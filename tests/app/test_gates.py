@@ -192,8 +192,9 @@ def test_the_ribbon_escapes_tokens_and_names_the_gate():
 
 
 @pytest.mark.usefixtures("examples")
-@pytest.mark.parametrize("name", ["oracle", "loreft", "unsupervised"])
-@pytest.mark.parametrize("look", ["Gates", "Answers"])
+@pytest.mark.parametrize(
+    ("name", "look"), [("oracle", "Gates"), ("loreft", "Answers"), ("unsupervised", "Gates")]
+)
 def test_runs_of_every_preset_have_a_page(open_app, make_run, name, look):
     make_run(config=preset(name))
     app = open_app(PAGE, run="mine", pin=PROMPT)

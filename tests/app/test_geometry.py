@@ -89,11 +89,17 @@ def test_layer_and_group_can_be_chosen_where_there_are_several(open_app, make_ru
 
 
 @pytest.mark.usefixtures("no_examples")
-@pytest.mark.parametrize("name", ["paper", "oracle"])
-def test_runs_of_other_presets_are_shown(open_app, make_run, name):
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("paper", (geometry.SHARED, geometry.RUNS)),
+        ("oracle", (geometry.REACH, geometry.TRAINING)),
+    ],
+)
+def test_runs_of_other_presets_are_shown(open_app, make_run, name, shown):
     make_run(config=preset(name))
-    apps = parts(open_app, run="mine")
-    assert {part: n_charts(app) for part, app in apps.items()} == ALONE
+    apps = opened_parts(open_app, PAGE, "geometry-part", shown, run="mine")
+    assert {part: n_charts(app) for part, app in apps.items()} == {p: ALONE[p] for p in shown}
     assert not any(app.error for app in apps.values())
 
 

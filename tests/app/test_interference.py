@@ -165,10 +165,9 @@ def test_choices_are_in_the_address_and_unknown_ones_are_left(open_app, make_run
     assert of_address(app, "i-skill") == "plural"
     assert "prompts of plural" in texts(app)
     wrong = dict.fromkeys((*chosen, "i-split", "i-unit", "i-pool"), "nothing")
-    other = open_app(PAGE, run="mine", **wrong)
+    other = part_of(open_app, interference.PAIRS, run="mine", **wrong)
     assert not other.error
     assert other.selectbox(key="i-split").value == "test"
-    assert not part_of(open_app, interference.PAIRS, run="mine", **(wrong | {"i-rows": "10"})).error
 
 
 def test_the_answer_can_be_changed_and_does_not_stay_for_another_prompt(open_app, make_run):

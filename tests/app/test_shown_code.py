@@ -11,6 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
+from csreft_core.analysis.states import tables as state_tables
 from csreft_core.analysis.view_names import INSPECTED, module_of
 from csreft_core.app import geometry
 from csreft_core.app.gates import panels as router
@@ -46,6 +47,8 @@ def _in_the_project_with_one_base_and_few_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("POINTS", "ROWS", "SCORED", "SWEPT"):
         monkeypatch.setattr(router_rows, name, 3)
+    monkeypatch.setattr(state_tables, "MOST_PROMPTS", 24)
+    monkeypatch.setattr(state_tables, "MOST_STEPS", 3)
     load = cache(Engine.load.__func__)
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, config: load(cls, config)))
 

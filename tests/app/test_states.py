@@ -175,7 +175,7 @@ def test_a_run_without_snapshots_says_so_and_the_skill_is_still_read(open_app, m
     assert "The silhouette of the skills goes from" in texts(apps[states.SKILL])
 
 
-@pytest.mark.parametrize("name", ["oracle", "loreft", "unsupervised", "paper"])
+@pytest.mark.parametrize("name", ["oracle", "loreft", "paper"])
 def test_runs_of_every_preset_are_shown(open_app, moved_run, name):
     moved_run(config=preset(name))
     apps = parts(open_app, run="mine")
