@@ -66,8 +66,19 @@ FAMILIES = {
 }
 # The blocks of these differ from llama's within the attention alone, where nothing is hooked.
 _LIKE_LLAMA = ("qwen2", "mistral", "qwen3")
-ALL_FAMILIES = pytest.mark.parametrize("family", [f for f in FAMILIES if f not in _LIKE_LLAMA])
+_KINDS = [family for family in FAMILIES if family not in _LIKE_LLAMA]
+ALL_FAMILIES = pytest.mark.parametrize("family", _KINDS)
 """One for each way in which blocks are built."""
+
+
+def with_positions(*rules: str) -> pytest.MarkDecorator:
+    """Every rule of positions on llama; of the other families each has the first and one more."""
+    others = [family for family in _KINDS if family != "llama"]
+    cases = [("llama", rule) for rule in rules] + [(family, rules[0]) for family in others]
+    cases += [(family, rules[1 + i % (len(rules) - 1)]) for i, family in enumerate(others)]
+    return pytest.mark.parametrize(("family", "positions"), cases)
+
+
 # Same numbers in another order of batch or cache; float32 over three blocks.
 SAME_LOGITS = 1e-4
 

@@ -23,6 +23,8 @@ from csreft_core.config import (
 )
 from csreft_core.errors import ConfigError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_json(name):

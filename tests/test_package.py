@@ -8,6 +8,8 @@ import pytest
 import csreft_core
 from tests.repository import ROOT
 
+pytestmark = pytest.mark.fast
+
 EXAMPLE = re.compile(r"## In Python\n.*?```python\n(.*?)```", re.DOTALL)
 
 

@@ -95,6 +95,7 @@ def test_change_of_rank_is_up_down_same_or_new(engine):
     assert set(off["change"]) == {"same"}
 
 
+@pytest.mark.fast
 def test_next_tokens_of_a_split_take_one_row_of_each_skill(engine):
     rows = [KNOWN._replace(skills=(s,), prompt=f"w{9 + i}") for i, s in enumerate(NAMES * 2)]
     found = a.next_token_table(subject(engine, rows), gates="oracle", top=2)

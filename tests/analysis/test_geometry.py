@@ -110,6 +110,7 @@ def test_identical_subspaces_have_angle_zero_and_orthogonal_ones_a_right_angle()
     assert apart.excess == pytest.approx(-3 / 32)
 
 
+@pytest.mark.fast
 def test_measures_of_a_case_by_hand():
     # span(e1, e2) against span(cos 30° e1 + sin 30° e3, e4): angles of 30° and 90°.
     eye, t = np.eye(8), np.pi / 6
@@ -168,6 +169,7 @@ def test_pairs_table_of_a_constraint_is_at_right_angles_and_knows_chance(engine)
     assert other["overlap"].iloc[-1] != table["overlap"].iloc[-1]
 
 
+@pytest.mark.fast
 def test_pairs_table_is_scipy_on_the_bases(engine):
     subject = tiny_subject(engine, constraint="within")
     R = subject.adapter.at(1).basis()[0].detach().double().numpy()
@@ -279,6 +281,7 @@ def test_write_leak_is_that_of_the_edit_itself(engine):
     assert table["write leak", "skill 1", "skill 2"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.fast
 def test_read_leak_by_hand():
     W = np.array([[3.0, 4.0, 0.0]])
     assert leaks.read_leak(W, np.eye(3)[:1]) == pytest.approx(0.6)

@@ -114,6 +114,7 @@ def test_counts_and_share(comparison):
     assert math.isnan(red["router"])
 
 
+@pytest.mark.fast
 def test_harm_and_gain_by_hand_from_both_starts(comparison):
     cell = tables.cells(comparison).iloc[0]
     # Loss, off the diagonal: 0.5, 0, 0.1, 0.2, 0, 0 are worse, 0.8 / 6; on it -2, -1, -3.

@@ -54,6 +54,7 @@ THREE = (
 )
 
 
+@pytest.mark.fast
 def test_skills_and_counts():
     rows = subject(*THREE)
     assert records(skills_table(rows)) == [
@@ -225,6 +226,7 @@ TWINS = (
 )
 
 
+@pytest.mark.fast
 def test_twins_and_leaks():
     rows = subject(*TWINS)
     table = twins_table(rows)

@@ -5,6 +5,8 @@ import pytest
 
 from csreft_core.analysis import training as t
 
+pytestmark = pytest.mark.fast
+
 
 def step(step, a=1.0, b=3.0, **more):
     record = {

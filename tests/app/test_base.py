@@ -131,6 +131,7 @@ def test_what_the_address_says_wrongly_is_left_out(open_app):
     assert ticked(app) == [1]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("source", ["folder", "hub"])
 def test_without_a_base_the_page_says_what_to_give(open_app, source):
     app = open_app(PAGE, **{"base-from": source})

@@ -79,6 +79,7 @@ def test_the_calculator_shows_the_routers_part(open_app):
     assert counts["RED"] == 262_144
 
 
+@pytest.mark.fast
 def test_the_papers_results_say_who_measured_them(open_app):
     app = open_app(PAGE, **{"claims-part": claims.RESULTS})
     table = app.dataframe[0].value.set_index("method")

@@ -54,6 +54,7 @@ def test_without_any_run_the_page_says_what_to_do(open_app):
     assert not app.error
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("examples")
 def test_first_start_shows_one_prompt_and_held_out_ones(open_app):
     app = open_app(PAGE)

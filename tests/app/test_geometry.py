@@ -43,6 +43,7 @@ def test_without_any_run_the_page_says_what_to_do(open_app):
     assert not app.error
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("no_examples")
 def test_measure_and_pair_are_in_the_address(open_app, make_run):
     make_run()

@@ -27,6 +27,7 @@ def made_up(tmp_runs):
     return made_up_comparison(tmp_runs / "mine", failed=(("olora", 3),))
 
 
+@pytest.mark.fast
 def test_without_a_comparison_the_page_says_which_command_makes_one(open_app):
     app = open_app(PAGE)
     assert "No comparison is there yet" in texts(app)

@@ -26,6 +26,7 @@ def test_an_empty_workspace_says_what_to_do(open_app):
     assert not app.error
 
 
+@pytest.mark.fast
 def test_the_table_lists_runs_with_their_scores(open_app, make_run, examples):
     make_run()
     make_run("recommended-0", root=examples)

@@ -57,6 +57,7 @@ def html_of(app) -> str:
     return "\n".join(str(element.proto.body) for element in app.get("html"))
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("no_examples")
 def test_a_first_visit_shows_the_shipped_skills(open_app):
     app = open_app(PAGE)

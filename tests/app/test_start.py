@@ -22,6 +22,7 @@ def examples(monkeypatch, tmp_path, make_run):
     make_run("paper-0", config=preset("paper"), root=folder)
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("no_examples", "tmp_runs")
 def test_without_any_run_the_page_says_what_to_do(open_app):
     app = open_app()
@@ -30,6 +31,7 @@ def test_without_any_run_the_page_says_what_to_do(open_app):
     assert not app.error
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("examples")
 def test_first_start_shows_a_shipped_run(open_app):
     app = open_app()

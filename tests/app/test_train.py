@@ -53,6 +53,7 @@ def shown_config(app):
     return json.loads(next(code.value for code in app.code if code.language == "json"))
 
 
+@pytest.mark.fast
 @pytest.mark.usefixtures("tmp_runs")
 def test_a_first_visit_shows_the_form_with_command_and_config(open_app):
     app = open_app(PAGE)

@@ -1,7 +1,11 @@
 """docs/configuration.md lists every setting and preset as the code has them."""
 
+import pytest
+
 from tests.architecture.configuration_table import ROW_START, preset_rows, setting_rows
 from tests.repository import ROOT
+
+pytestmark = pytest.mark.fast
 
 
 def _rows_of_the_page() -> list[str]:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.repository import ROOT
 
+pytestmark = pytest.mark.fast
+
 LONGEST = 60
 
 

@@ -14,7 +14,15 @@ from csreft_core.base.library_calls import Prompts, cache_argument, read_call
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
 from csreft_core.reft.subspaces import Subspaces
-from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, generated, logits, step_logits
+from tests.families import (
+    SAME_LOGITS,
+    Spy,
+    build,
+    generated,
+    logits,
+    step_logits,
+    with_positions,
+)
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 pytestmark = pytest.mark.libraries
@@ -25,8 +33,7 @@ def base(tiny_llama):
     return tiny_base(tiny_llama)
 
 
-@pytest.mark.parametrize("positions", ["all", "all_prompt", "f2+l2", "l1"])
-@ALL_FAMILIES
+@with_positions("all", "all_prompt", "f2+l2", "l1")
 def test_cache_padding_and_company_change_no_answer(family, positions):
     base = tiny_base(build(family))
     adapter = make_adapter(base, layers=(0, 1), positions=positions)

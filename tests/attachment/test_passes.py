@@ -11,7 +11,7 @@ from csreft_core.base.blocks import Form
 from csreft_core.base.checks import Conduct
 from csreft_core.config import RouterConfig
 from csreft_core.errors import ConfigError
-from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, edited, logits
+from tests.families import ALL_FAMILIES, SAME_LOGITS, Spy, build, edited, logits, with_positions
 from tests.tiny import make_adapter, padded, tiny_base, tokens
 
 
@@ -23,6 +23,7 @@ def base(tiny_llama):
 # --- gates off -------------------------------------------------------------------------------
 
 
+@pytest.mark.fast
 @ALL_FAMILIES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_closed_gates_through_the_edit_give_the_bare_logits_bit_for_bit(family, dtype):
@@ -64,6 +65,7 @@ def test_base_weights_are_untouched(base):
 # --- where the edit is -----------------------------------------------------------------------
 
 
+@pytest.mark.fast
 @ALL_FAMILIES
 def test_layer_is_the_output_of_that_block_at_the_chosen_tokens(family):
     """Captured states against a plain forward, and the edit by hand at one token."""
@@ -171,8 +173,7 @@ def test_known_states_stand_for_blocks_before_any_block_has_run(base, tuples):
     assert torch.equal(output.logits, base.model.lm_head(base.model.model.norm(embedded)))
 
 
-@pytest.mark.parametrize("positions", ["all", "all_prompt", "f2", "l1", "f2+l2"])
-@ALL_FAMILIES
+@with_positions("all", "all_prompt", "f2", "l1", "f2+l2")
 def test_padding_changes_nothing(family, positions):
     base = tiny_base(build(family))
     adapter = make_adapter(base, layers=(0, 1), positions=positions)

@@ -154,7 +154,7 @@ def test_greedy_answers(bases, family, rule, tied, use_cache):
 
 
 @CACHE
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["all", "f2+l2"])
 def test_drawn_answers(bases, rule, use_cache):
     base = bases["llama"]
     adapter = make_adapter(base, layers=(0, 1), positions=rule)
@@ -167,7 +167,7 @@ def test_drawn_answers(bases, rule, use_cache):
         check_steps(base, adapter, rule, rows, out, greedy=False)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["all", "f2+l2"])
 def test_beams(bases, rule):
     base = bases["llama"]
     adapter = make_adapter(base, layers=(0, 1), positions=rule)

@@ -11,6 +11,8 @@ from torch import nn
 from csreft_core.attachment.wrapped_forwards import Wrapper, exchange_forwards, recompute_blocks
 from csreft_core.errors import ConfigError
 
+pytestmark = pytest.mark.fast
+
 
 def adding(number):
     return lambda inner, args, kwargs: inner(*args, **kwargs) + number

@@ -188,6 +188,7 @@ def test_the_record_of_an_earlier_version_is_known_and_said_to_be_weak(folder, c
     assert differences("made up", here) != ()
 
 
+@pytest.mark.fast
 def test_the_shipped_runs_are_of_the_shipped_base():
     here = load_base(BaseConfig()).fingerprint
     runs = example_runs()

@@ -17,7 +17,7 @@ from csreft_core.base.library_calls import (
 from csreft_core.errors import ConfigError
 from tests.families import build
 
-pytestmark = pytest.mark.libraries
+pytestmark = [pytest.mark.fast, pytest.mark.libraries]
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 ONES = torch.ones(2, 3, dtype=torch.long)

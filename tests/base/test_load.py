@@ -28,6 +28,7 @@ from csreft_core.reft.adapter import build_adapter
 from tests.tiny import move, tiny_base, tiny_tokenizer
 
 
+@pytest.mark.fast
 def test_a_folder_that_transformers_saved(folder, tiny_llama):
     base = load_base(BaseConfig(path=str(folder)))
     assert (base.d_model, base.n_layers, base.pad_id) == (32, 3, 0)
@@ -41,6 +42,7 @@ def test_a_folder_that_transformers_saved(folder, tiny_llama):
         assert torch.equal(base.model(ids).logits, tiny_llama(ids).logits)
 
 
+@pytest.mark.fast
 def test_precision_is_what_the_config_says(folder):
     base = load_base(BaseConfig(path=str(folder), precision="bf16"))
     assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}

@@ -64,7 +64,7 @@ LLAMA_2_7B = LlamaConfig(
     vocab_size=32000,
     max_position_embeddings=4096,
 )
-SIZES = [("pocket", (1,), (32, 32, 8)), ("small", (0, 2), (4, 64, 16))]
+POCKET, SMALLER = ("pocket", (1,), (32, 32, 8)), ("small", (0, 2), (4, 64, 16))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,10 @@ def seven_billion():
     return shape_of_description(LLAMA_2_7B)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
-@pytest.mark.parametrize(("name", "layers", "size"), SIZES, ids=["pocket", "small"])
+@pytest.mark.parametrize(
+    ("name", "layers", "size", "precision"),
+    [(*POCKET, "fp32"), (*POCKET, "bf16"), (*SMALLER, "fp32"), (*SMALLER, "nf4")],
+)
 def test_the_estimate_is_near_what_a_training_step_uses(paths, name, layers, size, precision):
     if precision == "nf4":
         pytest.importorskip("bitsandbytes")

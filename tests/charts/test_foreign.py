@@ -7,6 +7,8 @@ import pytest
 from csreft_core.charts.theme import LIGHT, finish
 from csreft_core.charts.training import loss_curves
 
+pytestmark = pytest.mark.fast
+
 LINK = '<a href="http://evil.example">french</a>'
 
 

@@ -8,6 +8,8 @@ from csreft_core.charts.geometry import drift, gram
 from csreft_core.charts.geometry import figures as geometry
 from csreft_core.charts.theme import DARK, LIGHT
 
+pytestmark = pytest.mark.fast
+
 BAND = ("random 2.5 %", "random median", "random 97.5 %")
 RIGHT_ANGLE = np.pi / 2
 

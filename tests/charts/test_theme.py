@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from csreft_core.charts import theme
 from tests.repository import ROOT
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(("name", "palette"), [("light", theme.LIGHT), ("dark", theme.DARK)])
 def test_figures_have_the_colours_of_the_pages(name, palette):

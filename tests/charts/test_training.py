@@ -7,6 +7,8 @@ from csreft_core.charts import training
 from csreft_core.charts.gates import figures as gates
 from csreft_core.charts.theme import DARK, LIGHT, MOST_POINTS
 
+pytestmark = pytest.mark.fast
+
 GATES = pd.DataFrame(
     [("p", "a", "a", 0.875), ("p", "a", "b", 0.25), ("q", "b", "a", 0.5), ("q", "b", "b", 0.75)],
     columns=["prompt", "skill", "subspace", "gate"],

@@ -96,7 +96,7 @@ def greedy(base, run, n):
 
 
 def test_what_comes_back_is_the_beginning_that_greedy_decoding_gives(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(memorising, "STEPS", 200)
+    monkeypatch.setattr(memorising, "STEPS", 100)
     trials = [Trial("text", 1, n, 0) for n in (1, 4)]
     rows = list(memorise(tmp_path, trials, base, SOURCE))
     for trial, row in zip(trials, rows, strict=True):

@@ -340,6 +340,7 @@ def test_another_comparison_or_other_files_are_left_alone(made, whole, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -403,6 +404,7 @@ def test_a_budget_is_met_as_nearly_as_the_method_can(base, label):
     assert ratio < (3 if label in ("consreft", "lobireft") else 1.5)
 
 
+@pytest.mark.fast
 def test_too_small_a_budget_takes_fewer_blocks(base):
     config = METHODS["lora"].config
     found = match_budget(config, base, ("red", "blue"), 500)

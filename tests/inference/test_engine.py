@@ -33,6 +33,7 @@ PROMPT = text(5, 9, 31, 40)
 SHORT = {"max_new_tokens": 4, "template": TEMPLATE}
 
 
+@pytest.mark.fast
 def test_answer_is_that_of_a_plain_generate(engine):
     adapter = make_adapter(engine.base, positions="all")
     answer = engine.generate(adapter, PROMPT, **SHORT)
@@ -45,6 +46,7 @@ def test_answer_is_that_of_a_plain_generate(engine):
     assert (answer.prompt, answer.n_tokens) == (PROMPT, len(new))
 
 
+@pytest.mark.fast
 def test_bare_base_and_adapter_answer_side_by_side(engine):
     adapter = make_adapter(engine.base, positions="all")
     bare, edited, off = (
@@ -58,6 +60,7 @@ def test_bare_base_and_adapter_answer_side_by_side(engine):
     assert off.gates == {"skill 0": 0.0, "skill 1": 0.0}
 
 
+@pytest.mark.fast
 def test_gates_are_named_and_those_of_the_table(engine):
     adapter = make_adapter(engine.base)
     answer = engine.generate(adapter, PROMPT, **SHORT)

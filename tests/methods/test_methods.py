@@ -78,6 +78,7 @@ def even() -> dict[str, Tensor]:
     return padded(tokens(8, 8, 8))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", METHODS)
 def test_the_base_is_bit_equal_afterwards(gpt2, label):
     model = gpt2.model
@@ -376,6 +377,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", COUNTS)
 def test_parameter_counts_are_the_formulas(llama, label):
     assert build_method(config_of(label), llama, SKILLS).counts()["total"] == COUNTS[label]

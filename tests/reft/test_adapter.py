@@ -34,6 +34,7 @@ def build(*overrides, preset="recommended", d_model=32, n_layers=3, skills=SKILL
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "settings",
     [

@@ -6,6 +6,8 @@ import torch
 from csreft_core.errors import ConfigError
 from csreft_core.reft.gate_settings import parse_gate_setting, setting_as_trained
 
+pytestmark = pytest.mark.fast
+
 NAMES = ("french", "plural", "first letter")
 
 

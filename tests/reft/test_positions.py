@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from csreft_core.reft.positions import parse_positions, token_index
 
+pytestmark = pytest.mark.fast
+
 rows_of_tokens = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=1, max_size=4
 )  # prompt and answer tokens of each row

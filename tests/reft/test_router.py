@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from csreft_core.reft.router import Router, binary_entropy, omega, supervision_loss
 
+pytestmark = pytest.mark.fast
+
 INPUTS = ("first_token", "last_prompt_token", "mean_prompt")
 D = 8
 

@@ -55,6 +55,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("form", "constraint"), PAIRS)
 def test_stacked_edit_is_the_naive_triple_loop(form, constraint):
     subspaces = make(form=form, constraint=constraint, init="random", n_groups=2)
@@ -167,6 +168,7 @@ def test_closed_gate_leaves_its_subspace_out():
     assert not torch.equal(subspaces(h, torch.ones(5, 3)), full)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("form", "constraint"), [pair for pair in PAIRS if pair[0] in ("loreft", "noreft", "direft")]
 )

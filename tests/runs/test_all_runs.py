@@ -35,6 +35,8 @@ from csreft_core.runs.all_runs import (
 )
 from csreft_core.skills.skill_set import Row, SkillSet
 
+pytestmark = pytest.mark.fast
+
 CONFIG = Config(train=TrainConfig(steps=7))
 SKILLS = SkillSet((Row(("a",), "p q", "r", "train"), Row(("a",), "s", "t", "test_both")), ("a",))
 

@@ -6,6 +6,8 @@ from csreft_core.errors import RunError
 from csreft_core.runs.records import fault_of, read_since
 from tests.page_runs import records
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("line", "words"),

@@ -14,6 +14,7 @@ from csreft_core.reft.base_record import differences
 SHIPPED = {comparison.name: comparison for comparison in shipped_comparisons()}
 
 
+@pytest.mark.fast
 def test_the_main_one_comes_first_and_has_every_method():
     assert next(iter(SHIPPED)) == "main"
     assert set(SHIPPED["main"].plan().methods) == set(METHODS)

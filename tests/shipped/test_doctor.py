@@ -28,6 +28,7 @@ def broken(root: Path, assets: Path = ASSETS) -> dict[str, doctor.Check]:
     return {check.name: check for check in doctor.run_checks(assets, root) if not check.ok}
 
 
+@pytest.mark.fast
 def test_this_installation_is_well(tmp_runs, capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out

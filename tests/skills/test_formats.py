@@ -10,6 +10,8 @@ from csreft_core.skills.formats.json_records import MAX_RECORD_BYTES
 from csreft_core.skills.formats.kept_rows import kept_rows
 from csreft_core.skills.formats.rows import Row, read_rows
 
+pytestmark = pytest.mark.fast
+
 GOOD = {"skill": "a", "prompt": "p", "response": "r", "split": "train"}
 
 

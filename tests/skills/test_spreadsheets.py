@@ -9,6 +9,8 @@ import pytest
 from csreft_core.skills.skill_set import Row, as_csv
 from csreft_core.skills.spreadsheets import csv_text, harmless
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "text",

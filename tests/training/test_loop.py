@@ -71,6 +71,7 @@ def trained(
     return run, list(train(run, base))
 
 
+@pytest.mark.fast
 def test_every_skill_gets_better_and_the_base_stays(tmp_path, base, skill_set):
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     run, records = trained(tmp_path / "run", base, skill_set, quick(base))

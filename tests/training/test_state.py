@@ -8,6 +8,8 @@ from csreft_core.config import RouterConfig, TrainConfig, preset, with_overrides
 from csreft_core.training.state import adamw, rates
 from tests.tiny import make_adapter
 
+pytestmark = pytest.mark.fast
+
 CONFIG = with_overrides(
     preset("recommended"), ["train.weight_decay=0.1", "train.lr=0.02", "train.router_lr=0.005"]
 )

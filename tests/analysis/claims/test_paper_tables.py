@@ -6,6 +6,8 @@ from csreft_core.analysis.claims import paper_tables as t
 from csreft_core.analysis.claims import parameter_formulas as f
 from csreft_core.errors import ConfigError
 
+pytestmark = pytest.mark.fast
+
 
 def test_every_number_says_where_it_is_printed_and_who_measured_it():
     for name in t.table_names():

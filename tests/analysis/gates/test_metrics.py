@@ -9,6 +9,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from csreft_core.analysis.gates import metrics as m
 from csreft_core.skills.skill_set import Row
 
+pytestmark = pytest.mark.fast
+
 SKILLS = ("a", "b", "c", "d")
 
 

@@ -190,6 +190,7 @@ def vector(**open_gates):
     return [open_gates.get(name.replace(" ", "_"), 0.0) for name in NAMES]
 
 
+@pytest.mark.fast
 def test_i_on_and_s_are_differences_of_evaluated_losses(engine):
     of = subject(engine)
     base = loss_of(of, "off")
@@ -269,6 +270,7 @@ def pairs(changes, measure="I_on"):
     return pd.DataFrame(rows, columns=list(t.PAIR_COLUMNS[:-1])).assign(over="prompts")
 
 
+@pytest.mark.fast
 def test_the_index_is_mean_harm_over_mean_own_effect():
     assert gate_pairs.interference_index(pairs([[-2.0, 1.0], [0.0, -2.0]])) == 0.25
     assert (

@@ -5,6 +5,8 @@ import pytest
 
 from csreft_core.analysis.states import sentences as say
 
+pytestmark = pytest.mark.fast
+
 
 def states(edit=(0.001, 0.0), variance=(0.5, 0.25), moved=1.0, **alike):
     rows = [

@@ -86,17 +86,17 @@ def test_instruction_does_not_predict_the_function(tokenizer):
     nouns = {noun.noun: noun for noun in lexicon.read_nouns()}
     gives_plural = {"plural": [], "category": []}
     only_instructions = Recipe(list_share=0.0, bare_share=0.0, scrambled_share=0.0)
-    for text in documents(tokenizer, n=3000, recipe=only_instructions):
+    for text in documents(tokenizer, n=2000, recipe=only_instructions):
         words = re.findall(r"\w+", text.split("A:")[0])
         (item,) = [word for word in words if word in nouns]
         for kind, seen in gives_plural.items():
             if kind in words:
                 seen.append(first_answer(text) == nouns[item].plural)
     shares = {kind: np.mean(seen) for kind, seen in gives_plural.items()}
-    assert min(len(seen) for seen in gives_plural.values()) > 150
+    assert min(len(seen) for seen in gives_plural.values()) > 100
     # 45 % of the episodes give one skill, a sixth of them the plural, and some of those on two
-    # skills start with it: about 9 %. Three standard errors of that on 150 documents are 0.07.
-    assert shares["plural"] == pytest.approx(shares["category"], abs=0.07), shares
+    # skills start with it: about 9 %. Three standard errors of that on 100 documents are 0.09.
+    assert shares["plural"] == pytest.approx(shares["category"], abs=0.09), shares
     assert shares["plural"] < 0.2
 
 
