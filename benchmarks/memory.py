@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from csreft_core.attachment.attach import Attachment, attach
 from csreft_core.base.load import Base, load_base
@@ -53,7 +53,7 @@ LLAMA_7B = {
 }
 
 
-def save_random(about: PreTrainedConfig, folder: Path) -> str:
+def save_random(about: LlamaConfig, folder: Path) -> str:
     """A model with random weights, and pocket's tokeniser, which only has to be there."""
     torch.manual_seed(0)
     LlamaForCausalLM(about).save_pretrained(folder)

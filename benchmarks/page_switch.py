@@ -74,7 +74,7 @@ def measure(address: str, chromium: str, rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Start the app, measure, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     args = parser.parse_args()

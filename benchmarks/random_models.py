@@ -5,6 +5,7 @@ time exists unquantised. Speed and memory depend on shapes alone, so random weig
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -74,11 +75,10 @@ def build(shape: str, precision: str, device: str) -> Base:
     sizes = SHAPES[shape].sizes
     if sizes is None:
         return load_base(BaseConfig(precision=precision, device=device))  # type: ignore[arg-type]
-    config = LlamaConfig(
-        **sizes, max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2
-    )  # type: ignore[arg-type]
+    few: dict[str, Any] = {"max_position_embeddings": 4096, "pad_token_id": 0}
+    config = LlamaConfig(**{**few, **sizes}, bos_token_id=1, eos_token_id=2)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(PRECISIONS[precision])
+        model = LlamaForCausalLM(config).to(dtype=PRECISIONS[precision])
     fill(model, torch.device(device), in_4_bits=precision == "nf4")
     return freeze(model, three_tokens(), base_id=f"random {shape}")
 

@@ -80,7 +80,7 @@ async def together(address: str, n: int) -> tuple[float, list[float]]:
 
 def main() -> None:
     """Start the app, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--visitors", type=int, default=60)
     n = parser.parse_args().visitors
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (address, server):

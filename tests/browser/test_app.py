@@ -25,7 +25,7 @@ _WEBSOCKET = {
 _FOREIGN_LINKS = """() => [...document.links].map(link => link.href).filter(
     href => !href.startsWith(location.origin + '/')
 )"""
-PAGES = ("", "Train", "Runs", "Model")
+PAGES = ("", "Train", "Runs")
 
 
 def _own(faults):

@@ -79,6 +79,16 @@ def test_gates_of_many_prompts_do_not_depend_on_the_batch(engine):
     assert whole.shape == (5, 2)
 
 
+def test_hard_gates_are_the_learned_ones_cut_at_the_threshold(engine):
+    adapter = make_adapter(engine.base)
+    prompts = [text(*row.tolist()) for row in tokens(3, 7, 5, 2, 9)]
+    soft, hard = (
+        engine.gates(adapter, prompts, how, template=TEMPLATE) for how in ("learned", "hard")
+    )
+    assert torch.equal(hard, (soft > adapter.router.threshold).float())
+    assert not torch.equal(hard, soft)
+
+
 def test_gates_need_no_block_above_the_router(engine):
     adapter = make_adapter(engine.base, layers=(2,), router=RouterConfig(layer=1))
     runs: list[int] = []

@@ -398,6 +398,13 @@ def test_chosen_blocks_only(llama):
     assert (before - logits_of(llama, None, even())).abs().max() > 1e-3
 
 
+def test_bitfit_of_chosen_blocks_trains_their_biases_alone(gpt2):
+    total = build_method(config_of("bitfit", "method.layers=[2]"), gpt2, SKILLS).counts()["total"]
+    biases = [p for n, p in gpt2.blocks[2].named_parameters() if n.endswith("bias")]
+    assert total == sum(p.numel() for p in biases)
+    assert total < build_method(config_of("bitfit"), gpt2, SKILLS).counts()["total"]
+
+
 @pytest.mark.parametrize("family", ["mixtral", "phi3", "gemma3", "neox", "opt"])
 @pytest.mark.parametrize("label", ["lora", "lora_per_skill", "ia3", "parallel_adapter", "prefix"])
 def test_every_family(family, label):

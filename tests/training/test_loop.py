@@ -165,7 +165,7 @@ SETTINGS = {
 @pytest.mark.parametrize("assignments", SETTINGS.values(), ids=SETTINGS.keys())
 def test_every_kind_of_setting_trains_to_a_usable_adapter(tmp_path, base, skill_set, assignments):
     run, records = trained(
-        tmp_path / "run", base, skill_set, quick(base, *assignments, steps=8, eval_every=8)
+        tmp_path / "run", base, skill_set, quick(base, *assignments, steps=6, eval_every=6)
     )
     first, last = (record["mean"]["loss"] for record in records if record["kind"] == "eval")
     assert last < first
