@@ -45,8 +45,8 @@ PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
 @pytest.fixture(autouse=True)
 def _in_the_project_with_one_base_and_few_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for name in ("POINTS", "ROWS", "SCORED", "SWEPT"):
-        monkeypatch.setattr(router_rows, name, 3)
+    for figure in router_rows.PER_SKILL:
+        monkeypatch.setitem(router_rows.PER_SKILL, figure, 3)
     monkeypatch.setattr(state_tables, "MOST_PROMPTS", 24)
     monkeypatch.setattr(state_tables, "MOST_STEPS", 3)
     load = cache(Engine.load.__func__)
