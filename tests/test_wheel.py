@@ -26,7 +26,6 @@ from csreft_core.runs.all_runs import runs_root
 
 assert main(["doctor"]) == 0
 assert main(["train", "--set", "train.steps=2", "--out", "first"]) == 0
-assert main(["evaluate", "first", "--split", "validation"]) == 0
 page = AppTest.from_file(PROJECT / "app.py", default_timeout=120).run()
 said = {
     "package": csreft_core.__file__,

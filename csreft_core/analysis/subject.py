@@ -63,12 +63,9 @@ class Subject:
     def gates_as_trained(self, skills: Collection[str]) -> str:
         """The setting under which a prompt with these skills is asked as in training.
 
-        See `gate_settings.setting_as_trained`; equal gates need no look at the prompt.
+        See `gate_settings.setting_as_trained`.
         """
-        trained = self.trained_gates
-        if trained == "uniform":
-            return trained
-        return setting_as_trained(trained, self.adapter.names, skills)
+        return setting_as_trained(self.trained_gates, self.adapter.names, skills)
 
     @property
     def skills(self) -> tuple[str, ...]:

@@ -106,10 +106,9 @@ def setting_as_trained(trained: str, names: Collection[str], skills: Collection[
         skills: Of the prompt, as far as they are known.
 
     Returns:
-        `oracle` where it was trained with it and has a subspace for each skill of the prompt, and
-        `uniform` where not all are known; else `learned`, which are the given gates of an adapter
-        without a router.
+        What it was trained with; in place of `oracle` it is `uniform` where a skill of the prompt
+        is unknown, or has no subspace.
     """
     if trained != "oracle":
-        return "learned"
+        return trained
     return "oracle" if skills and set(skills) <= set(names) else "uniform"

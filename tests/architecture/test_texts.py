@@ -60,7 +60,7 @@ def test_links_to_a_heading_find_it():
 
 
 def test_contributing_fits_on_a_page():
-    assert (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").count("\n") <= 40
+    assert (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").count("\n") <= 70
 
 
 def _luminance(colour: str) -> float:

@@ -84,7 +84,7 @@ def test_a_skill_may_have_a_number_for_a_name():
     ("trained", "skills", "expected"),
     [
         ("learned", ("a",), "learned"),
-        ("uniform", ("a",), "learned"),
+        ("uniform", ("a",), "uniform"),
         ("oracle", ("a",), "oracle"),
         ("oracle", ("a", "b"), "oracle"),
         ("oracle", ("a", "martian"), "uniform"),

@@ -1,8 +1,7 @@
-"""Parity with numbers that pyreft made (see `golden/README.md`)."""
+"""Parity with numbers that pyreft made (see `tests/golden/README.md`)."""
 
 import json
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ from csreft_core.attachment.attach import attach
 from csreft_core.base.load import Base
 from csreft_core.config import RouterConfig
 from csreft_core.reft.adapter import CSReFT
+from tests.repository import ROOT
 from tests.tiny import make_adapter, tiny_base
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = ROOT / "tests/golden"
 # float32 over two blocks: the worst measured is about 3e-6, and an edit moves logits by 4 to 5.
 TOLERANCE = 1e-5
 FORMS = {
