@@ -7,23 +7,31 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-
 START_S = 120
 """Seconds: a cold import of torch and Streamlit on a busy machine."""
 
 
+STREAMLIT = (sys.executable, "-m", "streamlit", "run", "app.py", "--server.port")
+"""Starts the app in a checkout; the port comes last."""
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+def serving(
+    folder: Path, command: Sequence[str] = STREAMLIT, cwd: Path = ROOT, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """The address and the process of the app, while it runs.
 
     Args:
         folder: The runs lie in its folder `runs`, the server's log in `server.log`.
+        command: What starts the app, but for the port.
+        cwd: Where it is started.
+        environment: Variables of the process beside those of this one.
 
     Raises:
         RuntimeError: it does not start; has the end of the log.
@@ -32,12 +40,12 @@ def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # The address is that of the configuration: this machine alone.
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = {**os.environ, "CSREFT_RUNS": str(folder / "runs")}
+    asked = [*command, str(port)]
+    environment = {**os.environ, "CSREFT_RUNS": str(folder / "runs"), **environment}
     path = folder / "server.log"
     with (
         path.open("wb") as log,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as server,
+        subprocess.Popen(asked, cwd=cwd, env=environment, stdout=log, stderr=log) as server,
     ):
         try:
             address = f"http://127.0.0.1:{port}"

@@ -3,7 +3,6 @@
 One file, so that its tests share the server and the browser.
 """
 
-import http.client
 import json
 import re
 from urllib.parse import quote, urlsplit
@@ -13,15 +12,10 @@ from playwright.sync_api import expect
 from csreft_core.runs.all_runs import example_runs
 from tests import hostile
 from tests.browser.steps import answers, progress, wait_for_state, wait_until_drawn
+from tests.served_app import handshake
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/_stcore/(health|host-config)$")
-_WEBSOCKET = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 _FOREIGN_LINKS = """() => [...document.links].map(link => link.href).filter(
     href => !href.startsWith(location.origin + '/')
 )"""
@@ -87,16 +81,6 @@ def test_train_reload_stop_resume_finish(address, open_page, runs):
     page.get_by_text("With the adapter").wait_for()
     assert len(answers(page)) == 2
     assert _own(faults) == []
-
-
-def handshake(address: str, host: str, origin: str | None = None) -> int:
-    """The status that a websocket gets which asks for this host."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
-    headers = {**_WEBSOCKET, "Host": host} | ({"Origin": origin} if origin else {})
-    connection.request("GET", "/_stcore/stream", headers=headers)
-    status = connection.getresponse().status
-    connection.close()
-    return status
 
 
 def test_foreign_hosts_and_pages_get_no_answer(address):
