@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from csreft_core.analysis.view_names import INSPECTED, JUDGED
-from csreft_core.cli import commands as run
+from csreft_core.cli.commands import Command, check_config, check_run, later
 from csreft_core.cli.options import (
     GATES,
     Parser,
@@ -22,8 +21,6 @@ from csreft_core.comparison.presets import COMPARISON_NOTES
 
 PROGRAM = "csreft"
 """The installed command; from a checkout it is `python -m csreft_core`."""
-
-Command = Callable[[argparse.Namespace], int]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +52,12 @@ def _add(commands: argparse._SubParsersAction, name: str, command: Command, text
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    train = _add(commands, "train", run.train, "Train an adapter in a run folder.")
+    train = _add(
+        commands,
+        "train",
+        later("train.train_command", check_config),
+        "Train an adapter in a run folder.",
+    )
     add_config(train)
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
     train.add_argument(
@@ -69,7 +71,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = _add(commands, "evaluate", run.evaluate, "Loss and exact match of each skill.")
+    evaluate = _add(
+        commands,
+        "evaluate",
+        later("answer.evaluate_command", check_run),
+        "Loss and exact match of each skill.",
+    )
     evaluate.add_argument("run", metavar="RUN", help="the run folder")
     add_gates(evaluate, "; or best: for each prompt the best of all open and closed gates")
     add_rows(evaluate)
@@ -77,7 +84,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
-    generate = _add(commands, "generate", run.generate, "Answer one prompt, or a file of them.")
+    generate = _add(
+        commands,
+        "generate",
+        later("answer.generate_command", check_run),
+        "Answer one prompt, or a file of them.",
+    )
     generate.add_argument("run", metavar="RUN", help="the run folder")
     asked = generate.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", metavar="TEXT", help="the question")
@@ -129,7 +141,12 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    inspect = _add(commands, "inspect", run.inspect, "Print the table that a page draws.")
+    inspect = _add(
+        commands,
+        "inspect",
+        later("inspect.inspect_command", check_run),
+        "Print the table that a page draws.",
+    )
     inspect.add_argument("run", metavar="RUN", help="the run folder")
     inspect.add_argument("view", choices=INSPECTED, help="which page")
     inspect.add_argument("--table", metavar="NAME", help="which of its tables (default: the first)")
@@ -153,7 +170,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     compare = _add(
         commands,
         "compare",
-        run.compare,
+        later("compare.compare_command"),
         "Train methods from several seeds on the same data; the same command goes on.",
     )
     compare.add_argument("--out", required=True, metavar="FOLDER", help="the comparison's folder")
@@ -213,7 +230,7 @@ def _add_memorise(commands: argparse._SubParsersAction) -> None:
     memorise = _add(
         commands,
         "memorise",
-        run.memorise,
+        later("memorise.memorise_command"),
         "How long a text one vector holds (ReFT, appendix F.1); the same command goes on.",
     )
     memorise.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
@@ -236,7 +253,12 @@ def _add_memorise(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
-    judge = _add(commands, "judge", run.judge, "Print a table of the pages Methods and Claims.")
+    judge = _add(
+        commands,
+        "judge",
+        later("inspect.judge_command"),
+        "Print a table of the pages Methods and Claims.",
+    )
     judge.add_argument("view", choices=JUDGED, help="which part of them")
     judge.add_argument(
         "comparison", nargs="?", metavar="FOLDER", help="the comparison, for the view methods"
@@ -247,14 +269,24 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_memory(commands: argparse._SubParsersAction) -> None:
-    memory = _add(commands, "memory", run.memory, "What a base and its training need, and is free.")
+    memory = _add(
+        commands,
+        "memory",
+        later("memory.memory_command", check_config),
+        "What a base and its training need, and is free.",
+    )
     add_config(memory)
     memory.set_defaults(resume=False)
     add_json(memory, "print the sizes in bytes as JSON")
 
 
 def _add_skills(commands: argparse._SubParsersAction) -> None:
-    check = _add(commands, "check-skills", run.check_skills, "Look at a skill set before training.")
+    check = _add(
+        commands,
+        "check-skills",
+        later("skills.check_skills_command"),
+        "Look at a skill set before training.",
+    )
     check.add_argument("skills", metavar="FILE", help="a shipped name, a file or a folder")
     check.add_argument("--table", metavar="NAME", help="print this table (default: what all say)")
     check.add_argument(
@@ -265,7 +297,7 @@ def _add_skills(commands: argparse._SubParsersAction) -> None:
     published = _add(
         commands,
         "skills-from-preset",
-        run.skills_from_preset,
+        later("skills.skills_from_preset_command"),
         "Write a data set of the papers as a skill set; needs the library datasets.",
     )
     published.add_argument(
@@ -285,7 +317,7 @@ def _add_skills(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_app(commands: argparse._SubParsersAction) -> None:
-    app = _add(commands, "app", run.app, "Open the pages in a browser.")
+    app = _add(commands, "app", later("app.app_command"), "Open the pages in a browser.")
     app.add_argument("--port", type=int, default=8501, metavar="N", help="default: 8501")
     app.add_argument(
         "--runs",
@@ -306,15 +338,25 @@ def _add_app(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_upkeep(commands: argparse._SubParsersAction) -> None:
-    doctor = _add(commands, "doctor", run.doctor, "Check this installation.")
+    doctor = _add(commands, "doctor", later("upkeep.doctor_command"), "Check this installation.")
     add_json(doctor, "print the checks as JSON")
-    pocket = _add(commands, "build-pocket", run.build_pocket, "Train the embedded base model.")
+    pocket = _add(
+        commands,
+        "build-pocket",
+        later("upkeep.build_pocket_command"),
+        "Train the embedded base model.",
+    )
     pocket.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
     pocket.add_argument("--steps", type=int, metavar="N", help="stop early, after N steps")
     pocket.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     pocket.add_argument(
         "--check", action="store_true", help="then ask each skill without and with examples"
     )
-    examples = _add(commands, "build-examples", run.build_examples, "Train the shipped runs.")
+    examples = _add(
+        commands,
+        "build-examples",
+        later("upkeep.build_examples_command"),
+        "Train the shipped runs.",
+    )
     examples.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     examples.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")

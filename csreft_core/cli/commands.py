@@ -1,121 +1,43 @@
-"""The function behind each command. It loads its libraries when it is called, and not before."""
+"""How a command comes to its function: in a module that is loaded when it is called, not before."""
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+from csreft_core.cli.settings import asked_config
+from csreft_core.runs.all_runs import open_run
 
-def app(args: argparse.Namespace) -> int:
-    """Serve the pages."""
-    from csreft_core.cli.app import app_command
-
-    return app_command(args)
-
-
-def train(args: argparse.Namespace) -> int:
-    """Train, or go on with a run."""
-    from csreft_core.cli.settings import asked_config
-
-    config = asked_config(args)
-    if config is None:
-        _check_run(args.out)
-    from csreft_core.cli.train import train_command
-
-    return train_command(args, config)
+Command = Callable[[argparse.Namespace], int]
+Check = Callable[[argparse.Namespace], None]
 
 
-def _check_run(path: str) -> None:
-    """A wrong name is answered before torch is loaded."""
-    from csreft_core.runs.all_runs import open_run
+def later(place: str, *checks: Check) -> Command:
+    """A function of this package, loaded once the checks have passed.
 
-    open_run(Path(path))
+    So a mistake is answered in the time that Python needs, and not torch.
 
+    Args:
+        place: `module.function`.
+        checks: Of the arguments; each raises what is wrong.
+    """
+    module, function = place.split(".")
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Score a run."""
-    _check_run(args.run)
-    from csreft_core.cli.answer import evaluate_command
+    def call(args: argparse.Namespace) -> int:
+        for check in checks:
+            check(args)
+        return getattr(import_module(f"csreft_core.cli.{module}"), function)(args)
 
-    return evaluate_command(args)
-
-
-def generate(args: argparse.Namespace) -> int:
-    """Answer prompts."""
-    _check_run(args.run)
-    from csreft_core.cli.answer import generate_command
-
-    return generate_command(args)
+    return call
 
 
-def inspect(args: argparse.Namespace) -> int:
-    """Print a table of a run."""
-    _check_run(args.run)
-    from csreft_core.cli.inspect import inspect_command
-
-    return inspect_command(args)
+def check_run(args: argparse.Namespace) -> None:
+    """The run is there and can be read."""
+    open_run(Path(args.run))
 
 
-def compare(args: argparse.Namespace) -> int:
-    """Compare methods."""
-    from csreft_core.cli.compare import compare_command
-
-    return compare_command(args)
-
-
-def memorise(args: argparse.Namespace) -> int:
-    """See how long a text one vector holds."""
-    from csreft_core.cli.memorise import memorise_command
-
-    return memorise_command(args)
-
-
-def judge(args: argparse.Namespace) -> int:
-    """Print a table of claims and methods."""
-    from csreft_core.cli.judge import judge_command
-
-    return judge_command(args)
-
-
-def memory(args: argparse.Namespace) -> int:
-    """Say what a base and its training need."""
-    from csreft_core.cli.settings import asked_config
-
-    config = asked_config(args)
-    assert config is not None
-    from csreft_core.cli.memory import memory_command
-
-    return memory_command(args, config)
-
-
-def check_skills(args: argparse.Namespace) -> int:
-    """Look at a skill set."""
-    from csreft_core.cli.skills import check_skills_command
-
-    return check_skills_command(args)
-
-
-def skills_from_preset(args: argparse.Namespace) -> int:
-    """Write a published skill set."""
-    from csreft_core.cli.skills import skills_from_preset_command
-
-    return skills_from_preset_command(args)
-
-
-def doctor(args: argparse.Namespace) -> int:
-    """Check the installation."""
-    from csreft_core.cli.upkeep import doctor_command
-
-    return doctor_command(args)
-
-
-def build_pocket(args: argparse.Namespace) -> int:
-    """Train the embedded base."""
-    from csreft_core.cli.upkeep import build_pocket_command
-
-    return build_pocket_command(args)
-
-
-def build_examples(args: argparse.Namespace) -> int:
-    """Train the shipped runs."""
-    from csreft_core.cli.upkeep import build_examples_command
-
-    return build_examples_command(args)
+def check_config(args: argparse.Namespace) -> None:
+    """A config is asked for, or a run to go on with; `args.asked` is the config, or None."""
+    args.asked = asked_config(args)
+    if args.asked is None:
+        open_run(Path(args.out))

@@ -1,4 +1,4 @@
-"""`inspect`: print a table of the Inspect pages."""
+"""`inspect` and `judge`: tables of the pages, made by the very functions that the pages call."""
 
 import argparse
 from collections.abc import Callable
@@ -46,3 +46,17 @@ def _arguments(args: argparse.Namespace, make: Callable[..., pd.DataFrame]) -> d
         arguments[name] = value
     check_arguments(make, arguments)
     return arguments
+
+
+def judge_command(args: argparse.Namespace) -> int:
+    """Make the table of the pages Methods and Claims that was asked for, and print it."""
+    quiet_libraries()
+    make = table_function(args.view, args.table)
+    arguments = dict(map(parse_assignment, args.set))
+    check_arguments(make, arguments)
+    if args.comparison is not None:
+        arguments = {"comparison": args.comparison} | arguments
+    elif args.view == "methods" and "comparison" not in arguments:
+        raise ConfigError("give the folder of a comparison: judge methods FOLDER")
+    print_table(call_table(make, **arguments), csv=args.csv, json=args.json)
+    return 0

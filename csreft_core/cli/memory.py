@@ -20,9 +20,10 @@ from csreft_core.cli.output import quiet_libraries, rows_text
 from csreft_core.config import Config, assignments
 
 
-def memory_command(args: argparse.Namespace, config: Config) -> int:
+def memory_command(args: argparse.Namespace) -> int:
     """Print the need in parts, for training and for answering, and what is free."""
     quiet_libraries()
+    config = args.asked
     record = memory_record(config, shape_of(config.base), free_bytes(config.base.device))
     print(json.dumps(record, indent=2) if args.json else memory_text(record))
     return 0

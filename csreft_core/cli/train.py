@@ -36,15 +36,15 @@ _ALONE = (
 )
 
 
-def train_command(args: argparse.Namespace, config: Config | None) -> int:
+def train_command(args: argparse.Namespace) -> int:
     """Train a run to its end, or until it is asked to stop.
 
     Args:
-        args: The arguments of `train`.
-        config: The config of a new run; None goes on with an old one.
+        args: The arguments of `train`; `asked` is the config of a new run, None goes on with an
+            old one.
     """
     quiet_libraries()
-    out = Path(args.out)
+    out, config = Path(args.out), args.asked
     if config is None:
         run, base = open_run(out), None
         accelerator = _computing(run.config())
