@@ -17,7 +17,7 @@ from tests.tiny import make_adapter, padded, tiny_base, tokens
 pytestmark = pytest.mark.libraries
 
 CLOSE = 1e-4  # float32 over three blocks, in another order of batch and cache
-N_NEW, EOS, BEAMS = 5, 2, 3
+N_NEW, EOS, BEAMS = 3, 2, 3
 BATCHES = {"one": (6,), "equal": (5, 5, 5), "unequal": (7, 4, 1)}
 RULES = ["all", "all_prompt", "f1", "l1", "f2+l2"]
 

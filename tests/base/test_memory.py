@@ -4,6 +4,7 @@ import gc
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from csreft_core.base.memory.use import (
 )
 from csreft_core.base.shapes import shape_of, shape_of_description
 from csreft_core.cli import main
+from csreft_core.cli import memory as command_module
 from csreft_core.config import BaseConfig, assignments, preset, with_overrides
 from csreft_core.errors import ConfigError, NotEnoughMemoryError
 from csreft_core.inference.engine import Engine
@@ -64,7 +66,7 @@ LLAMA_2_7B = LlamaConfig(
     vocab_size=32000,
     max_position_embeddings=4096,
 )
-POCKET, SMALLER = ("pocket", (1,), (32, 32, 8)), ("small", (0, 2), (4, 64, 16))
+POCKET, SMALLER = ("pocket", (1,), (8, 32, 8)), ("small", (0, 2), (4, 64, 16))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def test_every_family_is_counted_from_its_description(family):
     assert shape.kept_half.token < shape.kept_fp32.token <= 2 * shape.kept_half.token
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "neox", "opt", "phi3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "neox"])
 def test_a_block_keeps_what_was_counted(family):
     """The same count on real tensors, of all blocks but the first two, padded as in training."""
     about = AutoConfig.for_model(**build(family).config.to_dict())
@@ -286,6 +288,12 @@ def test_sizes_for_a_reader():
     assert [in_gb(n) for n in (3_865_836_928, 45_143_942, 300_000)] == ["3.9 GB", "45 MB", "0.3 MB"]
 
 
+@pytest.fixture
+def one_shape(monkeypatch):
+    """The command counts pocket once for a test."""
+    monkeypatch.setattr(command_module, "shape_of", cache(shape_of))
+
+
 ARGUMENTS = ["memory", "--preset", "recommended", "--set", "train.max_length=64", "--json"]
 
 
@@ -294,6 +302,7 @@ def command(capsys, *more):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("one_shape")
 def test_the_command_prints_need_beside_free(capsys):
     result = command(capsys)
     assert (result["rows"], result["length"], result["answer"]) == (32, 64, 16)
@@ -308,9 +317,8 @@ def test_the_command_prints_need_beside_free(capsys):
     assert out.rstrip().endswith("It fits.")
 
 
+@pytest.mark.usefixtures("one_shape")
 def test_the_command_says_which_setting_fits(capsys, monkeypatch):
-    from csreft_core.cli import memory as command_module
-
     monkeypatch.setattr(command_module, "free_bytes", lambda device: 30_000_000)  # noqa: ARG005
     result = command(capsys)
     assert not result["fits"]
@@ -385,15 +393,16 @@ def test_the_tensors_of_the_failed_work_are_given_back():
 
 
 def short_of_memory(folder: Path, told: Any) -> None:
-    """Read prompts, answer, train and answer again, with 150 MB left."""
+    """Read prompts, answer, train and answer again, with 80 MB left."""
     import resource
 
-    config = with_overrides(preset("recommended"), ["base.device=cpu", "train.batch_size=4096"])
-    run = create_run(folder, config, read_skills("four"))
+    config = with_overrides(preset("recommended"), ["base.device=cpu", "train.batch_size=512"])
+    skills = read_skills("four")
+    run = create_run(folder, config, replace(skills, rows=skills.rows[::4]))
     engine = Engine.load(config.base)
-    prompts = ["What is the plural of dog?"] * 6_000
+    prompts = ["What is the plural of dog?"] * 2_000
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + 150_000_000
+    limit = pages * resource.getpagesize() + 80_000_000
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         engine.trace(None, prompts, layers=(0, 1, 2, 3, 4, 5))
@@ -427,6 +436,8 @@ def test_a_process_that_really_runs_out_of_memory_goes_on(tmp_path):
 
 def test_a_training_is_told_what_would_fit(monkeypatch):
     about = load_base(BaseConfig()).model.config
+    shape = shape_of_description(about)
+    monkeypatch.setattr(out_of_memory, "shape_of_description", lambda about: shape)  # noqa: ARG005
 
     def told(free: int, *, longest: int = 64) -> str:
         monkeypatch.setattr(out_of_memory, "free_bytes", lambda device: free)  # noqa: ARG005

@@ -42,7 +42,7 @@ def saved(path, width, intermediate):
     return str(path)
 
 
-@pytest.fixture(scope="module", params=[(256, 688), (688, 1024)], ids=["256", "688"])
+@pytest.fixture(scope="module", params=[(256, 256), (688, 256)], ids=["256", "688"])
 def folder(request, tmp_path_factory):
     return saved(tmp_path_factory.mktemp("base"), *request.param)
 
@@ -141,17 +141,17 @@ def test_training_in_nf4_at_widths_with_and_without_a_fast_kernel(folder, tmp_pa
 
 
 def check_training(path, tmp_path, precision):
-    """50 steps with evaluations between: the loss falls, the base stays, the adapter reloads."""
+    """20 steps with evaluations between: the loss falls, the base stays, the adapter reloads."""
     config = with_overrides(
         preset("recommended"),
         [
             f"base.path={path}",
             f"base.precision={precision}",
             "data.template={prompt}",
-            "train.steps=50",
-            "train.eval_every=25",
+            "train.steps=20",
+            "train.eval_every=10",
             "train.batch_size=8",
-            "train.threads=2",
+            "train.threads=1",
         ],
     )
     base = load_base(config.base)

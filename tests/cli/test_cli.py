@@ -30,7 +30,6 @@ from csreft_core.inference.scoring import encode_rows, evaluate
 from csreft_core.reft.adapter import load_adapter
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import create_run, open_run
-from csreft_core.runs.run import Run
 from csreft_core.shipped.examples import EXAMPLES, build_examples, example_config
 from csreft_core.shipped.pocket.build import build
 from csreft_core.skills.skill_set import read_skills
@@ -73,9 +72,9 @@ def ask(capsys):
 
 
 def test_help_and_mistakes_need_no_torch(tmp_path):
-    """They answer in a moment. The last line shows that the probe can see torch."""
+    """They answer in a moment."""
     lines = [
-        "import sys; from csreft_core.cli import main",
+        "import sys; from importlib.util import find_spec; from csreft_core.cli import main",
         "assert main(['--help']) == 0 and main(['train', '--help']) == 0",
         "assert main(['train', '--preset', 'no', '--out', 'x']) == 2",
         "assert main(['train', '--set', 'train.steps=0', '--out', 'x']) == 2",
@@ -83,8 +82,7 @@ def test_help_and_mistakes_need_no_torch(tmp_path):
         "assert main(['generate', 'no-run', '--prompt', 'x']) == 2",
         "assert main(['inspect', 'no-run', 'gates', '--prompt', 'x']) == 2",
         "assert main(['train', '--out', 'no-run', '--resume']) == 2",
-        "assert 'torch' not in sys.modules",
-        "import torch; assert 'torch' in sys.modules",
+        "assert 'torch' not in sys.modules and find_spec('torch')",
     ]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
@@ -236,14 +234,14 @@ def test_evaluate_takes_other_skills_and_splits(made, tmp_path, ask):
 
 
 def test_best_is_the_lowest_loss_of_all_patterns(made, ask):
-    argv = ["evaluate", made / "run", "--split", "all", "--json", "--gates"]
+    argv = ["evaluate", made / "run", "--split", "test", "--json", "--gates"]
     best = json.loads(ask(*argv, "best"))
     for pattern in ("0,0", "0,1", "1,0", "1,1"):
         fixed = json.loads(ask(*argv, pattern))
         for skill, scores in best["skills"].items():
             assert scores["loss"] <= fixed["skills"][skill]["loss"] + 1e-6
     base, run = load_base(BaseConfig(path=str(made / "base"))), open_run(made / "run")
-    encoded = encode_rows(run.skill_set().rows, base, "Q: {prompt}\nA:", 512)
+    encoded = encode_rows(run.skill_set().split("test"), base, "Q: {prompt}\nA:", 512)
     with attach(base) as attachment:
         table = pattern_table(attachment, load_adapter(run.adapter_path), encoded)
     assert len(table) == 4 * len(encoded.rows)
@@ -254,7 +252,7 @@ def test_best_is_the_lowest_loss_of_all_patterns(made, ask):
 
 def test_nmi_tells_a_router_that_knows_from_one_that_does_not(made, tmp_path, ask):
     assert json.loads(ask("evaluate", made / "run", "--json"))["nmi"] == pytest.approx(1)
-    ask(*command(made, router__input="first_token"), "--out", tmp_path / "run")
+    ask(*command(made, router__input="first_token", train__steps=2), "--out", tmp_path / "run")
     # The first token is the template's, the same for every prompt.
     assert json.loads(ask("evaluate", tmp_path / "run", "--json"))["nmi"] == 0
     oracle = json.loads(ask("evaluate", made / "run", "--gates", "oracle", "--json"))
@@ -286,9 +284,9 @@ def test_generate_is_the_engines_answer(made, ask):
             "decoding": "ours",
             "base_settings": {},
         }
-        text, shown = ask(*argv).splitlines()
-        assert text == expected.text
-        assert shown.startswith("gates: red ")
+    text, shown = ask(*argv).splitlines()
+    assert text == expected.text
+    assert shown.startswith("gates: red ")
 
 
 def test_generate_draws_as_the_engine_does(made, ask):
@@ -362,19 +360,12 @@ def test_inspect_gates_of_a_split(made, ask):
 # pocket and the shipped runs -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def pocket_run(tmp_path_factory) -> Run:
-    """A short training on the shipped base and data."""
-    path = tmp_path_factory.mktemp("pocket") / "run"
-    quick = ["--set", "train.steps=40", "--set", "train.eval_every=40"]
-    assert main(["train", "--preset", "recommended", *quick, "--out", str(path)]) == 0
-    return open_run(path)
-
-
-def test_teacher_forced_and_decoded_exact_match_agree_on_pocket(pocket_run):
-    base, skill_set = load_base(BaseConfig()), pocket_run.skill_set()
-    adapter = load_adapter(pocket_run.adapter_path)
-    rows = skill_set.split("test_items")[::12] + skill_set.split("test_two_skills")[::24]
+def test_teacher_forced_and_decoded_exact_match_agree_on_pocket():
+    """Where some answers are right and some are wrong."""
+    run = open_run(ROOT / "assets" / "examples" / "recommended-0")
+    base, skill_set = load_base(BaseConfig()), run.skill_set()
+    adapter = load_adapter(run.adapter_path)
+    rows = skill_set.split("test_items")[::48] + skill_set.split("test_two_skills")[::12]
     encoded = encode_rows(rows, base, "Q: {prompt}\nA:", 512)
     with attach(base) as attachment:
         for gates in ("learned", "oracle", "off"):
@@ -385,7 +376,7 @@ def test_teacher_forced_and_decoded_exact_match_agree_on_pocket(pocket_run):
         off = evaluate(attachment, adapter, encoded, gates="off")["mean"]["exact_match"]
         bare = evaluate(attachment, None, encoded)["mean"]["exact_match"]
     assert off == bare
-    assert learned > off
+    assert off < learned < 1
 
 
 def test_example_configs_are_the_presets():
@@ -426,6 +417,7 @@ def test_shipped_runs_are_finished_and_fit_the_shipped_base(name):
 
 def test_build_pocket_builds_a_base(tmp_path, ask, monkeypatch):
     monkeypatch.setattr("csreft_core.shipped.pocket.build.build", partial(build, threads=1))
+    monkeypatch.setattr("csreft_core.shipped.pocket.build._BATCH_SIZE", 4)
     out = ask("build-pocket", "--out", tmp_path / "pocket", "--steps", "1")
     assert out.startswith(f"{tmp_path / 'pocket'}: 1,")
     assert "sha256" in out

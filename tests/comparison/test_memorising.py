@@ -39,7 +39,7 @@ def few_steps(monkeypatch):
 # --- the texts ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_text_is_a_piece_and_the_scrambled_one_has_its_words(base, seed):
     text, scrambled, random = (
         words_to_learn(Trial(kind, 1, 12, seed), SOURCE, base).split() for kind in KINDS
@@ -70,12 +70,13 @@ def test_a_source_that_is_too_short_is_an_error(base):
 
 
 def test_pocket_knows_every_word_of_the_default_source():
-    pocket = load_base(BaseConfig(device="cpu"))
-    text = words_to_learn(Trial("text", 1, 96, 0), default_source(), pocket)
-    ids = pocket.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert pocket.tokenizer.unk_token_id not in ids
-    assert len(ids) >= 96
-    assert default_source() != default_source(1)
+    pocket, source = load_base(BaseConfig(device="cpu")), default_source()
+    words = " ".join(sorted(set(source.split())))
+    assert pocket.tokenizer.unk_token_id not in pocket.tokenizer(words)["input_ids"]
+    assert pocket.tokenizer.unk_token_id in pocket.tokenizer("gnu")["input_ids"]
+    text = words_to_learn(Trial("text", 1, 96, 0), source[:4000], pocket)
+    assert len(pocket.tokenizer(text, add_special_tokens=False)["input_ids"]) >= 96
+    assert source != default_source(1)
 
 
 # --- learning ----------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def greedy(base, run, n):
 
 
 def test_what_comes_back_is_the_beginning_that_greedy_decoding_gives(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(memorising, "STEPS", 100)
+    monkeypatch.setattr(memorising, "STEPS", 40)
     trials = [Trial("text", 1, n, 0) for n in (1, 4)]
     rows = list(memorise(tmp_path, trials, base, SOURCE))
     for trial, row in zip(trials, rows, strict=True):
@@ -158,7 +159,7 @@ def arguments(folder, tmp_path):
         "--layers",
         "1",
         "--lengths",
-        "2,4",
+        "2",
         "--seeds",
         "0,1",
     ]
@@ -169,14 +170,14 @@ def test_the_command_writes_a_file_that_judge_reads(folder, tmp_path, capsys):
     assert main([*arguments(folder, tmp_path), "--out", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert [(row["kind"], row["tokens"], row["seeds"]) for row in printed] == [
-        (kind, n, 2) for n in (2, 4) for kind in KINDS
+        (kind, 2, 2) for kind in KINDS
     ]
     made = out / "memorisation.json"
     assert json.loads(made.read_text())["command"].startswith("python -m csreft_core memorise")
     words = ["judge", "memorisation", "--table", "trials", "--set", f"memorised={made}", "--json"]
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 2 * 3
     assert all(row["share"] == row["given_back"] / row["n"] for row in rows)
 
 

@@ -1,8 +1,12 @@
 """`compare`: what a cell measures, what a kill leaves, what the folder refuses."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -52,6 +56,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def settings(made: Path, **changes: object) -> list[str]:
+    few = {"train__lr": 0.02, "train__steps": 6, "train__checkpoint_every": 6, **changes}
+    return tiny_runs.settings(made / "base", made / "skills.jsonl", **few)
+
+
 def command(made: Path, out: Path, *more: str) -> list[str]:
     return [
         "compare",
@@ -62,13 +71,13 @@ def command(made: Path, out: Path, *more: str) -> list[str]:
         "--seeds",
         "3",
         "--single-steps",
-        "4",
+        "2",
         "--sequential-steps",
-        "3",
+        "2",
         "--per-skill",
         "4",
         "--json",
-        *tiny_runs.settings(made / "base", made / "skills.jsonl", train__lr=0.02),
+        *settings(made),
         *more,
     ]
 
@@ -232,8 +241,7 @@ def test_skills_one_after_another_start_where_the_last_ended(whole):
 
 def test_the_conflict_is_taken_half_way_and_the_run_goes_on_to_the_same_end(whole, base, tmp_path):
     run = open_run(whole.cell_path("csreft", 3))
-    made = whole.path.parent
-    plain = tiny_runs.settings(made / "base", made / "skills.jsonl", train__lr=0.02, train__seed=3)
+    plain = settings(whole.path.parent, train__seed=3)
     assert main(["train", *plain, "--out", str(tmp_path / "plain"), "--json"]) == 0
     assert (tmp_path / "plain" / "adapter.safetensors").read_bytes() == (
         run.adapter_path.read_bytes()
@@ -309,15 +317,36 @@ def test_killed_half_way_it_ends_in_the_same_table(made, whole, capsys):
         assert len(expected) > 0
 
 
-def test_two_processes_share_the_cells(made, capfd):
+def help_out(argv: list[str], env: dict[str, str], said: Path) -> None:
+    """What a helper of `--jobs` does, in a process that has its libraries already."""
+    os.environ.update(env)
+    with said.open("w") as file, redirect_stderr(file):
+        main(argv)
+
+
+def test_two_processes_share_the_cells(made, tmp_path, monkeypatch, capsys):
     """Whoever does a cell, it is done once."""
-    out = made / "two"
+    out, said = made / "two", tmp_path / "said"
+
+    class Helper:
+        def __init__(self, argv: list[str], *, env: dict[str, str], stdout: int) -> None:
+            assert argv[:3] == [sys.executable, "-m", "csreft_core"]
+            assert stdout == subprocess.DEVNULL
+            own = {name: value for name, value in env.items() if os.environ.get(name) != value}
+            self.process = started.start(help_out, argv[3:], own, said)
+
+        def wait(self) -> None:
+            self.process.join()
+            self.returncode = self.process.exitcode
+
+    monkeypatch.setattr(subprocess, "Popen", Helper)
     argv = [*command(made, out, "--jobs", "2", "--table", "scores"), "--set", "train.steps=2"]
     argv[argv.index("--methods") + 1] = "red,loreft"
     assert main(argv) == 0
-    printed, said = capfd.readouterr()
+    printed, own = capsys.readouterr()
     assert {row["method"] for row in json.loads(printed)} == {"red", "loreft"}
-    assert said.count(": running") == said.count(": finished") == 2
+    both = own + said.read_text()
+    assert both.count(": running") == both.count(": finished") == 2
 
 
 def test_a_comparison_of_an_earlier_version_goes_on_with_its_base_and_no_other(old, base):

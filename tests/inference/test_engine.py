@@ -206,10 +206,10 @@ DRAWN = {"max_new_tokens": 8, "template": TEMPLATE, "temperature": 1.0}
 
 def test_a_seed_gives_one_text_and_other_seeds_give_others(engine):
     adapter = make_adapter(engine.base, positions="all")
-    answers = [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(8)]
-    assert answers == [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(8)]
-    assert len({answer.text for answer in answers}) >= 7
-    streamed = [drained(engine.stream(adapter, PROMPT, seed=s, **DRAWN))[1] for s in range(8)]
+    answers = [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(4)]
+    assert answers == [engine.generate(adapter, PROMPT, seed=seed, **DRAWN) for seed in range(4)]
+    assert len({answer.text for answer in answers}) >= 3
+    streamed = [drained(engine.stream(adapter, PROMPT, seed=s, **DRAWN))[1] for s in range(4)]
     assert streamed == answers
 
 
@@ -247,7 +247,7 @@ def first_tokens(logits, n, temperature=1.0, top_p=1.0):
 def test_the_first_token_over_many_seeds_follows_the_softmax(engine, temperature):
     """The p-value is that of these fixed seeds; a wrong law gives far below 1e-6 (last line)."""
     logits = 8 * engine.trace(None, [PROMPT], template=TEMPLATE).logits
-    n = 4000
+    n = 2000
     found = first_tokens(logits, n, temperature)
     probability = (logits[0].double() / temperature).softmax(-1).numpy()
 
@@ -265,15 +265,15 @@ def test_the_first_token_over_many_seeds_follows_the_softmax(engine, temperature
 def test_the_engine_draws_what_the_sampler_draws(engine):
     logits = engine.trace(None, [PROMPT], template=TEMPLATE).logits
     found = np.zeros(N_TOKENS)
-    for seed in range(40):
+    for seed in range(20):
         answer = engine.generate(
             None, PROMPT, max_new_tokens=1, temperature=0.7, seed=seed, template=TEMPLATE
         )
         ids = engine.base.tokenizer(answer.text).input_ids or [None]
         found[ids[0]] += ids[0] is not None
-    expected = first_tokens(logits, 40, 0.7)
+    expected = first_tokens(logits, 20, 0.7)
     expected[[0, 1, 2, -1]] = 0  # special tokens are left out of the text
-    assert expected.sum() > 20
+    assert expected.sum() > 10
     assert found.tolist() == expected.tolist()
 
 
@@ -303,7 +303,7 @@ def test_a_setting_of_the_draw_out_of_its_range(engine, setting, message):
 
 def test_four_threads_draw_what_they_would_draw_alone(engine):
     adapter = make_adapter(engine.base, positions="all")
-    jobs = [(None if seed % 2 else adapter, seed) for seed in range(16)]
+    jobs = [(None if seed % 2 else adapter, seed) for seed in range(8)]
 
     def ask(job):
         return drained(engine.stream(job[0], PROMPT, seed=job[1], **DRAWN))[1]
@@ -311,12 +311,12 @@ def test_four_threads_draw_what_they_would_draw_alone(engine):
     alone = [ask(job) for job in jobs]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, jobs)) == alone
-    assert len({answer.text for answer in alone}) >= 12
+    assert len({answer.text for answer in alone}) >= 6
 
 
 # --- many callers ----------------------------------------------------------------------------
 
-N_THREADS, N_CALLS = 8, 10
+N_THREADS, N_CALLS = 8, 5
 SETTINGS = ("learned", "hard", "uniform", "off", "only:skill 0", "0.3,-1", "learned", "uniform")
 
 
@@ -336,11 +336,11 @@ class Caller:
                 router=RouterConfig(granularity=granularity),
                 seed=number,
             )
-        lengths = [2 + (number + i) % 5 for i in range(5)]
+        lengths = [2 + (number + i) % 5 for i in range(N_CALLS)]
         self.prompts = [text(*row.tolist()) for row in tokens(*lengths, seed=number)]
 
     def call(self, i: int) -> object:
-        prompt, setting = self.prompts[i % 5], SETTINGS[self.number]
+        prompt, setting = self.prompts[i], SETTINGS[self.number]
         if self.number == N_THREADS - 1:
             pieces = self.engine.stream(
                 self.adapter, prompt, setting, max_new_tokens=2, template=TEMPLATE
@@ -352,10 +352,10 @@ class Caller:
 
 
 def test_eight_threads_get_the_answers_that_they_would_get_alone(engine):
-    """10 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
+    """5 calls each; two new tokens, so that the edit of the prompt and of an answer both show."""
     torch.set_num_threads(1)
     callers = [Caller(engine, number) for number in range(N_THREADS)]
-    alone = [[caller.call(i) for i in range(5)] for caller in callers]
+    alone = [[caller.call(i) for i in range(N_CALLS)] for caller in callers]
     together = threading.Barrier(N_THREADS)
 
     def work(caller: Caller) -> list[object]:
@@ -365,7 +365,7 @@ def test_eight_threads_get_the_answers_that_they_would_get_alone(engine):
     with ThreadPoolExecutor(N_THREADS) as pool:
         answers = list(pool.map(work, callers))
     for caller, got, expected in zip(callers, answers, alone, strict=True):
-        assert got == [expected[i % 5] for i in range(N_CALLS)], caller.number
+        assert got == expected, caller.number
     # Callers differ, or a mix-up would not show.
     prompt = callers[0].prompts[0]
     texts = {

@@ -41,7 +41,7 @@ def test_short_build_repeats_the_stored_loss_curve(short_build):
 def test_another_seed_gives_another_curve_and_a_stopped_build_leaves_nothing(tmp_path, short_build):
     """Positive control of the test above: the tolerance tells seeds apart."""
     records, _ = short_build
-    others = build.build(tmp_path / "other", steps=3, seed=1)
+    others = build.build(tmp_path / "other", steps=2, seed=1)
     assert next(others)["loss"] != pytest.approx(records[0]["loss"], rel=1e-3)
     others.close()
     assert list(tmp_path.iterdir()) == []
@@ -91,10 +91,10 @@ def test_shipped_tokenizer_is_the_built_one():
 
 
 def test_knows_from_examples_and_not_without():
-    table = check.knowledge_table(POCKET_FOLDER, per_skill=20)
+    table = check.knowledge_table(POCKET_FOLDER, per_skill=10)
     by_skill = {row.skill: row for row in table}
     assert {skill for skill in by_skill if "+" not in skill} == set(SKILLS)
-    assert all(row.n == 20 for row in table)
+    assert all(row.n == 10 for row in table)
     assert all(by_skill[skill].zero_shot <= 0.35 for skill in SKILLS), table
     assert np.mean([by_skill[skill].few_shot for skill in SKILLS]) >= 0.90
     assert all(row.few_shot >= 0.8 for row in table if "+" in row.skill), table
@@ -102,7 +102,7 @@ def test_knows_from_examples_and_not_without():
 
 def test_untrained_base_knows_nothing(short_build):
     """Positive control: the check tells a base that knows from one that does not."""
-    table = check.knowledge_table(short_build[1], per_skill=5)
+    table = check.knowledge_table(short_build[1], per_skill=2)
     assert max(row.few_shot for row in table) < 0.5
 
 

@@ -22,6 +22,12 @@ def documents(tokenizer, n=600, seed=5, recipe=None):
     return [text.split("<bos> ")[1] for text in tokenizer.batch_decode(batch.input_ids)]
 
 
+@pytest.fixture(scope="module")
+def many(tokenizer):
+    """Documents to count words in."""
+    return documents(tokenizer)
+
+
 def test_same_generator_same_documents(tokenizer):
     assert documents(tokenizer, 20) == documents(tokenizer, 20)
     assert documents(tokenizer, 20) != documents(tokenizer, 20, seed=6)
@@ -32,7 +38,7 @@ def has_answers(text):
     return "A:" in text and "A: Q:" not in text
 
 
-def test_held_out_words_never_stand_in_an_episode(tokenizer):
+def test_held_out_words_never_stand_in_an_episode(many):
     words = {
         word
         for ways in paraphrases.read_paraphrases().values()
@@ -50,19 +56,18 @@ def test_held_out_words_never_stand_in_an_episode(tokenizer):
     }
     only_held_out = words - asked
     seen = {True: set(), False: set()}
-    for text in documents(tokenizer):
+    for text in many:
         seen[has_answers(text)] |= set(re.findall(r"\w+", text.lower()))
     assert len(only_held_out) > 30
     assert seen[True] & only_held_out == set()
     assert len(seen[False] & only_held_out) > 0.9 * len(only_held_out)
 
 
-def test_lists_have_no_answer_and_episodes_have_one_each(tokenizer):
-    texts = documents(tokenizer)
-    lists = [text for text in texts if not has_answers(text)]
-    assert 0.2 < len(lists) / len(texts) < 0.4
+def test_lists_have_no_answer_and_episodes_have_one_each(many):
+    lists = [text for text in many if not has_answers(text)]
+    assert 0.2 < len(lists) / len(many) < 0.4
     assert all("mice" not in text.split() and "<eos> Q:" not in text for text in lists)
-    for text in set(texts) - set(lists):
+    for text in set(many) - set(lists):
         assert text.count("Q:") == text.count("A:")
 
 

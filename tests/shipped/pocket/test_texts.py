@@ -70,20 +70,18 @@ def test_nouns_are_no_instruction_words():
 
 def test_every_word_is_known():
     tokenizer = build_tokenizer()
-    for rows in FILES.values():
-        for row in rows:
-            ids = tokenizer(f"{question(row)} {row['response']}")["input_ids"]
-            assert ids[0] == tokenizer.bos_token_id
-            assert tokenizer.unk_token_id not in ids, row
+    texts = [f"{question(row)} {row['response']}" for rows in FILES.values() for row in rows]
+    for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.unk_token_id not in ids, text
     assert tokenizer.unk_token_id in tokenizer("Q: What is gnu in French?\nA:")["input_ids"]
 
 
 def test_answers_decode_to_themselves():
     tokenizer = build_tokenizer()
-    for rows in FILES.values():
-        for row in rows:
-            ids = tokenizer(f" {row['response']}<eos>", add_special_tokens=False)["input_ids"]
-            assert tokenizer.decode(ids, skip_special_tokens=True) == row["response"]
+    answers = sorted({str(row["response"]) for rows in FILES.values() for row in rows})
+    ids = tokenizer([f" {answer}<eos>" for answer in answers], add_special_tokens=False)
+    assert tokenizer.batch_decode(ids["input_ids"], skip_special_tokens=True) == answers
 
 
 @pytest.mark.parametrize("file", ["four.jsonl", "six.jsonl"])
