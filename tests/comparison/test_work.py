@@ -10,6 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,7 @@ from csreft_core.attachment.attach import attach
 from csreft_core.base.fingerprint import old_rule
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.text.chat_templates import resolve_template
-from csreft_core.cli import main
+from csreft_core.cli import compare, main
 from csreft_core.comparison.folder import (
     Comparison,
     Variant,
@@ -339,7 +340,8 @@ def test_two_processes_share_the_cells(made, tmp_path, monkeypatch, capsys):
             self.process.join()
             self.returncode = self.process.exitcode
 
-    monkeypatch.setattr(subprocess, "Popen", Helper)
+    only_here = SimpleNamespace(Popen=Helper, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(compare, "subprocess", only_here)
     argv = [*command(made, out, "--jobs", "2", "--table", "scores"), "--set", "train.steps=2"]
     argv[argv.index("--methods") + 1] = "red,loreft"
     assert main(argv) == 0
