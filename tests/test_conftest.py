@@ -70,18 +70,23 @@ def _run_inner(tmp_path: Path, test: str) -> subprocess.CompletedProcess[str]:
 
 
 INNER = f"""
-import contextlib, socket, torch
-before = min(2, torch.get_num_threads())
+import contextlib, os, socket, sys, types
+
+class Torch(types.ModuleType):  # the real one takes seconds to load
+    def set_num_threads(self, n):
+        self.n_threads = n
+
+sys.modules["torch"] = torch = Torch("torch")
 
 def test_calls_home():
     with contextlib.suppress(OSError), socket.socket() as client:
         client.connect({OUTSIDE!r})
 
 def test_changes_the_threads():
-    torch.set_num_threads(before + 2)
+    torch.set_num_threads(7)
 
 def test_after():
-    assert torch.get_num_threads() == before
+    assert torch.n_threads == min(2, int(os.environ["OMP_NUM_THREADS"]))
 """
 
 

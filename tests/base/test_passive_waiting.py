@@ -58,5 +58,4 @@ def test_openmp_is_told_before_it_is_loaded(program, spins):
 
 
 def test_what_the_user_has_set_stays():
-    program = "import csreft_core.app, torch"  # which loads the same OpenMP
-    assert _spins(program, OMP_WAIT_POLICY="active")
+    assert _spins(f"import csreft_core.app\n{_load_openmp()}", OMP_WAIT_POLICY="active")
