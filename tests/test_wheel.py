@@ -13,7 +13,9 @@ from tests.repository import ROOT, repository_files
 
 BYTES = 25_000_000
 SHIPPED = ("assets", "pages", "app.py", ".streamlit")
-WORK = """
+END_OF_MISTAKE = "end of the mistake"
+WORK = f"""
+END_OF_MISTAKE = {END_OF_MISTAKE!r}
 import json, sys
 from pathlib import Path
 
@@ -24,10 +26,11 @@ from csreft_core.cli import main
 from csreft_core.config import INSTALLED, PROJECT
 from csreft_core.runs.all_runs import runs_root
 
-assert main(["doctor"]) == 0
+assert main(["train", "--set", "data.path=no.jsonl", "--out", "wrong"]) == 2
+print(END_OF_MISTAKE, file=sys.stderr, flush=True)
 assert main(["train", "--set", "train.steps=2", "--out", "first"]) == 0
 page = AppTest.from_file(PROJECT / "app.py", default_timeout=120).run()
-said = {
+said = {{
     "package": csreft_core.__file__,
     "installed": INSTALLED,
     "runs": str(runs_root()),
@@ -35,7 +38,7 @@ said = {
     "errors": [e.value for e in page.error],
     "text": " ".join(m.value for m in page.markdown),
     "run": page.session_state["run"],
-}
+}}
 Path("said.json").write_text(json.dumps(said))
 """
 
@@ -85,6 +88,10 @@ def test_it_trains_scores_and_opens_its_first_page_without_the_checkout(elsewher
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    # The libraries are loaded by now and have said nothing.
+    (mistake,) = result.stderr.split(END_OF_MISTAKE)[0].splitlines()
+    assert mistake.startswith("error: ")
+    assert not (folder / "wrong").exists()
     said = json.loads((folder / "said.json").read_text())
     assert ROOT not in Path(said["package"]).parents
     assert said["installed"] is True
