@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.served_app import START_S, served
 
@@ -35,22 +35,22 @@ def address(runs: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """A Chromium: one for all tests, for its start takes seconds."""
+def browser(chromium: str) -> Iterator[BrowserContext]:
+    """A Chromium: one for all tests, for its start and the app's scripts take seconds."""
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
-        yield one
+        yield one.new_context()
         one.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
+def open_page(browser: BrowserContext) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
     """Opens an address as a new visitor; `faults` lists errors and foreign requests."""
-    contexts = []
+    pages = []
 
     def start(url: str) -> tuple[Page, list[str]]:
-        contexts.append(browser.new_context())
-        page = contexts[-1].new_page()
+        page = browser.new_page()
+        pages.append(page)
         page.set_default_timeout(START_S * 1000)
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
@@ -60,8 +60,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]
         return page, faults
 
     yield start
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 def _note(faults: list[str], message: ConsoleMessage) -> None:

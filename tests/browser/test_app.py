@@ -5,14 +5,20 @@ One file, so that its tests share the server and the browser.
 
 import json
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import psutil
 from playwright.sync_api import expect
 
 from csreft_core.runs.all_runs import example_runs
+from csreft_core.runs.run import Run
 from tests import hostile
 from tests.browser.steps import answers, progress, wait_for_state, wait_until_drawn
-from tests.served_app import handshake
+from tests.served_app import START_S, handshake
 
 # Streamlit looks for its server below a page's own address first and finds it one level up.
 _PROBE = re.compile(r"404 \(Not Found\) \S+/_stcore/(health|host-config)$")
@@ -42,21 +48,36 @@ def test_start_shows_gates_and_both_answers(address, open_page):
     assert _own(faults) == []
 
 
+@contextmanager
+def held_after_a_step(run: Path) -> Iterator[None]:
+    """Inside the `with` the run's process stands still, some steps after its first."""
+    deadline = time.monotonic() + START_S
+    while not (run / "status.json").exists() or not (status := Run(run).status()).step:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process = psutil.Process(status.pid)
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
 def test_train_reload_stop_resume_finish(address, open_page, runs):
-    steps = 400  # of four prompts, some 10 s on two cores: time to reload and to stop
+    steps = 60  # some 2 s: the training is held while the page is loaded anew and asks to stop
     asked = {"steps": steps, "batch_size": 4, "eval_every": steps}
     settings = "&".join(f"set=train.{name}={value}" for name, value in asked.items())
     page, faults = open_page(f"{address}/Train?{settings}")
     page.get_by_role("button", name="Start training").click()
     wait_for_state(page, "running")
     assert "run=recommended" in page.url
-    page.get_by_text("first evaluation").or_(page.get_by_text("training: step")).first.wait_for()
-
-    page.reload()
-    wait_for_state(page, "running")  # still attached: the run is in the address
     run = runs / "recommended"
-    page.wait_for_function("/training: step [1-9]/.test(document.body.innerText)")
-    page.get_by_role("button", name="Stop and save").click()
+    with held_after_a_step(run):
+        page.reload()
+        wait_for_state(page, "running")  # still attached: the run is in the address
+        page.wait_for_function("/training: step [1-9]/.test(document.body.innerText)")
+        page.get_by_role("button", name="Stop and save").click()
+        page.get_by_text("is saving, then stops").wait_for()
     wait_for_state(page, "stopped")
     stopped_at = json.loads((run / "status.json").read_text())["step"]
     assert 0 < stopped_at < steps
