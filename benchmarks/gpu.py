@@ -36,6 +36,7 @@ from csreft_core.base.load import Base
 from csreft_core.base.memory.use import measure_use
 
 WARM_UP = 2
+N_ANSWER = 48
 GIB = 2**30
 
 
@@ -102,7 +103,7 @@ def training_table(
 def generation_table(
     base: Base, args: argparse.Namespace, layers: tuple[int, ...]
 ) -> tuple[str, dict[str, list[float]]]:
-    """Speed of greedy answers of 48 tokens to prompts of 16, relative to the base's."""
+    """Speed of greedy answers of `N_ANSWER` tokens to prompts of 16, relative to the base's."""
     assert base.model.generation_config is not None
     base.model.generation_config.eos_token_id = None
     lines, raw = [], {}
@@ -111,7 +112,7 @@ def generation_table(
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pad_token_id": 0}
 
         def answer(inputs: dict[str, Any] = inputs) -> None:
-            base.model.generate(**inputs, max_new_tokens=48, do_sample=False)  # type: ignore[operator]
+            base.model.generate(**inputs, max_new_tokens=N_ANSWER, do_sample=False)  # type: ignore[operator]
 
         def with_adapter(positions: str, answer: Callable[[], None] = answer) -> Contestant:
             config = training_config(args, layers, recompute=False, keep=False)
@@ -131,7 +132,7 @@ def generation_table(
         lines += [
             [
                 f"{name}, batch of {n}",
-                f"{48 * n / statistics.median(times):.0f}",
+                f"{N_ANSWER * n / statistics.median(times):.0f}",
                 f"{1 / ratio(times, references):.3f}",
             ]
             for name, times in seconds.items()

@@ -164,8 +164,9 @@ def test_random_models_are_built_where_they_run(precision):
 def test_the_gpu_page_says_that_it_has_not_run_on_one(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(gpu, "WARM_UP", 0)
+    monkeypatch.setattr(gpu, "N_ANSWER", 4)
     arguments = ["gpu.py", "--small", "--device", "cpu", "--precision", "fp32", "--save"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--batch", "2"])
     gpu.main()
     page = capsys.readouterr().out
     assert "This has not run on a GPU" in page
