@@ -16,12 +16,12 @@ from csreft_core.runs.run import Run
 from csreft_core.training import loop as training
 from tests import started, tiny_runs
 
-# 12 steps, a checkpoint every 4: before the first one, right after one, within the writing of one
+# 8 steps, a checkpoint every 3: before the first one, right after one, within the writing of one
 # (so that it goes on from the one before), before the adapter is written, and after it.
 PLACES = [
     ("step", 2),
-    ("step", 8),
-    ("checkpoint", 8),
+    ("step", 6),
+    ("checkpoint", 6),
     ("adapter", 0),
     ("end", 0),
 ]
@@ -45,6 +45,10 @@ def command(made: Path, out: Path, *, saving: bool = True) -> list[str]:
     other coordinates.
     """
     changes = {
+        "train__steps": 8,
+        "train__batch_size": 5,
+        "train__eval_every": 4,
+        "train__checkpoint_every": 3,
         "router__supervision": 1,
         "adapter__dropout": 0.2 if saving else 0,
         "train__weight_decay": 0.1,
@@ -150,7 +154,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Any) -> None:
     monkeypatch.setattr(training, "one_step", step)
 
 
-@pytest.mark.parametrize(("n", "saving"), [(4, True), (5, False)])
+@pytest.mark.parametrize(("n", "saving"), [(3, True), (5, False)])
 def test_stop_saves_and_a_resume_goes_on(made, tmp_path, monkeypatch, n, saving):
     path = tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -183,7 +187,7 @@ def test_ctrl_c_and_termination_save_and_say_how_to_go_on(
     assert signal.getsignal(number) == before
     assert open_run(path).status().state == "stopped"
     out = capsys.readouterr().out
-    assert "stopped at step 5 of 12" in out
+    assert "stopped at step 5 of 8" in out
     assert f"train --out {path} --resume" in out
     resume(path)
     assert results(path)[0] == results(made / "whole")[0]
