@@ -45,7 +45,7 @@ def browser(chromium: str) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def open_page(browser: BrowserContext) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
-    """Opens an address as a new visitor; `faults` lists errors and foreign requests."""
+    """Opens an address in a new tab of one visitor; `faults` lists errors and foreign requests."""
     pages = []
 
     def start(url: str) -> tuple[Page, list[str]]:
