@@ -1,12 +1,12 @@
-"""How a command comes to its function: in a module that is loaded when it is called, not before."""
+"""How a command comes to its function: in a module that is loaded when it is called, not before.
+
+What the checks need is loaded with them: help and `doctor` do without runs and skills.
+"""
 
 import argparse
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-
-from csreft_core.cli.settings import asked_config
-from csreft_core.runs.all_runs import open_run
 
 Command = Callable[[argparse.Namespace], int]
 Check = Callable[[argparse.Namespace], None]
@@ -33,11 +33,19 @@ def later(place: str, *checks: Check) -> Command:
 
 def check_run(args: argparse.Namespace) -> None:
     """The run is there and can be read."""
-    open_run(Path(args.run))
+    _open(args.run)
 
 
 def check_config(args: argparse.Namespace) -> None:
     """A config is asked for, or a run to go on with; `args.asked` is the config, or None."""
+    from csreft_core.cli.settings import asked_config
+
     args.asked = asked_config(args)
     if args.asked is None:
-        open_run(Path(args.out))
+        _open(args.out)
+
+
+def _open(path: str) -> None:
+    from csreft_core.runs.all_runs import open_run
+
+    open_run(Path(path))
