@@ -22,12 +22,16 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 import csreft_core
+from csreft_core.__main__ import start
 from csreft_core.cli import main
 from csreft_core.config import INSTALLED, PROJECT
 from csreft_core.runs.all_runs import runs_root
 
-assert main(["train", "--set", "data.path=no.jsonl", "--out", "wrong"]) == 2
-print(END_OF_MISTAKE, file=sys.stderr, flush=True)
+sys.argv = ["csreft", "train", "--set", "data.path=no.jsonl", "--out", "wrong"]
+assert start() == 2
+for stream in (sys.stdout, sys.stderr):
+    print(END_OF_MISTAKE, file=stream, flush=True)
+assert main(["doctor"]) == 0
 assert main(["train", "--set", "train.steps=2", "--out", "first"]) == 0
 page = AppTest.from_file(PROJECT / "app.py", default_timeout=120).run()
 said = {{
@@ -77,7 +81,7 @@ def test_it_holds_every_shipped_file_and_is_small(wheel):
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
 
 
-def test_it_trains_scores_and_opens_its_first_page_without_the_checkout(elsewhere):
+def test_it_is_well_trains_and_opens_its_first_page_without_the_checkout(elsewhere):
     folder, environment = elsewhere
     result = subprocess.run(
         [sys.executable, "-c", WORK],
@@ -89,6 +93,7 @@ def test_it_trains_scores_and_opens_its_first_page_without_the_checkout(elsewher
     )
     assert result.returncode == 0, result.stderr
     # The libraries are loaded by now and have said nothing.
+    assert result.stdout.split(END_OF_MISTAKE)[0] == ""
     (mistake,) = result.stderr.split(END_OF_MISTAKE)[0].splitlines()
     assert mistake.startswith("error: ")
     assert not (folder / "wrong").exists()
