@@ -49,42 +49,6 @@ def test_first_start_on_a_shipped_run(open_app):
     assert not app.warning
 
 
-@pytest.mark.usefixtures("no_examples", "tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app(PAGE)
-    assert "There is no run to compare" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(PAGE, run="mine")
-    assert "no trained adapter yet" in texts(app)
-    assert not app.error
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_of_another_base_gives_one_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(PAGE, run="mine")
-    assert [("trained on a base" in e.value) for e in app.error] == [True]
-    assert not n_charts(app)
-
-
-@pytest.mark.usefixtures("no_examples")
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [("adapter.safetensors", "damaged"), ("skills.jsonl", "skills.jsonl:1")],
-)
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
-    run = make_run()
-    (run.path / broken).write_text("{ no", encoding="utf-8")
-    app = open_app(PAGE, run="mine")
-    assert any(message in error.value for error in app.error), [e.value for e in app.error]
-
-
 @pytest.mark.usefixtures("no_examples")
 @pytest.mark.parametrize("name", ["oracle", "loreft"])
 def test_runs_of_every_preset_can_be_compared(open_app, make_run, name):

@@ -46,14 +46,6 @@ def per_token():
     return replace(config, router=replace(config.router, granularity="per_token"))
 
 
-@pytest.mark.usefixtures("no_examples", "tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app(PAGE)
-    assert "Train one" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
 @pytest.mark.fast
 @pytest.mark.usefixtures("examples")
 def test_first_start_shows_one_prompt_and_held_out_ones(open_app):
@@ -222,34 +214,10 @@ def test_a_row_of_the_data_becomes_the_prompt(open_app, make_run):
     assert app.text_input(key="prompt").value == box.options[3]
 
 
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_of_another_base_gives_a_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(PAGE, run="mine")
-    assert any("trained on a base" in error.value for error in app.error)
-    assert not n_charts(app)
-
-
 @pytest.mark.usefixtures("examples")
 def test_a_control_of_another_base_is_left_out(make_run):
     assert len(control_runs(make_run())) == 1
     assert control_runs(make_run("elsewhere", base="f" * 64)) == ()
-
-
-@pytest.mark.usefixtures("examples")
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("adapter.safetensors", "damaged"),
-        ("skills.jsonl", "skills.jsonl:1"),
-        ("config.json", "not JSON"),
-    ],
-)
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
-    run = make_run()
-    (run.path / broken).write_text("{ no", encoding="utf-8")
-    app = open_app(PAGE, run="mine")
-    assert any(message in error.value for error in app.error), [e.value for e in app.error]
 
 
 @pytest.mark.usefixtures("no_examples")
@@ -262,14 +230,6 @@ def test_a_broken_control_is_no_harm(open_app, make_run, monkeypatch, tmp_path):
     app = held_out(open_app, run="mine")
     assert not app.error
     assert "Do the gates depend on the prompt?" in headings(app)
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(PAGE, run="mine")
-    assert "no trained adapter yet" in texts(app)
-    assert not app.error
 
 
 @pytest.mark.usefixtures("no_examples")

@@ -35,14 +35,6 @@ def test_first_start_shows_a_shipped_run_with_every_figure(open_app):
     assert "No skill here has a subspace of the same name" in texts(app)
 
 
-@pytest.mark.usefixtures("no_examples", "tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app(PAGE)
-    assert "Train one on the Train page" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
 @pytest.mark.fast
 @pytest.mark.usefixtures("no_examples")
 def test_measure_and_pair_are_in_the_address(open_app, make_run):
@@ -117,39 +109,19 @@ def test_one_subspace_has_nothing_to_leak_into(open_app, make_run):
 
 
 @pytest.mark.usefixtures("no_examples")
-def test_a_run_of_another_base_gives_a_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(PAGE, run="mine")
-    assert len(app.error) == 1
-    assert "trained on a base" in app.error[0].value
-    assert not n_charts(app)
-
-
-@pytest.mark.usefixtures("no_examples")
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("adapter.safetensors", "damaged"),
-        ("skills.jsonl", "skills.jsonl:1"),
         ("metrics.jsonl", "broken line"),
         ("snapshots/step-00000000.safetensors", "damaged or of another adapter"),
     ],
 )
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
+def test_a_broken_record_of_the_training_gives_a_message(open_app, make_run, broken, message):
     path = make_run().path / broken
     path.parent.mkdir(exist_ok=True)
     path.write_text("{ no\n", encoding="utf-8")
     app = open_app(PAGE, run="mine", **{"geometry-part": geometry.TRAINING})
     assert [message in error.value for error in app.error] == [True], app.error
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(PAGE, run="mine")
-    assert "no trained adapter yet" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
 
 
 @pytest.mark.usefixtures("no_examples")

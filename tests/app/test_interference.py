@@ -71,14 +71,6 @@ def finish(run):
     run.write_status(replace(run.status(), state="finished", step=4))
 
 
-@pytest.mark.usefixtures("tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app(PAGE)
-    assert "Train a run of your own" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
 @pytest.mark.usefixtures("examples", "tmp_runs")
 def test_first_start_shows_matrix_pairs_and_a_prompt(open_app, submitted):
     apps = parts(open_app)
@@ -118,29 +110,6 @@ def test_runs_of_every_preset(open_app, make_run, name, absent, charts):
         assert "i-train" in buttons
     if name == "oracle":
         assert "This run has no learned gates" in texts(apps[interference.PAIRS])
-
-
-def test_a_run_of_another_base_gives_one_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(PAGE, run="mine")
-    assert [("trained on a base" in error.value) for error in app.error] == [True]
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"), [("adapter.safetensors", "damaged"), ("skills.jsonl", "skills.jsonl:1")]
-)
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
-    run = make_run()
-    (run.path / broken).write_text("{ no", encoding="utf-8")
-    app = open_app(PAGE, run="mine")
-    assert any(message in error.value for error in app.error), [e.value for e in app.error]
-
-
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(PAGE, run="mine")
-    assert "no trained adapter yet" in texts(app)
-    assert not app.error
 
 
 def test_an_empty_prompt_gives_a_message(open_app, make_run):

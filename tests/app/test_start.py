@@ -23,15 +23,6 @@ def examples(monkeypatch, tmp_path, make_run):
 
 
 @pytest.mark.fast
-@pytest.mark.usefixtures("no_examples", "tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app()
-    assert "Train a run of your own" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
-@pytest.mark.fast
 @pytest.mark.usefixtures("examples")
 def test_first_start_shows_a_shipped_run(open_app):
     app = open_app()
@@ -101,37 +92,6 @@ def test_runs_of_every_preset_can_be_asked(open_app, make_run, name):
     app = open_app(run="mine")
     assert n_charts(app) == 1
     assert len(app.code) == 2
-    assert not app.error
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_of_another_base_gives_a_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(run="mine")
-    assert any("trained on a base" in error.value for error in app.error)
-
-
-@pytest.mark.usefixtures("examples")
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("adapter.safetensors", "damaged"),
-        ("skills.jsonl", "skills.jsonl:1"),
-        ("config.json", "not JSON"),
-    ],
-)
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
-    run = make_run()
-    (run.path / broken).write_text("{ no", encoding="utf-8")
-    app = open_app(run="mine")
-    assert any(message in error.value for error in app.error), [e.value for e in app.error]
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(run="mine")
-    assert "no trained adapter yet" in texts(app)
     assert not app.error
 
 

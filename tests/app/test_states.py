@@ -66,14 +66,6 @@ def test_first_start_shows_the_shipped_run(open_app):
         assert isinstance(value, str | int | float | bool | list | dict | None), name
 
 
-@pytest.mark.usefixtures("no_examples", "tmp_runs")
-def test_without_any_run_the_page_says_what_to_do(open_app):
-    app = open_app(PAGE)
-    assert "Train one" in texts(app)
-    assert not n_charts(app)
-    assert not app.error
-
-
 def test_the_choices_are_in_the_address_and_change_the_picture(open_app, moved_run):
     moved_run()
     app = open_app(
@@ -193,40 +185,6 @@ def test_oracle_gates_leave_an_unknown_prompt_out(open_app, moved_run):
     names = {trace.get("name") for trace in chart(app, "states-chosen")["data"]}
     assert "your prompt" not in names
     assert "french" in names
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_of_another_base_gives_one_message(open_app, make_run):
-    make_run(base="f" * 64)
-    app = open_app(PAGE, run="mine")
-    assert [e for e in app.error if "trained on a base" in e.value]
-    assert len(app.error) == 1
-    assert not n_charts(app)
-
-
-@pytest.mark.usefixtures("no_examples")
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("adapter.safetensors", "damaged"),
-        ("skills.jsonl", "skills.jsonl:1"),
-        ("config.json", "not JSON"),
-    ],
-)
-def test_a_broken_file_gives_a_message(open_app, make_run, broken, message):
-    run = make_run()
-    (run.path / broken).write_text("{ no", encoding="utf-8")
-    app = open_app(PAGE, run="mine")
-    assert any(message in error.value for error in app.error), [e.value for e in app.error]
-
-
-@pytest.mark.usefixtures("no_examples")
-def test_a_run_without_adapter_says_where_to_watch_it(open_app, make_run):
-    make_run(state="stopped", with_adapter=False)
-    app = open_app(PAGE, run="mine")
-    assert "no trained adapter yet" in texts(app)
-    assert not app.error
-    assert not n_charts(app)
 
 
 @pytest.mark.usefixtures("no_examples")
