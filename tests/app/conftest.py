@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from streamlit.components.v2 import manifest_scanner
-from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1 import AppTest, local_script_runner
 
+from csreft_core.analysis.states import rows as state_rows
+from csreft_core.analysis.states import tables as state_tables
+from csreft_core.app.gates import rows as router_rows
 from csreft_core.base.load import load_base
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config, Provenance, preset
 from csreft_core.reft.adapter import build_adapter, save_adapter
@@ -21,12 +24,32 @@ from tests.repository import ROOT
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _packages_are_scanned_once() -> Iterator[None]:
-    """The harness reads the metadata of all installed packages at every run of a page."""
+def _the_harness_works_less() -> Iterator[None]:
+    """It reads the metadata of all packages at every run of a page, and looks 1,000 times a second
+    whether the run has ended, which takes the interpreter's lock from it."""
     once = cache(manifest_scanner.scan_component_manifests)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(manifest_scanner, "scan_component_manifests", once)
+        patched.setattr(local_script_runner, "require_widgets_deltas", _wait)
         yield
+
+
+def _wait(runner: local_script_runner.LocalScriptRunner, timeout: float) -> None:
+    page = runner._script_thread
+    assert page is not None
+    page.join(timeout)
+    if page.is_alive():
+        runner.request_stop()
+        raise TimeoutError(f"the page has run for {timeout} s")
+
+
+@pytest.fixture(autouse=True)
+def _few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures from few rows: what is true of many is tested beside the tables."""
+    for figure in router_rows.PER_SKILL:
+        monkeypatch.setitem(router_rows.PER_SKILL, figure, 3)
+    monkeypatch.setattr(state_rows, "MOST_PROMPTS", 24)
+    monkeypatch.setattr(state_tables, "MOST_STEPS", 3)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from csreft_core.__main__ import main
-from csreft_core.analysis.states import rows as state_rows
-from csreft_core.analysis.states import tables as state_tables
 from csreft_core.analysis.view_names import INSPECTED, module_of
 from csreft_core.app import geometry
 from csreft_core.app.gates import panels as router
@@ -44,12 +42,8 @@ PAGES: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
 
 
 @pytest.fixture(autouse=True)
-def _in_the_project_with_one_base_and_few_rows(monkeypatch):
+def _in_the_project_with_one_base(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for figure in router_rows.PER_SKILL:
-        monkeypatch.setitem(router_rows.PER_SKILL, figure, 3)
-    monkeypatch.setattr(state_rows, "MOST_PROMPTS", 24)
-    monkeypatch.setattr(state_tables, "MOST_STEPS", 3)
     load = cache(Engine.load.__func__)
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, config: load(cls, config)))
 

@@ -39,7 +39,7 @@ def browser(chromium: str) -> Iterator[BrowserContext]:
     """A Chromium: one for all tests, for its start and the app's scripts take seconds."""
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
-        yield one.new_context()
+        yield one.new_context(reduced_motion="reduce")  # a spinner costs a tenth of a core
         one.close()
 
 
