@@ -67,10 +67,8 @@ def main() -> None:
         table, raw[f"batch {rows}"], versions = of_batch(rows, args)
         parts += [f"## Batch of {rows}", table]
         about |= versions
-    page = results.report("Generation against the base", parts, about)
-    print(page)
-    if args.save:
-        results.save("generation", page, raw)
+    name = "generation" if args.save else None
+    results.publish("Generation against the base", parts, about, raw, name)
 
 
 if __name__ == "__main__":

@@ -220,10 +220,8 @@ def main() -> None:
         for precision in args.precision:
             sections, raw[f"{shape} {precision}"] = measure(args, shape, precision)
             parts += sections
-    page = results.report("GPU", parts, about(device, args))
-    print(page)
-    if args.save:
-        results.save("gpu" if device.type == "cuda" else "gpu-not-run", page, raw)
+    name = "gpu" if device.type == "cuda" else "gpu-not-run"
+    results.publish("GPU", parts, about(device, args), raw, name if args.save else None)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def _commit() -> str:
     return git("rev-parse", "--short", "HEAD") + (" with changes" if changes else "")
 
 
-def report(title: str, parts: Sequence[str], about: dict[str, Any]) -> str:
-    """The page of one measurement: its tables, its command, the machine and the versions."""
+def _report(title: str, parts: Sequence[str], about: dict[str, Any]) -> str:
+    """Tables, command, machine and versions."""
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}".strip()
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     facts = [f"- {name}: {_in_words(value)}" for name, value in about.items()]
@@ -70,14 +70,30 @@ def _in_words(value: object) -> str:
     return str(value)
 
 
-def save(name: str, page: str, raw: dict[str, Any]) -> list[Path]:
-    """Keep a page and every single time behind it, as dated files of the results folder."""
+def publish(
+    title: str, parts: Sequence[str], about: dict[str, Any], raw: dict[str, Any], name: str | None
+) -> None:
+    """Print the page of one measurement; under a name, keep it and every single time behind it.
+
+    Args:
+        title: Of the page.
+        parts: Its tables.
+        about: The machine and the versions.
+        raw: The times.
+        name: Of the dated files in the results folder; None keeps nothing.
+    """
+    page = _report(title, parts, about)
+    print(page)
+    if name is not None:
+        _save(name, page, raw)
+
+
+def _save(name: str, page: str, raw: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     text, data = (RESULTS / f"{today}-{name}.{ending}" for ending in ("md", "json"))
     text.write_text(page, encoding="utf-8")
     data.write_text(json.dumps(_round(raw)), encoding="utf-8")
-    return [text, data]
 
 
 def _round(value: Any) -> Any:

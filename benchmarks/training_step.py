@@ -137,10 +137,8 @@ def main() -> None:
     if args.skills:
         table, raw["skills"] = by_skills(args)
         parts += [f"## Number of subspaces, vocabulary {args.vocabulary[0]}", table]
-    page = results.report("Training step against the frozen limit", parts, about)
-    print(page)
-    if args.save:
-        results.save("training-step", page, raw)
+    name = "training-step" if args.save else None
+    results.publish("Training step against the frozen limit", parts, about, raw, name)
 
 
 if __name__ == "__main__":

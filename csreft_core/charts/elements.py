@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 
@@ -52,7 +53,9 @@ def name_rows(figure: go.Figure, names: Sequence[str], **more: Any) -> None:
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), **shown)
 
 
-def cells(values: Sequence[Any], texts: Any, hover: Any, gap: int = 1) -> dict[str, Any]:
+def cells(
+    values: Sequence[Any] | np.ndarray, texts: Any, hover: Any, gap: int = 1
+) -> dict[str, Any]:
     """A heat-map on numbered rows and columns: the text in each cell, and what pointing at it says.
 
     Args:

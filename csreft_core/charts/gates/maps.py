@@ -1,6 +1,7 @@
 """Heat-maps of gates: mean by true skill, hard patterns, co-activation, and along a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,9 @@ def mean_gate_map(
         names: Order of the skills and subspaces.
         palette: Colours.
     """
-    question = "Does each skill get a gate of its own?"
-    if table.empty:
-        return empty(question, _NO_GATES, palette)
     skills = ordered(names, table["skill"])
-    panels = {}
-    for source, part in table.groupby("source", sort=False):
+
+    def panel(part: pd.DataFrame) -> _Panel:
         columns = ordered(names, part["subspace"])
         text = {
             (row["skill"], row["subspace"]): f"true skill {row['skill']}<br>gate "
@@ -44,12 +42,18 @@ def mean_gate_map(
             for row in part.to_dict("records")
         }
         hover = [[text[skill, column] for column in columns] for skill in skills]
-        values = part.pivot_table(index="skill", columns="subspace", values="gate", sort=False)
-        values = values.loc[skills, columns].to_numpy()
-        panels[str(source)] = (columns, values, np.vectorize(_short)(values), hover)
-    alt = f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1"
-    scale = "mean gate<br>(0 to 1)"
-    return _panels(panels, skills, scale, question=question, alt=alt, palette=palette)
+        values = _matrix(part, "gate", skill=skills, subspace=columns)
+        return _Panel(columns, values, _short(values), hover)
+
+    return _panels(
+        table,
+        skills,
+        panel,
+        question="Does each skill get a gate of its own?",
+        scale="mean gate<br>(0 to 1)",
+        alt=f"Heat-maps: mean gate of {len(skills)} true skills, from 0 to 1",
+        palette=palette,
+    )
 
 
 def pattern_map(
@@ -62,12 +66,9 @@ def pattern_map(
         names: Order of the skills and subspaces.
         palette: Colours.
     """
-    question = "Which gates open together for which skill?"
-    if table.empty:
-        return empty(question, _NO_GATES, palette)
     skills = ordered(names, table["skill"])
-    panels = {}
-    for source, part in table.groupby("source", sort=False):
+
+    def panel(part: pd.DataFrame) -> _Panel:
         frequent = part.groupby("pattern", sort=False)["n"].sum().nlargest(_MOST_PATTERNS).index
         named = part.assign(pattern=part["pattern"].where(part["pattern"].isin(frequent), "others"))
         counts = named.pivot_table(
@@ -85,11 +86,18 @@ def pattern_map(
             for i, s in enumerate(skills)
         ]
         texts = np.vectorize(lambda n: str(n) if n else "")(values)
-        labels = [c.replace("+", "<br>+") for c in columns]
-        panels[str(source)] = (labels, share, texts, hover)
-    alt = f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates"
-    scale = "open gates<br>(cells: prompts)"
-    return _panels(panels, skills, scale, question=question, alt=alt, palette=palette, labels=130)
+        return _Panel([c.replace("+", "<br>+") for c in columns], share, texts, hover)
+
+    return _panels(
+        table,
+        skills,
+        panel,
+        question="Which gates open together for which skill?",
+        scale="open gates<br>(cells: prompts)",
+        alt=f"Heat-maps: how many prompts of {len(skills)} true skills open each set of gates",
+        palette=palette,
+        labels=130,
+    )
 
 
 def coactivation_map(
@@ -102,25 +110,28 @@ def coactivation_map(
         names: Order of the subspaces.
         palette: Colours.
     """
-    question = "Which gates are open at the same time?"
-    if table.empty:
-        return empty(question, _NO_GATES, palette)
-    own = table[table["source"] == table["source"].iloc[0]]
+    own = table[table["source"].isin(table["source"].head(1))]
     rows = ordered(names, own["subspace"])
-    panels = {}
-    for source, part in table.groupby("source", sort=False):
+
+    def panel(part: pd.DataFrame) -> _Panel | None:
         if ordered(names, part["subspace"]) != rows:
-            continue  # a run with other subspaces has no place on these axes
-        values = part.pivot_table(index="subspace", columns="other", values="both_open", sort=False)
-        values = values.loc[rows, rows].to_numpy()
+            return None  # a run with other subspaces has no place on these axes
+        values = _matrix(part, "both_open", subspace=rows, other=rows)
         hover = [
             [f"{a} and {b}<br>{values[i, j]:.1%} of prompts" for j, b in enumerate(rows)]
             for i, a in enumerate(rows)
         ]
-        panels[str(source)] = (rows, values, np.vectorize(_short)(values), hover)
-    alt = f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together"
-    scale = "share of prompts<br>(0 to 1)"
-    return _panels(panels, rows, scale, question=question, alt=alt, palette=palette)
+        return _Panel(rows, values, _short(values), hover)
+
+    return _panels(
+        table,
+        rows,
+        panel,
+        question="Which gates are open at the same time?",
+        scale="share of prompts<br>(0 to 1)",
+        alt=f"Heat-maps: share of prompts in which two of {len(rows)} gates are open together",
+        palette=palette,
+    )
 
 
 def token_map(
@@ -138,8 +149,7 @@ def token_map(
         return empty(question, "This router sets its gates once for the whole prompt.", palette)
     subspaces = ordered(names, table["subspace"])
     tokens = table.drop_duplicates("position").sort_values("position")
-    wide = table.pivot_table(index="subspace", columns="position", values="gate", sort=False)
-    values = wide.loc[subspaces, tokens["position"]].to_numpy()
+    values = _matrix(table, "gate", subspace=subspaces, position=list(tokens["position"]))
     places = list(zip(tokens["position"], tokens["token"], strict=True))
     figure = go.Figure(
         go.Heatmap(
@@ -152,7 +162,7 @@ def token_map(
             colorbar={"title": "gate", "thickness": 12},
             xgap=1,
             ygap=1,
-            text=np.vectorize(_short)(values) if len(tokens) <= _MOST_PRINTED else None,
+            text=_short(values) if len(tokens) <= _MOST_PRINTED else None,
             texttemplate="%{text}" if len(tokens) <= _MOST_PRINTED else None,
             customdata=[
                 [f"{as_text(token)} (position {i})<br>{name}" for i, token in places]
@@ -180,33 +190,54 @@ def token_map(
     return finish(figure, question=question, alt=alt, palette=palette, height=height)
 
 
-def _short(value: float) -> str:
-    return f"{value:.2f}"
+def _matrix(table: pd.DataFrame, value: str, **axes: Sequence[Any]) -> np.ndarray:
+    """The values of a column by two others: each with what stands on its axis, rows first."""
+    row, column = axes
+    wide = table.pivot_table(index=row, columns=column, values=value, sort=False)
+    return wide.loc[list(axes[row]), list(axes[column])].to_numpy()
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    return np.vectorize("{:.2f}".format)(values)
+
+
+class _Panel(NamedTuple):
+    columns: list[str]
+    values: np.ndarray
+    texts: np.ndarray
+    hover: list[list[str]]
 
 
 def _panels(
-    panels: dict[str, tuple],
+    table: pd.DataFrame,
     rows: Sequence[str],
-    scale: str,
+    panel: Callable[[pd.DataFrame], _Panel | None],
     *,
     question: str,
+    scale: str,
     alt: str,
     palette: Palette,
     labels: int = 88,
 ) -> go.Figure:
-    """Two panels a line, each with columns of its own; equal rows, colours from 0 to 1.
+    """A panel for each source, two a line, each with columns of its own; equal rows.
 
     Args:
-        panels: For each source: names of the columns, values (0 to 1), texts in the cells, hover.
+        table: With the column source.
         rows: Their names.
-        scale: What the cells hold; their numbers stand in them, so that there is no colour bar.
+        panel: From the part of a source: names of the columns, values (0 to 1), texts in the cells,
+            hover; None where it has no place on these rows.
         question: See `theme.finish`.
+        scale: What the cells hold; their numbers stand in them, so that there is no colour bar.
         alt: Text for screen readers, without the sources.
         palette: Colours of everything but the cells.
         labels: Pixels for the names of the columns and the title of the panel below.
     """
+    if table.empty:
+        return empty(question, _NO_GATES, palette)
+    parts = {str(source): panel(part) for source, part in table.groupby("source", sort=False)}
+    panels = {source: part for source, part in parts.items() if part is not None}
     alt = f"{alt}, a panel for each of {len(panels)} sources: {', '.join(panels)}."
-    lines, panel = panel_places(len(panels))
+    lines, places = panel_places(len(panels))
     inner = lines * max(60, 30 * len(rows)) + (lines - 1) * labels
     figure = make_subplots(
         rows=lines,
@@ -216,7 +247,7 @@ def _panels(
         horizontal_spacing=0.04,
         vertical_spacing=labels / inner if lines > 1 else 0,
     )
-    for (columns, values, texts, hover), place in zip(panels.values(), panel, strict=True):
+    for (columns, values, texts, hover), place in zip(panels.values(), places, strict=True):
         figure.add_heatmap(coloraxis="coloraxis", **cells(values, texts, hover), **place)
         figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=list(columns), **place)
     figure.update_xaxes(tickangle=-40, showgrid=False)
