@@ -78,7 +78,8 @@ def build(shape: str, precision: str, device: str) -> Base:
     few: dict[str, Any] = {"max_position_embeddings": 4096, "pad_token_id": 0}
     config = LlamaConfig(**{**few, **sizes}, bos_token_id=1, eos_token_id=2)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(dtype=PRECISIONS[precision])
+        model: Any = LlamaForCausalLM(config)
+        model.to(PRECISIONS[precision])
     fill(model, torch.device(device), in_4_bits=precision == "nf4")
     return freeze(model, three_tokens(), base_id=f"random {shape}")
 
@@ -120,7 +121,7 @@ def _quantize(weight: torch.Tensor) -> nn.Module:
     layer = Linear4bit(
         columns, rows, bias=False, compute_dtype=torch.bfloat16, device="meta", **kind
     )
-    parameter = Params4bit(weight, requires_grad=False, **kind)
+    parameter: Any = Params4bit(weight, requires_grad=False, **kind)
     # It is quantised when it is sent to a device, also to the one that it is on.
     layer.weight = parameter.to(weight.device)
     return layer
