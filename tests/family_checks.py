@@ -109,7 +109,8 @@ def check_generation(base: Base) -> None:
     for rule, rows in [("f1", alone), ("all", alone), *((rule, two) for rule in RULES)]:
         adapter = make_adapter(base, layers=(LAYER,), positions=rule)
         with attach(base, adapter, GATES):
-            out = base.model.generate(
+            model: Any = base.model
+            out = model.generate(
                 **padded(rows),
                 do_sample=False,
                 max_new_tokens=N_NEW,

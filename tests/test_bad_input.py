@@ -189,8 +189,8 @@ def encoder_decoder(place: Place) -> list[str]:
         d_ff=16,
         num_layers=1,
         num_heads=2,
-        decoder_start_token_id=0,
     )
+    config.decoder_start_token_id = 0
     T5ForConditionalGeneration(config).save_pretrained(place.root / "t5")
     tiny_tokenizer().save_pretrained(place.root / "t5")
     return place.train(base__path=str(place.root / "t5"))

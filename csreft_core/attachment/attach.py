@@ -297,9 +297,6 @@ class Attachment:
         Raises:
             RuntimeError: none runs.
         """
-        return self._current()
-
-    def _current(self) -> Pass:
         forward_pass = self._pass.get(None) or self._recompute
         if forward_pass is None:
             raise RuntimeError("a block of the base ran outside a forward of the base")
@@ -354,7 +351,7 @@ class Attachment:
     def _around_block(
         self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        forward_pass = self._current()
+        forward_pass = self.current_pass()
         if forward_pass.last_block is not None and layer > forward_pass.last_block:
             return self._pass_on(layer, None, *args, **kwargs)
         output = inner(*args, **kwargs)

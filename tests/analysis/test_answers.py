@@ -85,7 +85,7 @@ def test_change_of_rank_is_up_down_same_or_new(engine):
     for top in (1, 4, 20, 60):
         found = a.next_token_table(subject(engine, positions="all"), prompts=(PROMPT,), top=top)
         for row in found[found["column"] == "this run"].itertuples():
-            moved = int(np.sign(row.rank - row.base_rank))
+            moved = (row.rank > row.base_rank) - (row.rank < row.base_rank)
             known = {-1: "up", 0: "same", 1: "down"}[moved]
             assert row.change == ("new" if row.base_rank > top else known)
             met |= {(row.change, row.base_rank > 2 * top)}

@@ -316,10 +316,10 @@ def test_a_form_without_w_has_no_read_leak(engine):
 
 
 def test_data_overlap_with_a_round_cloud_is_the_overlap():
-    Q = sm.random_subspaces(np.random.default_rng(2), (3, 3), 12)
+    one, other = sm.random_subspaces(np.random.default_rng(2), (3, 3), 12)
     round_cloud = np.eye(12)  # X^T X = I
-    assert leaks.data_overlap(*Q, round_cloud) == pytest.approx(sm.overlap(*Q))
-    assert sm.overlap(*Q) > 0.05
+    assert leaks.data_overlap(one, other, round_cloud) == pytest.approx(sm.overlap(one, other))
+    assert sm.overlap(one, other) > 0.05
 
 
 def test_orthogonal_subspaces_overlap_where_their_coordinates_move_together():

@@ -107,7 +107,8 @@ def test_cells_that_failed_or_are_missing_stay_in_the_table(comparison):
 
 def test_counts_and_share(comparison):
     table = tables.cells(comparison).set_index(["method", "seed"])
-    csreft, red = table.loc[("csreft", 0)], table.loc[("red", 0)]
+    rows: list[Any] = [table.loc[(method, 0)] for method in ("csreft", "red")]
+    csreft, red = rows
     assert csreft[["subspaces", "router", "total", "share"]].tolist() == [30, 10, 40, 2.0]
     assert red["total"] == 20
     assert math.isnan(red["subspaces"])

@@ -119,7 +119,7 @@ def test_a_table_is_made_once_until_a_file_of_its_source_changes(monkeypatch, tm
     monkeypatch.setattr(methods, "main_table", main_table)
     for _ in range(2):
         table = table_of(JUDGED, methods.main_table, comparison=str(tmp_path))
-    assert table["n"].tolist() == [1]
+        assert table["n"].tolist() == [1]
     result = tmp_path / "cells" / "lora-0" / "result.json"
     result.parent.mkdir(parents=True)
     result.write_text("{}")

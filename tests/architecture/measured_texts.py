@@ -75,7 +75,7 @@ class Comparison:
         self._asked = open_comparison(path).plan()
 
     def __getattr__(self, method: str) -> SimpleNamespace:
-        row = self._rows.loc[method].to_dict()
+        row: Any = self._rows.loc[method].to_dict()
         return SimpleNamespace(
             **{
                 name: Measured(
@@ -161,7 +161,7 @@ def subspaces(part: str) -> Measured:
 def text(kind: str, tokens: int) -> Measured:
     """The share of a text that one vector gives back, over seeds."""
     table = shares_table().set_index(["kind", "tokens"])
-    row = table.loc[(kind, tokens)]
+    row: Any = table.loc[(kind, tokens)]
     return Measured(row["share"], row["low"], row["high"], int(row["seeds"]), "seeds")
 
 

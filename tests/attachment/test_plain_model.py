@@ -7,6 +7,7 @@ bit, and with the adapter's own gates, which must not.
 import json
 import threading
 from contextvars import copy_context
+from typing import Any
 
 import pytest
 import torch
@@ -143,8 +144,9 @@ def attached_hflm(monkeypatch, tmp_path):
 
 
 def bare_hflm(base: Base):
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models import huggingface
 
+    HFLM: Any = huggingface.HFLM
     return HFLM(base.model, tokenizer=base.tokenizer, batch_size=2, device="cpu")
 
 
@@ -177,7 +179,7 @@ def answers(kind: str, tmp_path):
     tasks = TaskManager(include_defaults=False).load([task(kind, file)])
 
     def of(model) -> list:
-        found = evaluator.evaluate(model, tasks, bootstrap_iters=0)
+        found: Any = evaluator.evaluate(model, tasks, bootstrap_iters=0)
         assert found is not None
         samples = sorted(found["samples"][f"local_{kind}"], key=lambda sample: sample["doc_id"])
         assert [sample["doc"] for sample in samples] == DOCUMENTS

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -71,9 +72,10 @@ def test_what_is_left_of_it_in_a_copy_is_that_of_the_copy():
     module.__dict__["forward"] = lambda x: left(x)  # somebody else
     module.__dict__["_old_forward"] = left
     wrapped.restore()
-    other = copy.deepcopy(module)
+    other: Any = copy.deepcopy(module)
     with torch.no_grad():
-        other.weight.zero_(), other.bias.zero_()
+        other.weight.zero_()
+        other.bias.zero_()
     assert not other._old_forward(torch.ones(1, 2)).any()
     assert module(torch.ones(1, 2)).any()
 

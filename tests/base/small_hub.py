@@ -14,7 +14,7 @@ COMMIT = "a" * 40
 
 def _handler(folder: Path, refusal: tuple[int, str] | None, asked: list[str]) -> type:
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Keep quiet."""
 
         def do_HEAD(self) -> None:

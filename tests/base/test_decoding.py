@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,8 @@ def test_no_setting_of_a_base_changes_an_answer(folder, tiny_llama, name):
     engine.close()
     expected = continuation(plain, request(adapter), (9, 10))
     assert answer.text == base.tokenizer.decode(expected, skip_special_tokens=True)
-    found = base.model.generate(torch.tensor([[9, 10, 11]]), max_new_tokens=N_NEW)[0, 3:]
+    model: Any = base.model
+    found = model.generate(torch.tensor([[9, 10, 11]]), max_new_tokens=N_NEW)[0, 3:]
     assert tuple(found.tolist()) == continuation(plain, Request(None), (9, 10, 11))
 
 
@@ -131,7 +133,8 @@ def test_a_plain_generate_of_a_base_follows_none_of_its_settings(folder, tiny_ll
     in_memory = where == "in memory"
     base = tiny_base(tiny_llama) if in_memory else bringing(folder, **{name: HOSTILE[name]})
     torch.manual_seed(0)
-    found = base.model.generate(prompt, max_new_tokens=N_NEW)[0, 5:].tolist()
+    model: Any = base.model
+    found = model.generate(prompt, max_new_tokens=N_NEW)[0, 5:].tolist()
     assert found == list(continuation(base, Request(None), prompt[0].tolist()))
 
 
@@ -140,7 +143,8 @@ def test_without_an_end_the_longest_answer_is_decoded(tiny_llama):
     first = continuation(base, Request(None), prompt[0].tolist(), n=1)
     decoding.take_over(base.model, first, 0)
     for ends, n in (((), N_NEW), (first, 1)):
-        found = base.model.generate(prompt, generation_config=decoding.greedy(N_NEW, ends, 0))
+        model: Any = base.model
+        found = model.generate(prompt, generation_config=decoding.greedy(N_NEW, ends, 0))
         assert found.shape[1] == 5 + n
 
 
@@ -290,7 +294,8 @@ def test_the_base_s_own_settings_are_followed_where_they_are_asked_for(folder, n
     assert own != engine.generate(None, "w9 w10 w9", **settings)
     engine.close()
     ids = torch.tensor([[9, 10, 9]])
-    theirs = base.model.generate(ids, max_new_tokens=6, **{name: OWN[name]})[0, 3:]
+    model: Any = base.model
+    theirs = model.generate(ids, max_new_tokens=6, **{name: OWN[name]})[0, 3:]
     assert own.text == base.tokenizer.decode(theirs, skip_special_tokens=True)
 
 

@@ -100,7 +100,7 @@ def test_the_interval_of_a_share_ends_where_the_share_can(made_up):
 
 def test_failed_cells_are_counted_and_left_out():
     table = tables.summary(made_up_tables(failed=(("lora", 4), ("lora", 3)))).set_index("method")
-    assert table.loc["lora", ["seeds", "failed"]].tolist() == [3, 2]
+    assert [*table.loc["lora", ["seeds", "failed"]]] == [3, 2]
     assert table.loc["lora", "exact_match"] == pytest.approx(0.95 - 0.25 + 0.001)
     nothing = made_up_tables(failed=tuple(("lora", seed) for seed in range(5)))
     row = tables.summary(nothing).set_index("method").loc["lora"]

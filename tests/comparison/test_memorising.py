@@ -1,6 +1,7 @@
 """`memorise`: which texts are learned, what comes back of them, and the tables of it."""
 
 import json
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -228,8 +229,8 @@ def made_up(path, layers=(2,)):
 def test_the_shares_by_hand(tmp_path):
     table = memorisation.shares_table(memorised=made_up(tmp_path / "m.json"))
     found = table.set_index(["kind", "tokens"])
-    assert found.loc[("text", 16), ["share", "low", "high"]].tolist() == [1, 1, 1]
-    row = found.loc[("text", 32)]
+    assert [*found.loc[("text", 16), ["share", "low", "high"]]] == [1, 1, 1]
+    row: Any = found.loc[("text", 32)]
     assert row["share"] == pytest.approx(13.5 / 32)
     # s of 12 to 15 is sqrt(5/3); t(0.975, 3) = 3.182446.
     assert row["high"] - row["share"] == pytest.approx(3.182446 * (5 / 3 / 4) ** 0.5 / 32, rel=1e-5)

@@ -45,7 +45,7 @@ def config_of(label: str, *changes: str) -> Config:
     return with_overrides(METHODS[label].config, ["adapter.layers=[1]", *changes])
 
 
-def moved(label: str, base: Base, *changes: str) -> Tuning:
+def moved(label: str, base: Base, *changes: str) -> Any:
     """Moved off the start, so that every parameter has a gradient and changes the logits."""
     method = build_method(config_of(label, *changes), base, SKILLS).eval()
     generator = torch.Generator().manual_seed(1)
@@ -258,7 +258,7 @@ def test_answers_under_prefix_tuning_are_those_of_one_forward(llama, lengths):
 
 def reference(base: Base, change: Callable[[int, Tensor, Tensor], Tensor], ids: Tensor) -> Tensor:
     """A Llama in float64, block after block, `change(block, input, output)` after each."""
-    model = copy.deepcopy(base.model).double()
+    model: Any = copy.deepcopy(base.model).double()
     h = model.model.embed_tokens(ids)
     places = torch.arange(ids.shape[1]).unsqueeze(0)
     turns = model.model.rotary_emb(h, places)
@@ -293,7 +293,7 @@ def test_adapters_are_the_reference(llama, label):
 
 def test_bitfit_is_the_base_with_other_biases(gpt2):
     method = moved("bitfit", gpt2)
-    other = copy.deepcopy(gpt2.model).double()
+    other: Any = copy.deepcopy(gpt2.model).double()
     parameters = dict(other.named_parameters())
     biases = {n for n in parameters if n.endswith("bias")}
     assert {n.replace("/", ".") for n in method.trained} == biases
@@ -304,7 +304,7 @@ def test_bitfit_is_the_base_with_other_biases(gpt2):
     assert (logits_of(gpt2, method, even()) - theirs).abs().max() <= CLOSE
 
 
-def with_weights(base: Base, method: Any, gates: Tensor) -> nn.Module:
+def with_weights(base: Base, method: Any, gates: Tensor) -> Any:
     """The base with W + s sum_i alpha_i B_i A_i in place of W, in float64."""
     other = copy.deepcopy(base.model).double()
     for name, module in other.named_modules():

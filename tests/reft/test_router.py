@@ -224,14 +224,14 @@ def test_supervision_teaches_the_router_to_tell_prompts_apart():
     h = h + 3 * labels.repeat(1, 3)[:, None, :D]
     mask = torch.ones(30, 4, dtype=torch.bool)
     optimizer = torch.optim.Adam(router.parameters(), lr=1e-2)
-    first = None
+    losses = []
     for _ in range(100):
         optimizer.zero_grad()
         loss = supervision_loss(router(router.features(h, mask)), labels, "sigmoid")
-        first = first or loss.item()
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.2 * first
+    assert losses[-1] < 0.2 * losses[0]
     assert torch.equal(router.gates(router(router.features(h, mask))).argmax(1), labels.argmax(1))
 
 

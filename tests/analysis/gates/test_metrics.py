@@ -1,6 +1,7 @@
 """Metrics of gates against cases worked out by hand, scikit-learn and brute force."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def rows_of(gates, skills, threshold=0.5):
     return found.set_index(["metric", "subspace"])
 
 
-def value(rows, metric, subspace=""):
+def value(rows, metric, subspace="") -> Any:
     return rows.loc[(metric, subspace), "value"]
 
 

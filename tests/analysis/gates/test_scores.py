@@ -156,7 +156,7 @@ def test_settings_are_what_evaluate_says(subject, first_token):
         assert row["exact_match"] == pytest.approx(expected["exact_match"])
         assert row["gap"] == pytest.approx(row["loss"] - table.loc["learned", "loss"], abs=1e-9)
     assert table["loss"].nunique() == 6
-    assert table.loc["learned", ["gap", "gap_low", "gap_high"]].tolist() == [0, 0, 0]
+    assert [*table.loc["learned", ["gap", "gap_low", "gap_high"]]] == [0, 0, 0]
     # Paired: the gap varies less over prompts than the loss.
     off = table.loc["off"]
     assert off["loss_low"] < off["loss"] < off["loss_high"]

@@ -95,7 +95,7 @@ def test_patterns_are_all_of_them_and_each_is_what_a_pass_of_its_own_gives(engin
     codes = ["".join(bits) for bits in product("01", repeat=3)]
     assert found["setting"].tolist() == [*codes, "learned"]
     assert found["kind"].tolist() == ["base", *["pattern"] * 7, "in use"]
-    assert found.loc[5, ["n_open", "open"]].tolist() == [2, "skill 0 + skill 2"]
+    assert [*found.loc[5, ["n_open", "open"]]] == [2, "skill 0 + skill 2"]
     adapter = subject(engine).adapter
     whole = torch.tensor([[5, 6, 7, 8, 2]])  # prompt, answer, end
     for row in found.itertuples():
@@ -213,8 +213,8 @@ def test_sentences_say_the_numbers_of_their_tables(engine):
     one = p.shapley_table(subject(engine, k=1), prompts=PROMPT)
     assert "the whole difference" in sentences.sentence_shapley(one)
     pairs = p.interactions_table(of, prompts=PROMPT)
-    top = pairs.loc[pairs["interaction"].abs().idxmax()]
-    assert f"{top['interaction']:+.3f}" in sentences.sentence_interactions(pairs)
+    strongest = max(pairs["interaction"], key=abs)
+    assert f"{strongest:+.3f}" in sentences.sentence_interactions(pairs)
     tokens = p.tokens_table(of, prompts=PROMPT)
     assert "likeliest token" in sentences.sentence_tokens(tokens)
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -410,7 +411,7 @@ def test_sizes_are_the_mean_over_the_prompts_that_have_the_token(engine):
             )
             sizes.append(float((changed - h).norm() / h.norm()))
             states.append(h.numpy())
-        cell = table.loc[(layer, place)]
+        cell: Any = table.loc[(layer, place)]
         assert cell["n"] == len(sizes)
         assert cell["size"] == pytest.approx(np.mean(sizes), abs=1e-5)
         assert cell["highest"] == pytest.approx(max(sizes), abs=1e-5)

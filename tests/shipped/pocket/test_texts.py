@@ -1,6 +1,7 @@
 """The words, the instructions and the skill sets: complete, held apart, and as committed."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from csreft_core.shipped.pocket.check import question
 from csreft_core.shipped.pocket.tokenizer import build_tokenizer
 from csreft_core.skills.skill_set import read_skills
 
-FILES = skill_sets.skill_set_files()
+FILES: dict[str, Any] = skill_sets.skill_set_files()
 TESTS = ("test_items", "test_paraphrases", "test_both")
 
 
