@@ -127,6 +127,15 @@ def test_measures_of_a_case_by_hand():
     assert list(vars(again).values()) == pytest.approx(list(vars(found).values()), abs=1e-12)
 
 
+def test_chance_is_the_larger_rank_over_the_width():
+    """A random line has 2/8 of its square in a plane of 8 dimensions."""
+    eye = np.eye(8)
+    for line_and_plane in ((eye[:1], eye[:2]), (eye[:2], eye[:1])):
+        inside = sm.pair_measures(*line_and_plane)
+        assert inside.overlap == pytest.approx(1)
+        assert inside.excess == pytest.approx(1 - 2 / 8)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.integers(8, 20))
 def test_measures_do_not_depend_on_the_basis_and_are_symmetric(seed, rank_i, rank_j, d):
