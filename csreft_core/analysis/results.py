@@ -26,8 +26,8 @@ from csreft_core.analysis.losses import answer_losses, rows_by_skill, subset
 from csreft_core.analysis.states.tables import separation_table, states_table
 from csreft_core.analysis.statistics.intervals import share_interval, spread, units_of
 from csreft_core.analysis.subject import Subject, open_subject
-from csreft_core.config import ASSETS
 from csreft_core.inference.scoring import Encoded
+from csreft_core.runs.all_runs import SHIPPED_RUNS
 
 TABLES = ("results",)
 """The tables of this view, `NAME_table`."""
@@ -45,7 +45,7 @@ COLUMNS = (
     "n",
     "over",
 )
-EXAMPLES = str(ASSETS / "examples")
+EXAMPLES = str(SHIPPED_RUNS)
 SEEDS = ("recommended-0", "recommended-1", "recommended-2")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "recommended-0": ("off", "learned", "oracle"),

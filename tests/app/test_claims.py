@@ -2,40 +2,12 @@
 
 import pytest
 
-from csreft_core.analysis.claims import tables as measured
 from csreft_core.app import claims
 from csreft_core.comparison import folder as comparison_module
 from tests.compared import made_up_comparison
 from tests.page_runs import assert_no_bug, n_charts, texts
 
 PAGE = "pages/Claims.py"
-
-
-# About what the shipped runs give; to measure them takes as long as all other tests here.
-MEASURED = {
-    "C3.gain": (0.3, 0.2, 0.4, float("nan")),
-    "C4.nmi": (0.2, 0.1, 0.3, 0.0),
-    "R1.inside": (1.0, 1.0, 1.0, 0.0625),
-    "R1.target": (1e-7, 1e-7, 1e-7, float("nan")),
-    "R4.with": (0.4, 0.3, 0.5, float("nan")),
-    "R4.against": (-0.6, -0.7, -0.5, float("nan")),
-}
-
-
-@pytest.fixture(autouse=True)
-def _runs_that_are_measured_already(monkeypatch):
-    rows = [
-        {
-            "condition": condition,
-            **dict(zip(("value", "low", "high", "control_value"), values, strict=True)),
-            "n": 120,
-            "seeds": 3,
-            "over": "seeds and prompts",
-            "source": "runs loreft-0",
-        }
-        for condition, values in MEASURED.items()
-    ]
-    monkeypatch.setattr(measured, "run_measurements", lambda _examples, _engine: rows)
 
 
 def test_verdicts_from_runs_and_a_comparison_of_ones_own(open_app, tmp_runs, tmp_path, monkeypatch):

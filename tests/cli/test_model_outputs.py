@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from csreft_core.__main__ import main
-from csreft_core.analysis.claims.tables import EXAMPLES
+from csreft_core.analysis.claims.shipped_runs import EXAMPLES
 from csreft_core.cli import model_outputs as m
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.errors import ConfigError

@@ -6,7 +6,7 @@ are in `claims.rules`, the sentences in `claims.sentences`.
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,38 +25,24 @@ from csreft_core.analysis.claims.rules import (
     judge_claims,
     judge_conditions,
 )
-from csreft_core.analysis.claims.runs import (
-    Measurement,
-    composition_gain,
-    edit_in_subspace,
-    routing,
-    scaled_edit,
+from csreft_core.analysis.claims.runs import Measurement
+from csreft_core.analysis.claims.shipped_runs import (
+    EXAMPLES,
+    FROM_RUNS,
+    run_measurements,
+    runs_table,
 )
 from csreft_core.analysis.methods.tables import read_tables
 from csreft_core.analysis.statistics.intervals import ARITHMETIC
-from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.comparison.folder import open_comparison, shipped_comparisons
-from csreft_core.config import ASSETS
 from csreft_core.inference.engine import Engine
-from csreft_core.runs.all_runs import Run
 
-TABLES = ("verdicts", "conditions", "measurements")
+__all__ = ["runs_table"]
+
+TABLES = ("verdicts", "conditions", "measurements", "runs")
 """The tables of this view, `NAME_table`; the first is what `judge claims` prints by default."""
 
-EXAMPLES = str(ASSETS / "examples")
-"""Folder of the shipped runs."""
-
 _PROGRAM = "python -m csreft_core"
-FROM_RUNS = {
-    "C3.gain": ("recommended-0", "recommended-1", "recommended-2"),
-    "C4.nmi": ("unsupervised-0", "unsupervised-1", "unsupervised-2", "paper-0"),
-    "R1.inside": ("loreft-0",),
-    "R1.target": ("loreft-0",),
-    "R4.with": ("loreft-0", "loreft-1", "loreft-2"),
-    "R4.against": ("loreft-0", "loreft-1", "loreft-2"),
-}
-"""Condition -> the shipped runs that it is measured on."""
-
 _PRESETS = {"C2.none": "constraint", "C2.positions": "positions", "R2": "positions"}
 
 
@@ -190,36 +176,6 @@ def arithmetic() -> list[Measurement]:
         }
         for name, (value, control) in values.items()
     ]
-
-
-def run_measurements(examples: Path, engine: Engine | None = None) -> list[Measurement]:
-    """What the shipped runs say; a condition whose run is missing has no row."""
-    subjects: dict[str, Subject] = {}
-    for name in dict.fromkeys(name for names in FROM_RUNS.values() for name in names):
-        if Run(examples / name).adapter_path.exists():
-            subjects[name] = open_subject(str(examples / name), engine)
-            engine = subjects[name].engine
-    rows: list[Measurement] = []
-    seeds = _present(subjects, FROM_RUNS["C3.gain"])
-    if seeds:
-        rows.append(composition_gain(seeds))
-    unlabelled = _present(subjects, FROM_RUNS["C4.nmi"][:-1])
-    if unlabelled:
-        rows.append(routing(unlabelled, subjects.get("paper-0")))
-    if "loreft-0" in subjects:
-        rows += edit_in_subspace(subjects["loreft-0"])
-    edited = _present(subjects, FROM_RUNS["R4.with"])
-    if edited:
-        rows += scaled_edit(edited)
-    return [row | {"source": _source(row["condition"], subjects)} for row in rows]
-
-
-def _present(subjects: dict[str, Subject], names: Iterable[str]) -> Sequence[Subject]:
-    return [subjects[name] for name in names if name in subjects]
-
-
-def _source(condition: str, subjects: dict[str, Subject]) -> str:
-    return "runs " + ", ".join(name for name in FROM_RUNS[condition] if name in subjects)
 
 
 def command_of(condition: str, recorded: str = "", other: str = "") -> str:
