@@ -44,7 +44,7 @@ FROM_RUNS = {
 
 
 def runs_table(*, examples: str = EXAMPLES, engine: Engine | None = None) -> pd.DataFrame:
-    """What the runs say, measured now: some twenty seconds of computing.
+    """What the runs say, measured now: some ten seconds of computing.
 
     Args:
         examples: Folder of the runs that `build-examples` makes.
