@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from csreft_core.config import (
     PRESET_NOTES,
     PRESETS,
+    RECIPES,
     SCHEMA_VERSION,
     AdapterConfig,
     Config,
@@ -17,11 +18,15 @@ from csreft_core.config import (
     RouterConfig,
     config_from_dict,
     config_to_dict,
+    configured,
+    lead,
+    nearest_preset,
     preset,
     read_config,
     with_overrides,
 )
 from csreft_core.errors import ConfigError
+from csreft_core.skills.skill_set import read_skills
 
 pytestmark = pytest.mark.fast
 
@@ -55,6 +60,35 @@ def test_control_presets():
     assert loreft.router.gates == "uniform"
     assert (oracle.router.gates, oracle.router.supervision) == ("oracle", 0)
     assert (free.router.gates, free.router.supervision) == ("learned", 0)
+
+
+@pytest.mark.parametrize("base", RECIPES)
+def test_a_base_with_a_recipe_has_all_presets(base):
+    assert list(RECIPES[base]) == list(PRESETS)
+    for name in PRESETS:
+        config = preset(name, base)
+        assert config.base.path == base
+        assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    recommended, loreft = preset("recommended", base), preset("loreft", base)
+    n_skills = len(read_skills(recommended.data.path).names)
+    assert loreft.adapter.rank == n_skills * recommended.adapter.rank
+    assert preset("unsupervised", base).train == recommended.train
+
+
+@pytest.mark.parametrize("base", [*RECIPES, "some/folder"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_lead_from_a_preset_names_its_base_and_what_differs(base, name):
+    start = configured(name, [f"base.path={base}"])
+    plain = [] if base == PRESETS[name].base.path else [f"base.path={base}"]
+    assert (nearest_preset(start), lead(name, start)) == ((name, plain), plain)
+    changed = with_overrides(start, ["adapter.rank=3", "train.seed=5"])
+    assert lead(name, changed) == [*plain, "adapter.rank=3", "train.seed=5"]
+    assert configured(name, lead(name, changed)) == changed
+
+
+def test_a_base_without_a_recipe_takes_that_of_pocket():
+    config = configured("paper", ["base.path=some/folder"])
+    assert config == with_overrides(preset("paper"), ["base.path=some/folder"])
 
 
 def test_unknown_preset():

@@ -45,9 +45,6 @@ def asked_config(args: argparse.Namespace) -> Config | None:
         raise ConfigError(
             f"both the file {args.config} and --preset {args.preset} are given; choose one"
         )
-    start = (
-        read_config(Path(args.config))
-        if args.config
-        else named_config(args.preset or "recommended")
-    )
-    return with_overrides(start, args.set)
+    if args.config:
+        return with_overrides(read_config(Path(args.config)), args.set)
+    return named_config(args.preset or "recommended", args.set)

@@ -1,7 +1,15 @@
 """Configuration: one frozen, strict tree of dataclasses, its text, its presets."""
 
 from csreft_core.config.places import ASSETS, INSTALLED, PROJECT
-from csreft_core.config.presets import PRESET_NOTES, PRESETS, nearest_preset, preset
+from csreft_core.config.presets import (
+    PRESET_NOTES,
+    PRESETS,
+    RECIPES,
+    configured,
+    lead,
+    nearest_preset,
+    preset,
+)
 from csreft_core.config.text import (
     GROUPS,
     assignments,
@@ -38,6 +46,7 @@ __all__ = [
     "PRESETS",
     "PRESET_NOTES",
     "PROJECT",
+    "RECIPES",
     "SCHEMA_VERSION",
     "AdapterConfig",
     "BaseConfig",
@@ -53,6 +62,8 @@ __all__ = [
     "assignments",
     "config_from_dict",
     "config_to_dict",
+    "configured",
+    "lead",
     "nearest_preset",
     "preset",
     "read_config",

@@ -1,27 +1,58 @@
-"""The presets, and which of them a config is nearest to."""
+"""The presets, as they are on each base, and which of them a config is nearest to."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from csreft_core.config.text import assignments
-from csreft_core.config.tree import Config, RouterConfig
+from csreft_core.config.text import assignments, with_overrides
+from csreft_core.config.tree import (
+    AdapterConfig,
+    BaseConfig,
+    Config,
+    DataConfig,
+    RouterConfig,
+    TrainConfig,
+)
 from csreft_core.errors import ConfigError
 
 _RECOMMENDED = Config(router=RouterConfig(supervision=1.0))
 
-PRESETS: dict[str, Config] = {
-    "recommended": _RECOMMENDED,
-    "paper": replace(
-        _RECOMMENDED,
-        router=RouterConfig(input="first_token", hidden="paper", omega="l1", sparsity=1e-3),
+
+def _variants(recommended: Config, *, shared_rank: int) -> dict[str, Config]:
+    """The presets of a base: its recommended one, and what it is held against."""
+    router = recommended.router
+    return {
+        "recommended": recommended,
+        "paper": replace(
+            recommended,
+            router=RouterConfig(input="first_token", hidden="paper", omega="l1", sparsity=1e-3),
+        ),
+        "loreft": replace(
+            recommended,
+            adapter=replace(recommended.adapter, n_subspaces=1, rank=shared_rank),
+            router=RouterConfig(gates="uniform"),
+        ),
+        "oracle": replace(recommended, router=RouterConfig(gates="oracle")),
+        "unsupervised": replace(recommended, router=replace(router, supervision=0.0)),
+    }
+
+
+PRESETS: dict[str, Config] = _variants(_RECOMMENDED, shared_rank=8)
+"""The presets on the pocket base, and on any base without a recipe of its own."""
+
+_ON_SMOLLM2 = Config(
+    base=BaseConfig(path="smollm2"),
+    data=DataConfig(path="english"),
+    adapter=AdapterConfig(layers=(16,), rank=4),
+    router=RouterConfig(input="last_prompt_token", layer=16, supervision=1.0),
+    train=TrainConfig(
+        steps=300, batch_size=16, lr=5e-3, router_lr=5e-3, eval_every=100, checkpoint_every=50
     ),
-    "loreft": replace(
-        _RECOMMENDED,
-        adapter=replace(_RECOMMENDED.adapter, n_subspaces=1, rank=8),
-        router=RouterConfig(gates="uniform"),
-    ),
-    "oracle": replace(_RECOMMENDED, router=RouterConfig(gates="oracle")),
-    "unsupervised": replace(_RECOMMENDED, router=RouterConfig()),
+)
+RECIPES: dict[str, dict[str, Config]] = {
+    PRESETS["recommended"].base.path: PRESETS,
+    _ON_SMOLLM2.base.path: _variants(_ON_SMOLLM2, shared_rank=24),
 }
+"""The presets on each base that has a recipe of its own, by `base.path`."""
 
 PRESET_NOTES: dict[str, str] = {
     "recommended": "One subspace a skill, jointly orthonormal; the router reads the mean of the "
@@ -34,19 +65,48 @@ PRESET_NOTES: dict[str, str] = {
 }
 
 
-def preset(name: str) -> Config:
-    """The named preset.
+def preset(name: str, base: str = "pocket") -> Config:
+    """The named preset, as it is on a base.
+
+    Args:
+        name: One of `PRESETS`.
+        base: A `base.path`. One without a recipe of its own takes the pocket base's; the preset
+            does not name it then.
 
     Raises:
         ConfigError: unknown name.
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return RECIPES.get(base, PRESETS)[name]
+
+
+def configured(name: str, changes: Iterable[str]) -> Config:
+    """The named preset, as it is on the base that the changes name, with the changes.
+
+    Args:
+        name: One of `PRESETS`.
+        changes: As `with_overrides` reads them.
+
+    Raises:
+        ConfigError: unknown name, or a change that is none.
+    """
+    changes = list(changes)
+    of_base = [change for change in changes if change.partition("=")[0].strip() == "base.path"]
+    base = with_overrides(PRESETS["recommended"], of_base).base.path
+    return with_overrides(preset(name, base), changes)
+
+
+def lead(name: str, config: Config) -> list[str]:
+    """The changes with which `configured` makes a config of a preset."""
+    base = config.base.path
+    changes = assignments(preset(name, base), config)
+    own_recipe = base in RECIPES and base != PRESETS[name].base.path
+    return [f"base.path={base}", *changes] if own_recipe else changes
 
 
 def nearest_preset(config: Config) -> tuple[str, list[str]]:
-    """The preset from which the fewest assignments lead to a config, and these."""
-    leads = {name: assignments(start, config) for name, start in PRESETS.items()}
+    """The preset from which the fewest changes lead to a config, and these."""
+    leads = {name: lead(name, config) for name in PRESETS}
     nearest = min(leads, key=lambda name: len(leads[name]))
     return nearest, leads[nearest]

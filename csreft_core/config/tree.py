@@ -89,8 +89,8 @@ class DataConfig:
     path: str = Field(
         default="four",
         min_length=1,
-        description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills'), a file or a "
-        "folder.",
+        description="Skill set: a shipped name ('four', 'six', 'eight', 'two_skills', "
+        "'english'), a file or a folder.",
     )
     template: Annotated[str, AfterValidator(templates.check_template)] = Field(
         default="auto",

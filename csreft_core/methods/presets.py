@@ -1,8 +1,17 @@
 """The methods that are compared: a label, a name for people, and a preset for each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from csreft_core.config import PRESET_NOTES, PRESETS, Config, MethodConfig, MethodName
+from csreft_core.config import (
+    PRESET_NOTES,
+    PRESETS,
+    Config,
+    MethodConfig,
+    MethodName,
+    configured,
+    with_overrides,
+)
 from csreft_core.errors import ConfigError
 
 OWN = "csreft"
@@ -97,15 +106,17 @@ def method_name(label: str) -> str:
     return METHODS[label].name if label in METHODS else label
 
 
-def named_config(name: str) -> Config:
-    """A preset or a method's preset, by its name.
+def named_config(name: str, changes: Sequence[str] = ()) -> Config:
+    """A preset or a method's preset by its name, with changes as `with_overrides` reads them.
+
+    A preset is taken as it is on the base that the changes name.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or a change that is none.
     """
     if name in PRESETS:
-        return PRESETS[name]
+        return configured(name, changes)
     if name not in METHODS:
         known = ", ".join(dict.fromkeys([*PRESETS, *METHODS]))
         raise ConfigError(f"unknown preset {name!r}; choose one of {known}")
-    return METHODS[name].config
+    return with_overrides(METHODS[name].config, changes)

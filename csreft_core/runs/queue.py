@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from csreft_core.config import Config, assignments, preset
+from csreft_core.config import Config, lead
 from csreft_core.errors import RunError, StorageError
 from csreft_core.files import storage_errors
 from csreft_core.runs.all_runs import check_name, create_run, list_runs, runs_root
@@ -238,7 +238,7 @@ def command_line(config: Config, out: Path, preset_name: str = "recommended") ->
         ConfigError: unknown preset.
     """
     arguments = ["python", "-m", "csreft_core", "train", "--preset", preset_name]
-    for assignment in assignments(preset(preset_name), config):
+    for assignment in lead(preset_name, config):
         arguments += ["--set", assignment]
     arguments += ["--out", str(out)]
     return subprocess.list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)

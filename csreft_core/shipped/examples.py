@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from csreft_core.base.load import load_base
-from csreft_core.config import Config, preset, with_overrides
+from csreft_core.config import Config, configured
 from csreft_core.errors import ConfigError
 from csreft_core.runs.all_runs import create_run
 from csreft_core.runs.run import Run
@@ -41,7 +41,7 @@ def example_config(name: str) -> Config:
     if name not in EXAMPLES:
         raise ConfigError(f"unknown example {name!r}; choose from {', '.join(EXAMPLES)}")
     start, assignments = EXAMPLES[name]
-    return with_overrides(preset(start), [*assignments, f"train.threads={THREADS}"])
+    return configured(start, [*assignments, f"train.threads={THREADS}"])
 
 
 def build_examples(

@@ -25,7 +25,7 @@ from csreft_core.skills.splits import check_leaks, check_names, in_one_order, wi
 from csreft_core.skills.spreadsheets import harmless
 
 TEST_SPLITS = ("test_items", "test_paraphrases", "test_both")
-SHIPPED = ("four", "six", "eight", "two_skills")
+SHIPPED = ("four", "six", "eight", "two_skills", "english")
 
 __all__ = [
     "CELLS",
@@ -112,8 +112,8 @@ def read_skills(
     each skill; rows with the same prompt stay together.
 
     Args:
-        path: `four`, `six`, `eight` or `two_skills` (shipped), a `.jsonl`, `.json`, `.csv` or
-            `.tsv` file, or a folder with one file a skill; `~` is the home folder.
+        path: A shipped name (`SHIPPED`), a `.jsonl`, `.json`, `.csv` or `.tsv` file, or a folder
+            with one file a skill; `~` is the home folder.
         skill_column: Name of the field that holds the skill.
         seed: Of the shuffle.
         to_train: Whether it must have rows to train on, and the skill column that is named; rows

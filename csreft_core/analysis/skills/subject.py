@@ -11,7 +11,7 @@ from typing import Any
 from csreft_core.base.files import base_folder, read_description
 from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.base.text.tokenisers import load_tokenizer, pad_token
-from csreft_core.config import BaseConfig, Config, preset, with_overrides
+from csreft_core.config import BaseConfig, Config, configured
 from csreft_core.skills.encoding import Example, encode
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 
@@ -98,6 +98,6 @@ def open_skills(path: str, settings: Sequence[str] = ()) -> SkillSubject:
         ConfigError: a setting that does not exist or does not fit.
         SkillSetError: what is wrong with the skill set.
     """
-    config = with_overrides(preset("recommended"), list(settings))
+    config = configured("recommended", settings)
     skill_set = read_skills(path, config.data.skill_column)
     return SkillSubject(skill_set, config)

@@ -18,7 +18,7 @@ from csreft_core.base.devices import free_bytes
 from csreft_core.base.memory.need import in_gb, row_length, rows_at_a_time, smaller_setting
 from csreft_core.base.shapes import Shape
 from csreft_core.charts import base as charts
-from csreft_core.config import Config, assignments, preset
+from csreft_core.config import Config, assignments, lead
 
 TRAINING, ANSWERING = "training", "answering"
 _FOR = {TRAINING: "Training", ANSWERING: "Answering a prompt"}
@@ -118,9 +118,9 @@ def code(config: Config, *, training: bool) -> str:
         (
             "from csreft_core.analysis.base import tables",
             "from csreft_core.charts import base as charts",
-            "from csreft_core.config import preset, with_overrides",
+            "from csreft_core.config import configured",
             "",
-            f"config = with_overrides(preset({name!r}), {assignments(preset(name), config)!r})",
+            f"config = configured({name!r}, {lead(name, config)!r})",
             f"table = tables.need_table(config, training={training})",
             "charts.need_bars(table).show()",
         )
@@ -131,7 +131,7 @@ def command(config: Config) -> str:
     """The command that prints the need, for training and for answering."""
     name = st.session_state["preset"]
     words = ["python", "-m", "csreft_core", "memory", "--preset", name]
-    for change in assignments(preset(name), config):
+    for change in lead(name, config):
         words += ["--set", change]
     return shlex.join(words)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from csreft_core.config import PROJECT, Config, assignments, preset
+from csreft_core.config import PROJECT, Config, lead
 from csreft_core.runs.all_runs import Run
 
 # What the tables of a skill set depend on; other settings must not empty their cache.
@@ -49,7 +49,7 @@ def of_run(run: Run) -> Source:
 
 def of_skills(config: Config) -> Source:
     """The skill set of a config, with those of its settings that matter for its tables."""
-    different = assignments(preset("recommended"), config)
+    different = lead("recommended", config)
     relevant = (text for text in different if text.partition("=")[0] in _SKILL_SETTINGS)
     return Source("check-skills", config.data.path, tuple(relevant))
 

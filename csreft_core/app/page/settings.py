@@ -22,15 +22,16 @@ from csreft_core.config import (
     PRESETS,
     Config,
     config_to_dict,
+    configured,
     nearest_preset,
     preset,
     read_value,
     value_text,
-    with_overrides,
 )
 
 _KEPT = "kept-settings"
 _PARAM = "set"
+_BASE = "base.path"
 _MOST_BRACKETS = 10
 _MOST_TYPED = 400
 _LARGEST = 1e9
@@ -102,16 +103,22 @@ def _write(changed: dict[str, Any]) -> None:
 
 def current(path: str) -> Any:
     """The value of a setting now, fitting or not."""
-    group, _, name = path.partition(".")
-    tree = config_to_dict(preset(st.session_state["preset"]))
-    return st.session_state.get(_KEPT, {}).get(path, tree[group][name])
+    kept = st.session_state.get(_KEPT, {})
+    return kept[path] if path in kept else _of_preset(path)
+
+
+def _of_preset(path: str) -> Any:
+    """The preset's value of a setting, on the base that is chosen."""
+    group, _, field = path.partition(".")
+    name = st.session_state["preset"]
+    start = preset(name) if path == _BASE else preset(name, str(current(_BASE)))
+    return config_to_dict(start)[group][field]
 
 
 def change(path: str, value: Any) -> None:
     """Set one value; the preset's own value takes the change back."""
-    group, _, name = path.partition(".")
     changed = dict(st.session_state.get(_KEPT, {}))
-    if value == config_to_dict(preset(st.session_state["preset"]))[group][name]:
+    if value == _of_preset(path):
         changed.pop(path, None)
     else:
         changed[path] = value
@@ -147,7 +154,7 @@ def build() -> Config:
     for path, value in changed.items():
         check_setting(path, value)
     assignments = [f"{path}={json.dumps(value)}" for path, value in changed.items()]
-    return with_overrides(preset(st.session_state["preset"]), assignments)
+    return configured(st.session_state["preset"], assignments)
 
 
 def draw(path: str, label: str | None = None) -> None:

@@ -20,12 +20,13 @@ from csreft_core.skills.formats.files import SUFFIXES
 from csreft_core.skills.formats.rows import as_rows
 from csreft_core.skills.skill_set import CELLS, SHIPPED, SkillSet, as_cells
 
-_SETS = ("four", "six", "eight", "two_skills", "own")
+_SETS = (*SHIPPED, "own")
 _LABELS = {
     "four": "Four skills",
     "six": "Six skills",
     "eight": "Eight skills",
     "two_skills": "Pairs of skills",
+    "english": "English",
     "own": "Your own",
 }
 FORM = '{"skill": "plural", "prompt": "What is the plural of dog?", "response": "dogs"}'

@@ -1,12 +1,10 @@
 """The shipped skill sets: which prompts an adapter learns from and which ones test it.
 
 Items and paraphrases are held out by the tables themselves, so splits cannot leak. What is drawn at
-random is only which of many allowed rows are kept, from a fixed seed. Writes files when asked to.
+random is only which of many allowed rows are kept, from a fixed seed.
 """
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -24,12 +22,11 @@ from csreft_core.shipped.pocket.paraphrases import (
     read_paraphrases,
     skill_pairs,
 )
+from csreft_core.shipped.skill_files import Row, draw
 
 FOUR_SKILLS: tuple[str, ...] = ("french", "category", "plural", "spelling")
 JOINT_SKILLS: tuple[tuple[str, str], ...] = (("french", "category"), ("plural", "spelling"))
 """Pairs that the eight skills have as skills of their own, with one subspace for both answers."""
-
-Row = dict[str, str | list[str]]
 
 #: Split, which items, which paraphrases, rows kept per skill.
 _SPLITS: tuple[tuple[str, ItemSplit, ItemSplit, int], ...] = (
@@ -107,18 +104,6 @@ def skill_set_files() -> dict[str, list[Row]]:
     }
 
 
-def write_skill_sets(folder: Path) -> None:
-    """Write the shipped files into ``folder``, over older ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in skill_set_files().items():
-        (folder / name).write_text(to_jsonl(rows), encoding="utf-8")
-
-
-def to_jsonl(rows: Sequence[Row]) -> str:
-    """One JSON object a line, UTF-8 letters as they are."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 def _row(skill: str | list[str], prompt: str, response: str, split: str, noun: Noun) -> Row:
     return {
         "skill": skill,
@@ -138,11 +123,5 @@ def _draw(
 ) -> Iterator[tuple[str, Noun]]:
     """``limit`` prompts at most; every template and every item as evenly as possible."""
     nouns = [noun for noun in read_nouns() if noun.item_split == items]
-    n_templates, n_nouns = len(templates), len(nouns)
-    limit = min(limit, n_templates * n_nouns)
-    order, shift = rng.permutation(n_nouns), int(rng.integers(n_templates))
-    # Round by round through the nouns; each noun moves on by one template a round.
-    for i in range(limit):
-        turn, position = divmod(i, n_nouns)
-        noun = nouns[int(order[position])]
-        yield fill_item(templates[(position + turn + shift) % n_templates], noun.noun), noun
+    for template, noun in draw(rng, templates, nouns, limit):
+        yield fill_item(template, noun.noun), noun

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from csreft_core.shipped import skill_files
 from csreft_core.shipped.pocket import lexicon, paraphrases, skill_sets
 from csreft_core.shipped.pocket.check import question
 from csreft_core.shipped.pocket.tokenizer import build_tokenizer
@@ -160,11 +161,11 @@ def test_two_skills_are_only_tested_in_four():
 @pytest.mark.parametrize("file", FILES)
 def test_committed_files_are_what_the_generator_writes(file):
     committed = (lexicon.SKILLS_FOLDER / file).read_text(encoding="utf-8")
-    assert committed == skill_sets.to_jsonl(FILES[file])
+    assert committed == skill_files.to_jsonl(FILES[file])
 
 
 def test_write_skill_sets_writes_the_same_bytes(tmp_path):
-    skill_sets.write_skill_sets(tmp_path / "new")
+    skill_files.write_skill_sets(tmp_path / "new", FILES)
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {name: (lexicon.SKILLS_FOLDER / name).read_bytes() for name in FILES}
 

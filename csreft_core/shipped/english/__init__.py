@@ -1,0 +1,1 @@
+"""The skill set ``english``: natural English for a base that can read it."""
