@@ -22,7 +22,7 @@ from csreft_core.shipped.skill_files import Row, draw
 
 #: Split, which items, which wordings, rows kept per skill.
 _SPLITS: tuple[tuple[str, Part, Part, int], ...] = (
-    ("train", "train", "train", 240),
+    ("train", "train", "train", 256),
     ("validation", "validation", "train", 40),
     ("validation", "validation", "validation", 40),
     ("test_items", "test", "train", 80),
