@@ -52,18 +52,23 @@ def training(task: dict[str, Any], folder: Path) -> Seconds:
 def _our_steps(
     task: dict[str, Any], model: LlamaForCausalLM, data: Any, folder: Path
 ) -> dict[str, Callable[..., object]]:
-    from benchmarks.our_methods import training_step
+    from benchmarks.our_methods import ON_LAST, ON_PROMPT, training_step
 
     if "skills" in task:
         return {
             f"k = {k}": training_step(model, data, folder / f"{k}", k=k, keep=True)
             for k in task["skills"]
         }
+    contestants = (
+        ("CS-ReFT", "recommended", ON_PROMPT),
+        (f"CS-ReFT at {ON_LAST}", "recommended", ON_LAST),
+        ("LoReFT of ours", "loreft", ON_PROMPT),
+    )
     return {
         f"{name}{', kept states' if keep else ''}": training_step(
-            model, data, folder / f"{preset}-{keep}", preset=preset, keep=keep
+            model, data, folder / f"{name}-{keep}", preset=preset, positions=positions, keep=keep
         )
-        for name, preset in (("CS-ReFT", "recommended"), ("LoReFT of ours", "loreft"))
+        for name, preset, positions in contestants
         for keep in (True, False)
     }
 

@@ -24,7 +24,7 @@ from csreft_core.training.loss import Window
 from csreft_core.training.state import TrainingState, adamw, kept_states
 from csreft_core.training.step import one_step
 
-ON_PROMPT = f"f{PREFIX}+l{SUFFIX}"
+ON_PROMPT, ON_LAST = f"f{PREFIX}+l{SUFFIX}", "l1"
 
 
 def freeze_model(model: LlamaForCausalLM) -> Base:
@@ -97,6 +97,7 @@ def training_step(
     *,
     k: int = 4,
     preset: str = "recommended",
+    positions: str = ON_PROMPT,
     keep: bool = False,
 ) -> Callable[[object], None]:
     """The step of `csreft_core.training.loop`, records of losses and gates included.
@@ -105,7 +106,7 @@ def training_step(
     those of its own seed, `workload.epochs` gives the same.
     """
     changes = [f"train.keep_states={'true' if keep else 'false'}"]
-    config = with_overrides(config_of(k, preset=preset), changes)
+    config = with_overrides(config_of(k, preset=preset, positions=positions), changes)
     base, window = freeze_model(model), Window()
     with attach(base) as attachment:
         training = training_of(attachment, config, data, k, folder)

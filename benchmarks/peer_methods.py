@@ -67,28 +67,37 @@ def _pyreft_model(vocabulary: int) -> Any:
     return model
 
 
-def _locations(prompt_lengths: Sequence[int]) -> dict[str, Any]:
+def _locations(
+    prompt_lengths: Sequence[int], first: int = PREFIX, last: int = SUFFIX
+) -> dict[str, Any]:
     """First and last prompt tokens of right-padded rows, for each intervention."""
-    rows = [[*range(PREFIX), *range(n - SUFFIX, n)] for n in prompt_lengths]
+    rows = [[*range(first), *range(n - last, n)] for n in prompt_lengths]
     return {"sources->base": (None, [rows] * len(LAYERS))}
 
 
 def pyreft_steps(vocabulary: int, data: Sequence[Sample]) -> dict[str, Step]:
-    """LoReFT of pyreft."""
+    """LoReFT of pyreft, also at the last prompt token alone."""
+    return {
+        "pyreft LoReFT": _pyreft_step(vocabulary, data, PREFIX, SUFFIX),
+        "pyreft LoReFT at l1": _pyreft_step(vocabulary, data, 0, 1),
+    }
+
+
+def _pyreft_step(vocabulary: int, data: Sequence[Sample], first: int, last: int) -> Step:
     model = _pyreft_model(vocabulary)
 
     def loss(batch: Padded) -> Tensor:
         base = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         _, output = model(
             base,
-            unit_locations=_locations(batch.prompt_lengths),
+            unit_locations=_locations(batch.prompt_lengths, first, last),
             labels=batch.labels,
             use_cache=False,
         )
         return output.loss
 
     interventions = [p for i in model.interventions.values() for p in i.parameters()]
-    return {"pyreft LoReFT": step_of(loss, interventions, data)}
+    return step_of(loss, interventions, data)
 
 
 def pyreft_generations(vocabulary: int) -> dict[str, Generate]:
@@ -133,12 +142,14 @@ def adapters_steps(vocabulary: int, data: Sequence[Sample]) -> dict[str, Step]:
     """LoReFT and LoRA of adapters. Its last positions are those of the whole row."""
     from adapters import LoRAConfig, LoReftConfig
 
-    loreft = LoReftConfig(
-        layers=list(LAYERS), prefix_positions=PREFIX, suffix_positions=SUFFIX, r=RANK
+    loreft, at_last = (
+        LoReftConfig(layers=list(LAYERS), prefix_positions=first, suffix_positions=last, r=RANK)
+        for first, last in ((PREFIX, SUFFIX), (0, 1))
     )
     lora = LoRAConfig(r=RANK, alpha=2 * RANK, attn_matrices=["q", "v"])
     return {
         "adapters LoReFT": _plain_step(_adapters_model(vocabulary, loreft), data),
+        "adapters LoReFT at l1": _plain_step(_adapters_model(vocabulary, at_last), data),
         "adapters LoRA, q and v, all layers": _plain_step(_adapters_model(vocabulary, lora), data),
     }
 

@@ -37,6 +37,15 @@ RULES = {
     "all": None,
 }
 
+SAVINGS: tuple[tuple[str, dict[str, bool]], ...] = (
+    ("f1+l2", {}),
+    ("f1+l2", {"keep_states": True}),
+    ("f1+l2", {"checkpointing": True}),
+    ("l1", {}),
+    ("l1", {"keep_states": True}),
+)
+"""Positions and what saves work there."""
+
 
 class Different(Exception):
     """A number is not what the reference gives."""
@@ -162,8 +171,8 @@ def check_training(base: Base) -> None:
     weights = {name: value.clone() for name, value in base.model.state_dict().items()}
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for settings in ({}, {"keep_states": True}, {"checkpointing": True}):
-            adapter = adapter_for(base)
+        for positions, settings in SAVINGS:
+            adapter = adapter_for(base, positions=positions)
             before = {name: value.clone() for name, value in adapter.named_parameters()}
             with attach(base) as attachment:
                 settings = {"keep_states": False, **settings}
@@ -176,9 +185,10 @@ def check_training(base: Base) -> None:
                     raise Different(f"training: {name} is not finite")
             if all(torch.equal(before[n], p) for n, p in adapter.named_parameters()):
                 raise Different("training changes nothing")
-    for gradients, what in zip(found[1:], ("kept states", "checkpointing"), strict=True):
-        if not (gap := differs(gradients, found[0])) < SAME:
-            raise Different(f"training with {what}: gradients off by {gap:.1e}")
+    for (positions, settings), gradients in zip(SAVINGS, found, strict=True):
+        plain = found[SAVINGS.index((positions, {}))]
+        if not (gap := differs(gradients, plain)) < SAME:
+            raise Different(f"training at {positions}, {settings}: gradients off by {gap:.1e}")
     for name, value in base.model.state_dict().items():
         same(value, weights[name], f"training and the base's {name}")
 

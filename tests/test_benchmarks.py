@@ -81,14 +81,14 @@ def test_our_step_keeps_states_in_the_first_epoch_and_takes_the_same_rows(tmp_pa
     from benchmarks import our_methods
 
     asked: list[tuple[bool, list[int]]] = []
-    true_loss = our_methods.TrainingState.known_states
+    true_start = our_methods.TrainingState.start
 
-    def known_states(self, rows):
-        found = true_loss(self, rows)
+    def start(self, rows):
+        found = true_start(self, rows)
         asked.append((found is not None, sorted(rows)))
         return found
 
-    monkeypatch.setattr(our_methods.TrainingState, "known_states", known_states)
+    monkeypatch.setattr(our_methods.TrainingState, "start", start)
     data = workload.samples(32, 1000)
     for keep in (True, False):
         step = our_methods.training_step(

@@ -21,18 +21,19 @@ from torch import Tensor, nn
 
 from csreft_core.attachment.calls import Generation, new_pass
 from csreft_core.attachment.passes import Pass, Request, autocasts, decide_gates, edit, request
+from csreft_core.attachment.start import Start
 from csreft_core.attachment.token_wise import at_sites, candidates, is_token_wise
 from csreft_core.attachment.wrapped_forwards import (
     Forward,
     Wrapper,
     Wrappers,
-    exchange_forwards,
     recompute_blocks,
     whole_rows,
 )
 from csreft_core.base.blocks import states_of, with_states
 from csreft_core.base.library_calls import (
     SERVES_ALONE,
+    cache_argument,
     named_inputs,
     prompts_of,
     read_call,
@@ -101,13 +102,14 @@ class Attachment:
         layers = set(forward_pass.request.capture)
         if adapter is not None:
             layers |= {*adapter.layers, adapter.spec.router.layer}
+        if forward_pass.start is not None:
+            layers |= {*range(forward_pass.start.layer + 1)}
+        if forward_pass.last_block is not None:
+            layers |= {*range(forward_pass.last_block + 1, self.base.n_layers)}
         for layer in layers:
             if layer == EMBEDDING:
                 self._wrappers.of_forward(model.get_input_embeddings(), self._around_embedding)
             else:
-                self._block(layer)
-        if forward_pass.last_block is not None:
-            for layer in range(forward_pass.last_block + 1, self.base.n_layers):
                 self._block(layer)
         if forward_pass.logits_at is None:
             return
@@ -164,23 +166,6 @@ class Attachment:
         finally:
             self._request.reset(token)
 
-    def from_states(self, states: dict[int, Tensor]) -> AbstractContextManager[None]:
-        """The base skips its lower blocks: block l gives `states[l]`, others pass on what they get.
-
-        For everyone who uses the base meanwhile; so it is for training only.
-        """
-        return exchange_forwards(
-            {
-                self._block(layer): partial(self._pass_on, layer, states.get(layer))
-                for layer in range(max(states) + 1)
-            }
-        )
-
-    def _pass_on(self, layer: int, output: Tensor | None, /, *args: Any, **kwargs: Any) -> Any:
-        """What a block that does not run gives: an output, or what it gets if that is None."""
-        own_input = args[0] if args else kwargs["hidden_states"]
-        return self.base.conduct.forms[layer].holding(own_input if output is None else output)
-
     def checkpointing(self, above: int) -> AbstractContextManager[None]:
         """Blocks above a layer run again in the backward pass; only their input is stored.
 
@@ -194,7 +179,8 @@ class Attachment:
         """One forward under a request; returns the model's output and the pass.
 
         With `last_block=l` among the inputs the blocks above l do not run, and the logits mean
-        nothing.
+        nothing. With `start=Start(...)` only what comes after that runs; the other inputs are those
+        of the whole rows, and the output has the columns that ran.
         """
         passes: list[Pass] = []
         token = self._generation.set(None)  # also if a call of `generate` is on its way
@@ -266,6 +252,7 @@ class Attachment:
         generation, current = self._generation.get(), self._request.get(self.default)
         pass_to, prompt_mask = inputs.pop("pass_to", None), inputs.pop("prompt_mask", None)
         logits_at, last_block = inputs.pop("logits_at", None), inputs.pop("last_block", None)
+        start = inputs.pop("start", None)
         if current is None:
             raise RuntimeError(
                 "no adapter is chosen in this context; call inside `calling(...)`, and start "
@@ -280,6 +267,7 @@ class Attachment:
         if call.places is None and takes_places(self.base.model):
             inputs["position_ids"] = forward_pass.index.clamp(min=0)
         forward_pass.logits_at, forward_pass.last_block = logits_at, last_block
+        forward_pass.start = start
         self._wrap_what_is_needed(forward_pass)
         self._pass.set(forward_pass)
         if torch.is_grad_enabled() and current.adapter is not None and current.adapter.training:
@@ -289,7 +277,24 @@ class Attachment:
             pass_to.append(forward_pass)
         if call.tokens.ndim == 3:
             self._route(forward_pass, EMBEDDING, call.tokens)
-        return inputs
+        if start is None:
+            return inputs
+        self._route_whole_rows(forward_pass, start, inputs.get("input_ids"))
+        forward_pass.skip_columns(start.n_columns)
+        cache = cache_argument(self.base.model) if start.n_columns else ""
+        return start.rest_of(inputs, cache, self.base.n_layers)
+
+    def _route_whole_rows(
+        self, forward_pass: Pass, start: Start, ids: Int[Tensor, "batch seq"] | None
+    ) -> None:
+        """Decide the gates from all prompt tokens, before some columns are left out."""
+        if forward_pass.request.adapter is None:
+            return
+        layer = forward_pass.request.adapter.spec.router.layer
+        if layer in start.states:
+            self._route(forward_pass, layer, start.states[layer])
+        elif layer == EMBEDDING and start.n_columns and ids is not None:
+            self.base.model.get_input_embeddings()(ids)
 
     def current_pass(self) -> Pass:
         """The pass that runs now in this context, for what else is put into the base.
@@ -352,9 +357,13 @@ class Attachment:
         self, layer: int, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         forward_pass = self.current_pass()
+        own_input, start = args[0] if args else kwargs["hidden_states"], forward_pass.start
         if forward_pass.last_block is not None and layer > forward_pass.last_block:
-            return self._pass_on(layer, None, *args, **kwargs)
-        output = inner(*args, **kwargs)
+            return self.base.conduct.forms[layer].holding(own_input)
+        if start is not None and layer <= start.layer:
+            output = self.base.conduct.forms[layer].holding(start.output(layer, own_input))
+        else:
+            output = inner(*args, **kwargs)
         if forward_pass.skip:
             return output
         hidden = states_of(output)

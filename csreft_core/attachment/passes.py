@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from csreft_core.attachment.start import Start
 from csreft_core.errors import ConfigError
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.gate_settings import GateSetting, parse_gate_setting
@@ -39,7 +40,7 @@ class Pass:
     `gates` is [batch, k], or [batch, seq, k] for a router per token. `states[layer]` holds the
     hidden states before and after the edit, for the layers that the request captures. `logits_at`
     holds rows and columns of the only tokens that the head is to see, `head_picked` whether it did.
-    Blocks above `last_block` do not run; they pass on what they get.
+    Blocks above `last_block` do not run; they pass on what they get. Nor does what `start` knows.
     A pass that `repeats` is that of every decoding step; `prepared` are its edits by layer.
     """
 
@@ -54,6 +55,7 @@ class Pass:
     logits_at: tuple[Tensor, Tensor] | None = None
     head_picked: bool = False
     last_block: int | None = None
+    start: Start | None = None
     repeats: bool = False
     prepared: dict[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     _sites: list[Tensor] | None = None
@@ -68,6 +70,16 @@ class Pass:
                 torch.nonzero(groups == group).squeeze(1) for group in range(positions.n_groups)
             ]
         return self._sites
+
+    def skip_columns(self, n: int) -> None:
+        """Leave out the first columns, which do not run, once the gates are decided."""
+        if not n:
+            return
+        self.index, self.prompt_mask = self.index[:, n:], self.prompt_mask[:, n:]
+        if self.gates is not None and self.gates.ndim == 3:
+            self.gates = self.gates[:, n:]
+        if self.logits is not None and self.logits.ndim == 3:
+            self.logits = self.logits[:, n:]
 
     def last_prompt_column(self) -> Int[Tensor, " batch"]:
         """Column of each row's last prompt token."""

@@ -267,13 +267,14 @@ class TrainConfig:
     )
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
     keep_states: bool = Field(
-        default=False,
-        description="Compute the states below the first edit once for each row and keep them.",
+        default=True,
+        description="Compute what no edit changes once for each row and keep it: states up to the "
+        "first edited layer, keys and values of the tokens before the first edited one.",
     )
     keep_states_gib: float = Field(
         default=1.0,
         ge=0,
-        description="Memory of each process for kept states in GiB; the rest goes to disk.",
+        description="Memory of each process for what is kept in GiB; the rest goes to disk.",
     )
     max_length: int = Field(
         default=512, ge=8, description="Longest prompt with answer, in tokens; the rest is cut."

@@ -1,7 +1,7 @@
 """Loss and exact match per skill, under any gate setting."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, Request, request
+from csreft_core.attachment.start import Start
 from csreft_core.base.load import Base
 from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.config import Config
@@ -23,6 +24,7 @@ from csreft_core.skills.encoding import Example, encode
 from csreft_core.skills.skill_set import Row, skill_name
 
 SCORED_ROWS = 256
+SCORED_AT_A_TIME = 128
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def answer_scores(
-    attachment: Attachment, req: Request, batch: Batch
+    attachment: Attachment, req: Request, batch: Batch, start: Start | None = None
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Pass]:
     """Negative log-likelihood and exactness of each answer, teacher-forced.
 
@@ -104,6 +106,7 @@ def answer_scores(
         (rows, columns - width - 1),
         **batch.inputs,
         prompt_mask=batch.prompt_mask,
+        start=start,
         use_cache=False,
     )
     logits, labels = logits.float(), batch.labels[rows, columns]
@@ -157,7 +160,8 @@ def evaluate(
     *,
     gates: str | Sequence[float] = "learned",
     decode: bool = True,
-    batch_size: int = 128,
+    batch_size: int = SCORED_AT_A_TIME,
+    start: Callable[[range], Start] | None = None,
 ) -> dict[str, Any]:
     """Score rows under a gate setting.
 
@@ -167,6 +171,7 @@ def evaluate(
         decode: Exact match from greedy decoding, else from the teacher-forced tokens, which needs
             no extra forward. Both ask for every token of the answer and then an end, so they differ
             by ties that rounding breaks and by nothing else.
+        start: Gives what is known of rows at these places, for teacher-forced tokens.
 
     Returns:
         `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
@@ -185,7 +190,8 @@ def evaluate(
         req = Request(None)
         if adapter is not None:
             req = request(adapter, gates, row_labels(rows, adapter.names))
-        nll, exact, _ = answer_scores(attachment, req, batch)
+        known = None if start is None else start(range(part.start, part.start + len(rows)))
+        nll, exact, _ = answer_scores(attachment, req, batch, known)
         _check_numbers(nll, rows, base)
         if decode:
             exact = greedy_matches(attachment, req, encoded, part)

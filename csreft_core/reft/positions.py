@@ -48,6 +48,12 @@ class PositionRule:
         group = torch.where(last, self.n_groups - 1, -1)
         return torch.where(first, 0, group)
 
+    def n_before(self, prompt_length: int) -> int:
+        """Tokens before the first edited one, in a prompt of this length."""
+        if self.everything or self.prefix:
+            return 0
+        return max(0, prompt_length - self.suffix)
+
 
 def parse_positions(rule: str, *, tied: bool = True) -> PositionRule:
     """Read `all`, `all_prompt`, `fP`, `lS` or `fP+lS` (the config has checked the grammar)."""

@@ -41,6 +41,7 @@ from csreft_core.training.state import (
     adamw,
     autocast_type,
     kept_states,
+    kept_to_score,
     load_checkpoint,
     rates,
     save_checkpoint,
@@ -98,7 +99,7 @@ def train(
                     yield from _run_steps(training)
             finally:
                 if training.kept is not None:
-                    training.kept.clear()
+                    training.kept.store.clear()
 
 
 def fitting_adapter(config: Config, base: Base, skill_set: SkillSet) -> Tuning:
@@ -143,10 +144,9 @@ def _prepare(
     kept, reason = None, None
     if isinstance(adapter, CSReFT):
         kept, reason = kept_states(run, config, attachment, accelerator, train_rows, adapter.spec)
-    elif config.train.keep_states:
-        reason = (
-            "train.keep_states is not in use: this method changes the base from its first block"
-        )
+    validation = _scored_part(
+        encode_split("validation" if "validation" in skill_set.splits else "train")
+    )
     return TrainingState(
         run=run,
         config=config,
@@ -156,9 +156,8 @@ def _prepare(
         train_rows=train_rows,
         kept=kept,
         notes=tuple(filter(None, (note, reason, *_text_notes(train_rows, base)))),
-        validation=_scored_part(
-            encode_split("validation" if "validation" in skill_set.splits else "train")
-        ),
+        validation=validation,
+        kept_validation=kept_to_score(kept, validation),
         optimizer=optimizer,
         scheduler=rates(optimizer, config.train),
     )
@@ -242,6 +241,7 @@ def _evaluate(training: TrainingState) -> Iterator[dict[str, Any]]:
     if not training.accelerator.is_main_process:
         return
     training.adapter.eval()
+    known = training.kept_validation
     with _memory(training):
         scores = evaluate(
             training.attachment,
@@ -249,6 +249,7 @@ def _evaluate(training: TrainingState) -> Iterator[dict[str, Any]]:
             training.validation,
             gates=training.gate_setting,
             decode=False,
+            start=None if known is None else known.of,
         )
         row_gates = _snapshot(training)
     yield _write(training, eval_record(training, scores, row_gates))
@@ -264,6 +265,7 @@ def _snapshot(training: TrainingState) -> list[tuple[Row, Tensor]]:
         training.adapter,
         training.validation,
         training.gate_setting,
+        training.kept_validation,
     )
 
 

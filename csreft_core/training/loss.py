@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, request
+from csreft_core.attachment.start import Start
 from csreft_core.config import Config
 from csreft_core.inference.scoring import answer_scores, row_labels
 from csreft_core.reft.router import omega, supervision_loss
@@ -64,7 +64,7 @@ def batch_loss(
     n_tokens: int,
     n_rows: int,
     window: Window,
-    states: dict[int, Tensor] | None = None,
+    start: Start | None = None,
     usage: Float[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
     r"""The share that a micro-batch has in the loss of a step; the shares add up to it.
@@ -81,7 +81,7 @@ def batch_loss(
         n_tokens: Answer tokens of the whole step, over all micro-batches of all processes.
         n_rows: Rows of the whole step.
         window: Takes note of the scores and gates.
-        states: The batch's states below the first edit, if they are known.
+        start: What is known of the batch, if anything.
         usage: Mean gates of the whole step, if this is not all of it (see `is_global`).
 
     Returns:
@@ -90,10 +90,8 @@ def batch_loss(
     base, r = attachment.base, config.router
     batch = collate(examples, base.pad_id).to(base.device)
     labels = row_labels(rows, adapter.names).to(base.device)
-    with attachment.from_states(states) if states else nullcontext():
-        nll, exact, forward_pass = answer_scores(
-            attachment, request(adapter, r.gates, labels), batch
-        )
+    req = request(adapter, r.gates, labels)
+    nll, exact, forward_pass = answer_scores(attachment, req, batch, start)
     loss = nll.sum() / n_tokens
     share = len(rows) / n_rows
     if adapter.router is not None and forward_pass.logits is not None:
@@ -140,22 +138,21 @@ def total_gates(
     adapter: Tuning,
     rows: Sequence[Row],
     examples: Sequence[Example],
-    states: dict[int, Tensor] | None = None,
+    start: Start | None = None,
 ) -> Float[Tensor, " k"]:
     """Sum of the router's gates over a micro-batch; no block above the router's layer runs."""
     assert adapter.router is not None
     batch = collate(examples, attachment.base.pad_id).to(attachment.base.device)
     labels = row_labels(rows, adapter.names).to(attachment.base.device)
-    lower_states = attachment.from_states(states) if states else nullcontext()
-    with lower_states:
-        _, forward_pass = attachment.forward(
-            request(adapter, adapter.spec.router.gates, labels),
-            **batch.inputs,
-            prompt_mask=batch.prompt_mask,
-            last_block=adapter.spec.router.layer,
-            logits_to_keep=1,
-            use_cache=False,
-        )
+    _, forward_pass = attachment.forward(
+        request(adapter, adapter.spec.router.gates, labels),
+        **batch.inputs,
+        prompt_mask=batch.prompt_mask,
+        start=start,
+        last_block=adapter.spec.router.layer,
+        logits_to_keep=1,
+        use_cache=False,
+    )
     assert forward_pass.logits is not None
     return adapter.router.gates(_at_last(forward_pass, forward_pass.logits)).sum(0)
 

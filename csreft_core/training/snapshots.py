@@ -23,13 +23,19 @@ from csreft_core.reft.adapter import CSReFT
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row
+from csreft_core.training.kept_states import KeptStates
 
 N_PROMPTS = 48
 
 
 @torch.no_grad()
 def save_snapshot(
-    path: Path, attachment: Attachment, adapter: CSReFT, encoded: Encoded, gate_setting: str
+    path: Path,
+    attachment: Attachment,
+    adapter: CSReFT,
+    encoded: Encoded,
+    gate_setting: str,
+    kept: KeptStates | None = None,
 ) -> list[tuple[Row, Tensor]]:
     """Write a snapshot; returns the prompts' rows with their gates.
 
@@ -37,6 +43,7 @@ def save_snapshot(
         path: File to write, atomically.
         encoded: Validation rows; up to `N_PROMPTS` of them are taken evenly.
         gate_setting: Gate setting.
+        kept: What is known of `encoded`.
     """
     n = len(encoded.rows)
     take = np.unique(np.linspace(0, n - 1, min(n, N_PROMPTS)).astype(int))
@@ -47,6 +54,7 @@ def save_snapshot(
     _, forward_pass = attachment.forward(
         request(adapter, gate_setting, row_labels(rows, adapter.names), capture=adapter.layers),
         **batch.inputs,
+        start=None if kept is None else kept.of(take.tolist(), answers=False),
         logits_to_keep=1,
         use_cache=False,
     )

@@ -10,24 +10,31 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from csreft_core.attachment.attach import Attachment
+from csreft_core.attachment.start import Start
 from csreft_core.base.load import Base
 from csreft_core.config import Config, TrainConfig
 from csreft_core.errors import RunError, first_line
-from csreft_core.inference.scoring import Encoded
+from csreft_core.inference.scoring import SCORED_AT_A_TIME, Encoded
 from csreft_core.reft.adapter import AdapterSpec
 from csreft_core.reft.tuning import Tuning
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.batching import epoch_order
-from csreft_core.training.kept_states import KeptStates, inexact_because, kept_layers
+from csreft_core.training.kept_choice import choose
+from csreft_core.training.kept_states import KeptStates, everything_of
+from csreft_core.training.row_store import RowStore
+
+_MOST_ON_DISK = 16 * 2**30
 
 
 @dataclass
 class TrainingState:
-    """Everything a step needs. `notes` say which settings are not in use, and why."""
+    """Everything a step needs. `notes` say which settings are not in use, and why.
+
+    `kept` is of the training rows, `kept_validation` of the validation rows.
+    """
 
     run: Run
     config: Config
@@ -39,6 +46,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     kept: KeptStates | None = None
+    kept_validation: KeptStates | None = None
     notes: tuple[str, ...] = ()
     step: int = 0
     elapsed_s: float = 0.0
@@ -54,8 +62,8 @@ class TrainingState:
         """Seconds of training, over all resumptions."""
         return self.elapsed_s + time.perf_counter() - self.started
 
-    def known_states(self, rows: Sequence[int]) -> dict[int, Tensor] | None:
-        """States of rows below the first edit, where they are kept."""
+    def start(self, rows: Sequence[int]) -> Start | None:
+        """Where the forward of training rows starts, where something is kept of them."""
         return None if self.kept is None else self.kept.of(rows)
 
     def recomputation(self) -> AbstractContextManager[None]:
@@ -117,30 +125,56 @@ def kept_states(
     rows: Encoded,
     spec: AdapterSpec,
 ) -> tuple[KeptStates | None, str | None]:
-    """Where the states below the first edit are kept, or None with the reason.
+    """What is kept of the training rows, if anything, and a note where it is not all.
 
-    The reason is None too if the config does not ask for it.
+    There is none if the config does not ask for it.
     """
-    t = config.train
+    t, folder = config.train, _states_folder(run, accelerator.process_index)
     _remove_left_overs(run, accelerator)
     if not t.keep_states:
         return None, None
-    layers = kept_layers(spec)
-    reason = inexact_because(attachment, layers)
-    if reason is not None:
-        return None, f"train.keep_states is not in use: {reason}"
+    in_memory = round(t.keep_states_gib * 2**30)
+    store = RowStore(in_memory, folder)
+    choice = choose(
+        attachment,
+        everything_of(spec),
+        rows,
+        in_memory=in_memory,
+        on_disk=_disk_bytes(run) if t.steps * t.batch_size > len(rows.rows) else 0,
+    )
+    if choice.contents is None:
+        return None, choice.note
     kept = KeptStates(
         attachment,
         rows,
-        layers=layers,
+        choice.contents,
+        store,
         order=epoch_order(len(rows.rows), t.seed, 0),
         batch_size=t.batch_size,
         n_processes=accelerator.num_processes,
         accumulate=t.accumulate,
-        budget_bytes=round(t.keep_states_gib * 2**30),
-        folder=_states_folder(run, accelerator.process_index),
     )
-    return kept, None
+    return kept, choice.note
+
+
+def kept_to_score(kept: KeptStates | None, rows: Encoded) -> KeptStates | None:
+    """The same of rows that are scored again and again, in the same store."""
+    if kept is None:
+        return None
+    return KeptStates(
+        kept.attachment,
+        rows,
+        kept.contents,
+        kept.store,
+        name="validation",
+        batch_size=SCORED_AT_A_TIME,
+    )
+
+
+def _disk_bytes(run: Run) -> int:
+    """What may be kept on disk: half of what is free, up to a limit."""
+    place = next(folder for folder in (run.path, *run.path.parents) if folder.exists())
+    return min(_MOST_ON_DISK, shutil.disk_usage(place).free // 2)
 
 
 def _states_folder(run: Run, process: int) -> Path:

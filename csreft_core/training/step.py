@@ -75,7 +75,7 @@ def _backward(
             n_tokens=n_tokens,
             n_rows=n_rows,
             window=window,
-            states=training.known_states(part.tolist()),
+            start=training.start(part.tolist()),
             usage=usage,
         )
     # Not through accelerate, which would divide by its own count of micro-batches.
@@ -95,8 +95,8 @@ def _usage(
     with failing_together(accelerator):
         for part in parts:
             rows, examples = _of(training, part)
-            states = training.known_states(part.tolist())
-            own += total_gates(training.attachment, adapter, rows, examples, states)
+            start = training.start(part.tolist())
+            own += total_gates(training.attachment, adapter, rows, examples, start)
     return total(accelerator, own) / n_rows
 
 

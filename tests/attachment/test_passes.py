@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from csreft_core.attachment.attach import Request, attach, request
+from csreft_core.attachment.start import Start
 from csreft_core.base.blocks import Form
 from csreft_core.base.checks import Conduct
 from csreft_core.config import RouterConfig
@@ -155,13 +156,13 @@ def test_known_states_stand_for_blocks_before_any_block_has_run(base, tuples):
     ours = of_tuples(base) if tuples else base
     states, other = this.states[1][0], torch.zeros(this.states[1][0].shape)
     for given, same in ((states, True), (other, False)):
-        with attach(ours) as attachment, attachment.from_states({1: given}):
-            output, _ = attachment.forward(Request(None), **inputs)
+        with attach(ours) as attachment:
+            output, _ = attachment.forward(Request(None), **inputs, start=Start({1: given}))
         assert torch.equal(output.logits, expected.logits) == same
     runs, first = [], ours.blocks[0]
     (first.block if tuples else first).self_attn.register_forward_hook(lambda *_: runs.append(1))
-    with attach(ours) as attachment, attachment.from_states({1: states}):
-        attachment.forward(Request(None), **inputs)
+    with attach(ours) as attachment:
+        attachment.forward(Request(None), **inputs, start=Start({1: states}))
     assert not runs
     with attach(ours) as attachment:
         output, _ = attachment.forward(Request(None), **inputs, last_block=-1)

@@ -12,7 +12,6 @@ from csreft_core.base.checks import conduct_of
 from csreft_core.base.load import load_base
 from csreft_core.config import BaseConfig
 from csreft_core.errors import UnsupportedModelError
-from csreft_core.training.kept_states import inexact_because
 from tests.causal_classes import tiny_config, tiny_model
 from tests.families import build
 from tests.tiny import tiny_base, tiny_tokenizer, tokens
@@ -112,15 +111,6 @@ def test_the_form_of_what_blocks_give_is_seen():
 @pytest.mark.parametrize("family", ["llama", "mixtral", "gemma3"])
 def test_rounding_refuses_no_base(family, dtype):
     tiny_base(build(family, dtype))
-
-
-def test_blocks_that_share_more_than_states_keep_none():
-    base = tiny_base(of_type("gemma4_text"))
-    with attach(base) as attachment:
-        assert "read more of the lower ones" in inexact_because(attachment, [2])
-    base = tiny_base(build("llama"))
-    with attach(base) as attachment:
-        assert inexact_because(attachment, [1]) is None
 
 
 @torch.no_grad()

@@ -36,17 +36,20 @@ def base():
     return tiny_base(build("llama"))
 
 
-def step(base, folder, router=None, layers=(1, 2), constraint="within", **train):
-    adapter = adapter_for(base, router, layers=layers, constraint=constraint)
+def step(base, folder, router=None, layers=(1, 2), constraint="within", positions="f1+l2", **train):
+    train = {"keep_states": False, **train}
+    adapter = adapter_for(base, router, layers=layers, constraint=constraint, positions=positions)
     with attach(base) as attachment:
         return stepped(training(attachment, adapter, folder, **train))
 
 
+@pytest.mark.parametrize("positions", ["f1+l2", "l1"])
 @pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS.keys())
-def test_loss_and_gradient_are_those_of_the_whole_batch(base, tmp_path, router):
-    loss, gradients, stored = step(base, tmp_path, router)
+def test_loss_and_gradient_are_those_of_the_whole_batch(base, tmp_path, router, positions):
+    loss, gradients, stored = step(base, tmp_path, router, positions=positions)
     for accumulate, keep in ((4, False), (3, True), (N_ROWS, False)):
-        found, summed, less = step(base, tmp_path, router, accumulate=accumulate, keep_states=keep)
+        saving = {"accumulate": accumulate, "keep_states": keep, "positions": positions}
+        found, summed, less = step(base, tmp_path, router, **saving)
         assert found == pytest.approx(loss, abs=SAME)
         assert differs(summed, gradients) <= SAME
         assert less < 0.8 * stored

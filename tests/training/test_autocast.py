@@ -86,14 +86,15 @@ def test_the_adapter_computes_in_float32_inside_of_autocast():
     assert formats == [{torch.float32}, {torch.float32}, {torch.bfloat16}, {torch.bfloat16}]
 
 
+@pytest.mark.parametrize("positions", ["f1+l2", "l1"])
 @pytest.mark.parametrize(
     "more", [{"keep_states": True}, {"accumulate": 3}, {"checkpointing": True}]
 )
-def test_the_other_savings_change_nothing_under_autocast(tmp_path, more):
+def test_the_other_savings_change_nothing_under_autocast(tmp_path, more, positions):
     base = tiny_base(build("llama"))
     results = []
-    for settings in ({}, more):
-        adapter = adapter_for(base, layers=(1,))
+    for settings in ({"keep_states": False}, {"keep_states": False, **more}):
+        adapter = adapter_for(base, layers=(1,), positions=positions)
         with attach(base, autocast=torch.bfloat16) as attachment:
             state = training(attachment, adapter, tmp_path, autocast="bf16", **settings)
             results.append(stepped(state))
@@ -106,11 +107,14 @@ def test_the_other_savings_change_nothing_under_autocast(tmp_path, more):
 def test_kept_states_stay_in_the_format_of_the_base(tmp_path):
     for dtype in (torch.float32, torch.bfloat16):
         base = tiny_base(build("llama", dtype))
-        adapter = adapter_for(base, layers=(1,))
+        adapter = adapter_for(base, layers=(1,), positions="l1")
         with attach(base, autocast=torch.bfloat16) as attachment:
-            state = training(attachment, adapter, tmp_path, keep_states=True)
+            start = training(attachment, adapter, tmp_path, keep_states=True).start([0, 1])
             # Under autocast blocks add their bfloat16 products to a stream in the base's format.
-            assert state.known_states([0, 1])[1].dtype == dtype
+            assert start.states[1].dtype == dtype
+            keys, values = start.key_values[2]
+            assert values.dtype == torch.bfloat16
+            assert keys.dtype == dtype  # turned by their places, in that format
 
 
 def test_a_base_in_bf16_has_nothing_left_to_cast(tmp_path, skill_set, base):

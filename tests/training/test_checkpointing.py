@@ -36,8 +36,9 @@ class CheckpointedWithHooks(nn.Module):
 def step(tmp_path):
     """One step on a base, with settings of `train` and of the adapter."""
 
-    def call(base, router=None, layers=(0, 1), dropout=0.0, **train):
-        adapter = adapter_for(base, router, layers=layers, dropout=dropout)
+    def call(base, router=None, layers=(0, 1), dropout=0.0, positions="f1+l2", **train):
+        train = {"keep_states": False, **train}
+        adapter = adapter_for(base, router, layers=layers, dropout=dropout, positions=positions)
         with attach(base) as attachment:
             return stepped(training(attachment, adapter, tmp_path, **train))
 
@@ -86,10 +87,12 @@ def test_recomputed_hooks_see_the_same_gates_and_positions(step, family, checkpo
     ids=str,
 )
 @pytest.mark.parametrize("router", [RouterConfig(supervision=1.0), RouterConfig(layer=0)])
-def test_with_kept_states_and_micro_batches(step, router, train):
+@pytest.mark.parametrize("positions", ["f1+l2", "l1"])
+def test_with_kept_states_and_micro_batches(step, router, positions, train):
     base = tiny_base(build("llama"))
-    loss, gradients, stored = step(base, router, layers=(1, 2), **train)
-    found, recomputed, less = step(base, router, layers=(1, 2), checkpointing=True, **train)
+    settings = {"layers": (1, 2), "positions": positions, **train}
+    loss, gradients, stored = step(base, router, **settings)
+    found, recomputed, less = step(base, router, checkpointing=True, **settings)
     assert found == loss
     assert differs(recomputed, gradients) <= SAME
     assert less < stored

@@ -82,7 +82,8 @@ def need(
     - outside training: keys and values, $2 e B n$ a layer and each number of a key, in place of
       activations, and the logits of one token.
 
-    What `train.keep_states` keeps comes on top, in main memory.
+    What `train.keep_states` keeps comes on top, in main memory. The activations of tokens that do
+    not run for it are counted all the same, for not every base allows it.
 
     Args:
         shape: Of the base.
