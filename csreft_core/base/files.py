@@ -1,4 +1,4 @@
-"""The files of a base: the shipped pocket, a local folder, or a Hub id that is fetched first.
+"""The files of a base: a known one, a local folder, or a Hub id that is fetched first.
 
 Everything is read from a folder afterwards, so there is one way to load. Remote code is never
 trusted; pickled weights are neither fetched nor read.
@@ -29,14 +29,15 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from csreft_core.config import ASSETS, BaseConfig
+from csreft_core.base.fetched import fetched_folder, what_is_wrong
+from csreft_core.config import BaseConfig, known_bases
 from csreft_core.errors import UnsupportedModelError, first_line
 
 Progress = Callable[[str, int, int], None]
 """Told what is done now, how much of it is done, and of how much (0: not known). What it raises
 ends the load and comes out of it as it is."""
 
-CHOICES = "give 'pocket', a folder that transformers saved, or a Hub id"
+CHOICES = "give 'pocket', 'smollm2', a folder that transformers saved, or a Hub id"
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _MOST_BLOCKS = 2000  # more than ten times as many as any known base has
 _DESCRIPTION = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -55,9 +56,13 @@ def base_folder(config: BaseConfig, progress: Progress = silent, *, weights: boo
         weights: Whether the weights and the tokeniser are needed, or the description alone.
 
     Raises:
-        UnsupportedModelError: no such folder or repository, no permission, no network.
+        UnsupportedModelError: no such folder or repository, no permission, no network, or a base
+            that `fetch-base` has to bring first.
     """
-    local = _local(config)
+    known = known_bases().get(config.path)
+    if weights and known is not None and known.wheel is not None and (why := what_is_wrong(known)):
+        raise UnsupportedModelError(why)
+    local = _local(config, weights=weights)
     if local is None:
         return _fetch(config, progress, weights=weights)
     if not (local / "config.json").is_file():
@@ -67,9 +72,12 @@ def base_folder(config: BaseConfig, progress: Progress = silent, *, weights: boo
     return local
 
 
-def _local(config: BaseConfig) -> Path | None:
-    """The folder that a path names; None for a Hub id."""
-    path = str(ASSETS / "pocket") if config.path == "pocket" else config.path
+def _local(config: BaseConfig, *, weights: bool) -> Path | None:
+    """The folder that a path names; of a fetched base it may be the description; None: a Hub id."""
+    path, known = config.path, known_bases().get(config.path)
+    if known is not None and not known.config:
+        fetched = known.wheel is not None and weights
+        return fetched_folder(known) if fetched else known.shipped_folder
     local = Path(path).expanduser()
     return local if path.startswith((".", "/", "~")) or os.path.lexists(local) else None
 
@@ -80,7 +88,7 @@ def hub_bytes(config: BaseConfig) -> int | None:
     Raises:
         UnsupportedModelError: no weights in safetensors, or a disk that they do not fit on.
     """
-    if _local(config) is not None:
+    if _local(config, weights=True) is not None:
         return None
     try:
         infos = snapshot_download(

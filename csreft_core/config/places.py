@@ -1,6 +1,9 @@
-"""Where the shipped files lie: in the checkout, or inside the installed package."""
+"""Where files lie: the shipped ones in the checkout or inside the installed package; the cache."""
 
+import os
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PACKED = _PACKAGE / "site"
@@ -13,3 +16,11 @@ PROJECT = _PACKED if INSTALLED else _PACKAGE.parent
 
 ASSETS = PROJECT / "assets"
 """The shipped base, runs, comparisons, skill sets and texts. Nothing is written into it."""
+
+
+def cache_folder() -> Path:
+    """Where fetched bases are kept: $CSREFT_CACHE, or else the user's cache folder."""
+    asked = os.environ.get("CSREFT_CACHE")
+    if asked:
+        return Path(asked).expanduser().absolute()
+    return user_cache_path("csreft", appauthor=False)

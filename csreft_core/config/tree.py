@@ -57,7 +57,8 @@ class BaseConfig:
     path: str = Field(
         default="pocket",
         min_length=1,
-        description="Base model: 'pocket' (shipped), a local folder or a Hub id.",
+        description="Base model: 'pocket' (shipped), 'smollm2' (brought by `fetch-base smollm2`), "
+        "a local folder or a Hub id.",
     )
     revision: str | None = Field(
         default=None, description="Revision of a Hub id; empty means the default branch."

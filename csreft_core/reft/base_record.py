@@ -8,6 +8,7 @@ versions are known. No I/O and no tensors; `base.fingerprint` computes the parts
 import re
 from typing import NamedTuple
 
+from csreft_core.config import known_bases
 from csreft_core.errors import AdapterError
 
 _LENGTHS = (32, 12, 12, 12, 16)
@@ -81,11 +82,12 @@ def check_base(recorded: str, here: str, base_id: str, *, chat: bool = True) -> 
 
 
 def old_record(recorded: str, base_id: str) -> str:
-    """What to say of a record by the old rule, which is no proof; else, and of `pocket`, nothing.
+    """What to say of a record by the old rule, which is no proof; else nothing.
 
-    Of `pocket` there has been one only.
+    Of a base with a name there has been one only.
     """
-    if base_id == "pocket" or _OLD.fullmatch(recorded) is None:
+    known = known_bases().get(base_id)
+    if (known is not None and not known.config) or _OLD.fullmatch(recorded) is None:
         return ""
     return (
         "the run was saved by an earlier version, which recorded the names of the base's weights "

@@ -13,8 +13,8 @@ from csreft_core.__main__ import main
 from csreft_core.analysis.base import tables
 from csreft_core.app.base import fit as base_fit
 from csreft_core.app.page import cached
-from csreft_core.base.known import base_presets
 from csreft_core.base.load import load_base
+from csreft_core.config import known_bases
 from csreft_core.inference.loaded_bases import LoadedBases
 from tests.families import build
 from tests.page_runs import assert_no_bug, n_charts, texts
@@ -311,8 +311,8 @@ def test_a_limited_server_refuses_other_bases_on_the_train_page(open_app, tiny_f
 
 
 def test_the_known_bases_are_compared_on_request(open_app, monkeypatch):
-    few = {path: base_presets()[path] for path in ("pocket", "openai-community/gpt2")}
-    monkeypatch.setattr(tables, "base_presets", lambda: few)
+    few = {path: known_bases()[path] for path in ("pocket", "openai-community/gpt2")}
+    monkeypatch.setattr(tables, "known_bases", lambda: few)
     app = open_app(PAGE)
     assert n_charts(app) == 1
     app.session_state["known-panel"] = True

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from csreft_core.base.known import base_presets
+from csreft_core.base.known import architecture
 from csreft_core.base.load import find_blocks
-from csreft_core.config import ASSETS
+from csreft_core.config import ASSETS, known_bases
 
 # Parameters as the Hub and the model cards give them, a shared embedding counted once; blocks.
 PUBLISHED = {
@@ -29,7 +29,7 @@ PUBLISHED = {
 
 
 def test_the_list_holds_the_shipped_base_and_then_the_others_by_size():
-    assert list(base_presets()) == ["pocket", *PUBLISHED]
+    assert list(known_bases()) == ["pocket", "smollm2", *PUBLISHED]
     sizes = [parameters for parameters, _ in PUBLISHED.values()]
     assert sizes == sorted(sizes)
 
@@ -37,7 +37,7 @@ def test_the_list_holds_the_shipped_base_and_then_the_others_by_size():
 @pytest.mark.parametrize("path", PUBLISHED)
 def test_a_shape_has_the_published_number_of_parameters_and_blocks(path):
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(base_presets()[path].architecture())
+        model = AutoModelForCausalLM.from_config(architecture(known_bases()[path]))
     parameters, blocks = PUBLISHED[path]
     assert model.num_parameters() == parameters
     assert len(find_blocks(model)) == blocks
@@ -45,11 +45,11 @@ def test_a_shape_has_the_published_number_of_parameters_and_blocks(path):
 
 def test_the_shape_of_the_shipped_base_is_that_of_its_weights():
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(base_presets()["pocket"].architecture())
+        model = AutoModelForCausalLM.from_config(architecture(known_bases()["pocket"]))
     weights = load_file(ASSETS / "pocket" / "model.safetensors")
     assert model.num_parameters() == sum(weight.numel() for weight in weights.values())
 
 
 def test_gated_bases_are_those_whose_licence_must_be_accepted():
-    gated = {path for path, preset in base_presets().items() if preset.gated}
+    gated = {path for path, preset in known_bases().items() if preset.gated}
     assert gated == {path for path in PUBLISHED if path.startswith(("meta-llama/", "google/"))}

@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from csreft_core.base.blocks import find_blocks
 from csreft_core.base.devices import free_bytes
 from csreft_core.base.files import base_folder, read_description
-from csreft_core.base.known import base_presets
+from csreft_core.base.known import architecture
 from csreft_core.base.load import Base
 from csreft_core.base.memory.need import Need, need, row_length, rows_at_a_time, weight_bytes
 from csreft_core.base.memory.use import weight_bytes_of
 from csreft_core.base.shapes import Shape, shape_of, shape_of_description
-from csreft_core.config import BaseConfig, Config
+from csreft_core.config import BaseConfig, Config, known_bases
 
 Precision = Literal["fp32", "bf16", "fp16", "nf4", "fp4", "int8"]
 
@@ -41,9 +41,9 @@ def description_of(base: BaseConfig) -> PreTrainedConfig:
     Raises:
         UnsupportedModelError: not found, or no decoder.
     """
-    known = base_presets().get(base.path)
+    known = known_bases().get(base.path)
     if known is not None:
-        return known.architecture()
+        return architecture(known)
     return read_description(base, base_folder(base, weights=False))
 
 
@@ -54,9 +54,9 @@ def base_shape(path: str, revision: str | None) -> Shape:
     Raises:
         UnsupportedModelError: not found, no decoder, or blocks that cannot be found.
     """
-    known = base_presets().get(path)
+    known = known_bases().get(path)
     if known is not None:
-        return shape_of_description(known.architecture())
+        return shape_of_description(architecture(known))
     return shape_of(BaseConfig(path=path, revision=revision))
 
 
@@ -115,7 +115,7 @@ def known_bases_table(precisions: tuple[Precision, ...], *, device: str = "auto"
         Columns base, path, parameters, layers, d_model, licence, gated, precision, bytes, free.
     """
     rows = []
-    for path, known in base_presets().items():
+    for path, known in known_bases().items():
         shape = base_shape(path, None)
         for precision in precisions:
             n_bytes = weight_bytes(shape, BaseConfig(path=path, precision=precision, device=device))

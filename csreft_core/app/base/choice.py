@@ -11,9 +11,8 @@ from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.choices import SEGMENTS, ask_text
 from csreft_core.app.page.choices import choose as choose_option
 from csreft_core.app.page.widgets import help_text
-from csreft_core.base.known import BasePreset, base_presets
 from csreft_core.base.quantization import QUANTIZED
-from csreft_core.config import BaseConfig
+from csreft_core.config import BaseConfig, KnownBase, known_bases
 
 KNOWN, FOLDER, HUB = "known", "folder", "hub"
 _SOURCES = {KNOWN: "A known base", FOLDER: "A folder", HUB: "A Hub id"}
@@ -86,20 +85,20 @@ def _choose_path() -> tuple[str, str | None]:
 
 
 def _choose_known(limited: bool) -> str:
-    known = {path: p for path, p in base_presets().items() if not limited or path == "pocket"}
+    known = {path: p for path, p in known_bases().items() if not limited or path == "pocket"}
     labels = {path: _label(base) for path, base in known.items()}
     chosen = choose_option("base", "Known base", labels, "pocket", help=help_text("base_known"))
     st.caption(_about(known[chosen]))
     return chosen
 
 
-def _label(known: BasePreset) -> str:
+def _label(known: KnownBase) -> str:
     return f"{known.name}{' · shipped' if known.path == 'pocket' else ''}" + (
         " · licence to accept" if known.gated else ""
     )
 
 
-def _about(known: BasePreset) -> str:
+def _about(known: KnownBase) -> str:
     if known.path == "pocket":
         return f"Shipped with this program, {known.licence}. It knows the words of its skills only."
     page = f"[{known.path}](https://huggingface.co/{known.path})"
