@@ -19,4 +19,5 @@ with start_page("Start") as run:
     runs = library.all_runs()
     with showing_errors():
         start.show_paper(library.example("paper", runs), library.example("recommended", runs))
+        start.offer_base()
     start.ways_onward(run)

@@ -10,10 +10,7 @@ from csreft_core.app.page.shell import offer_training, showing_errors, start_pag
 with start_page("Geometry") as run:
     st.title("Do the skills share directions?", anchor=False)
     if run is None:
-        offer_training(
-            "There is no finished run to show. Train one on the Train page; it takes less than a "
-            "minute."
-        )
+        offer_training("There is no finished run to show. Train one.")
     elif can_answer(run) and wants_answers(run):
         geometry.intro(run)
         layer, group = geometry.choose_place(run)

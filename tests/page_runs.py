@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from time import monotonic, sleep
 
 from streamlit.testing.v1 import AppTest
 
@@ -93,3 +94,12 @@ def opened_parts(open_page, page: str, name: str, parts, **query: str) -> dict[s
 def n_charts(app: AppTest) -> int:
     """How many figures a page shows."""
     return len(app.get("plotly_chart"))
+
+
+def run_until(app, condition):
+    end = monotonic() + 60
+    while not condition(app):
+        assert monotonic() < end
+        sleep(0.05)
+        app.run()
+        assert_no_bug(app)

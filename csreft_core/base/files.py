@@ -82,6 +82,13 @@ def _local(config: BaseConfig, *, weights: bool) -> Path | None:
     return local if path.startswith((".", "/", "~")) or os.path.lexists(local) else None
 
 
+def stored_bytes(config: BaseConfig) -> int | None:
+    """Bytes of the weights of a base that lies in a folder; None of others, and where none are."""
+    folder = _local(config, weights=True)
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder else []
+    return sum(sizes) or None
+
+
 def hub_bytes(config: BaseConfig) -> int | None:
     """Bytes of the weights of a Hub id, before they are fetched; None for a folder, or offline.
 

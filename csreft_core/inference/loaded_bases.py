@@ -1,6 +1,7 @@
 """A few bases in memory, shared by all who ask: each is loaded once, in a thread of its own.
 
-A load says how far it is and can be cancelled. Thread-safe; knows no pages.
+A load says how far it is and can be cancelled; it may fetch the base before. Thread-safe; knows no
+pages.
 """
 
 import time
@@ -8,13 +9,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from threading import Lock, Thread
 from uuid import uuid4
 
+from csreft_core.attachment.passes import Request
+from csreft_core.base.fetch import fetch as fetch_base
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.memory.exhausted import free_memory
-from csreft_core.config import BaseConfig
+from csreft_core.base.speed import Speed, measure_speed
+from csreft_core.config import BaseConfig, known_bases
 from csreft_core.inference.engine import Engine
 
 _FORGOTTEN_S = 10.0
@@ -33,20 +38,28 @@ class LoadedBase:
     engine: Engine
     seconds: float
 
+    @cached_property
+    def speed(self) -> Speed:
+        """Measured when it is first asked for."""
+        with self.engine.attachment.calling(Request(None)):
+            return measure_speed(self.engine.base.model)
+
 
 class Load:
     """A load that waits for its turn, runs, or has failed.
 
     Attributes:
         config: What is loaded.
+        fetches: Whether it may fetch the base first.
         phase: What it does now, in words.
         share: How much of this phase is done, 0 to 1; None where it cannot be known.
         future: The result, for those who wait.
         cancelled: It ends at its next step, or has.
     """
 
-    def __init__(self, config: BaseConfig) -> None:
+    def __init__(self, config: BaseConfig, *, fetches: bool = False) -> None:
         self.config = config
+        self.fetches = fetches
         self.phase = "waiting for another load to end"
         self.share: float | None = None
         self.future: Future[LoadedBase] = Future()
@@ -114,11 +127,17 @@ class LoadedBases:
         finally:
             load.leave(caller)
 
-    def begin(self, config: BaseConfig, who: str) -> None:
-        """Load in the background what is not there yet; `who` wants it."""
+    def begin(self, config: BaseConfig, who: str, *, fetch: bool = False) -> None:
+        """Load in the background what is not there yet; `who` wants it.
+
+        Args:
+            config: Which base.
+            who: Wants it.
+            fetch: Whether it may be fetched first (`base.fetch`).
+        """
         with self._lock:
             if self._touch(config) is None:
-                self._begin(config).want(who)
+                self._begin(config, fetch=fetch).want(who)
 
     def cancel(self, config: BaseConfig, who: str) -> bool:
         """`who` does not want the load any more; False where others do, and it goes on."""
@@ -154,10 +173,10 @@ class LoadedBases:
             self._bases.move_to_end(config)
         return self._bases.get(config)
 
-    def _begin(self, config: BaseConfig) -> Load:
+    def _begin(self, config: BaseConfig, *, fetch: bool = False) -> Load:
         load = self._loads.get(config)
         if load is None or load.future.done() or load.cancelled:
-            load = self._loads[config] = Load(config)
+            load = self._loads[config] = Load(config, fetches=fetch)
             Thread(target=self._run, args=(load,), name=f"load {config.path}", daemon=True).start()
         return load
 
@@ -166,6 +185,8 @@ class LoadedBases:
             # One at a time: two at once would each count the same free memory.
             with self._turn:
                 load.progress("starting", 0, 0)
+                if load.fetches:
+                    fetch_base(known_bases()[load.config.path], progress=load.progress)
                 self._make_room()
                 start = time.perf_counter()
                 base = self._load_base(load.config, progress=load.progress)

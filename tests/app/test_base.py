@@ -4,7 +4,6 @@ import json
 import shlex
 from pathlib import Path
 from threading import Event
-from time import monotonic, sleep
 
 import pytest
 from transformers import BertConfig, BertForMaskedLM
@@ -17,7 +16,7 @@ from csreft_core.base.load import load_base
 from csreft_core.config import known_bases
 from csreft_core.inference.loaded_bases import LoadedBases
 from tests.families import build
-from tests.page_runs import assert_no_bug, n_charts, texts
+from tests.page_runs import assert_no_bug, n_charts, run_until, texts
 from tests.tiny import tiny_tokenizer
 
 PAGE = "pages/Model.py"
@@ -62,15 +61,6 @@ def ticked(app):
 
 def in_folder(folder: Path) -> dict[str, str]:
     return {"base-from": "folder", "base-folder": str(folder)}
-
-
-def run_until(app, condition):
-    end = monotonic() + 60
-    while not condition(app):
-        assert monotonic() < end
-        sleep(0.05)
-        app.run()
-        assert_no_bug(app)
 
 
 def test_a_first_start_shows_the_shipped_base_loaded_with_true_numbers(open_app, bases):
@@ -297,7 +287,10 @@ def test_a_server_can_limit_the_bases_to_a_folder(open_app, tiny_folder, monkeyp
     assert not app.error
     assert list(table_of_layers(app)["layer"]) == [0, 1, 2]
     app.segmented_control(key="base-from").set_value("known").run()
-    assert app.selectbox(key="base").options == ["Pocket · shipped"]
+    assert app.selectbox(key="base").options == [
+        "Pocket · shipped",
+        "SmolLM2 135M Instruct · one command fetches it",
+    ]
 
 
 def test_a_limited_server_refuses_other_bases_on_the_train_page(open_app, tiny_folder, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from csreft_core.app import geometry
 from csreft_core.config import preset
-from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
+from tests.page_runs import assert_no_bug, n_charts, opened_parts, run_until, texts
 
 PAGE = "pages/Geometry.py"
 # Pairs, angles, Gram; three leaks, mixing; drift, constraint; seeds, which need another run.
@@ -149,6 +149,7 @@ def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_
     app = open_app(PAGE, run="mine")
     assert not app.error
     assert not n_charts(app)
-    app.toggle(key="autorun").set_value(True).run()
+    app.button(key="load").click().run()
+    run_until(app, lambda a: a.error)
     assert_no_bug(app)
     assert any("no/such-base" in error.value for error in app.error)

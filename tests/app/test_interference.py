@@ -10,7 +10,7 @@ from csreft_core.runs import all_runs as runs_module
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run, create_run
 from csreft_core.skills.skill_set import SkillSet
-from tests.page_runs import SKILLS, assert_no_bug, n_charts, opened_parts, records, texts
+from tests.page_runs import SKILLS, assert_no_bug, n_charts, opened_parts, records, run_until, texts
 
 PAGE = "pages/Interference.py"
 # Matrix and its cell; pairs and bottleneck; patterns, divergence, Shapley, interactions, tokens.
@@ -251,6 +251,7 @@ def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_
     app = open_app(PAGE, run="mine")
     assert not app.error
     assert not n_charts(app)
-    app.toggle(key="autorun").set_value(True).run()
+    app.button(key="load").click().run()
+    run_until(app, lambda a: a.error)
     assert_no_bug(app)
     assert any("no/such-base" in error.value for error in app.error)

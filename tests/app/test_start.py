@@ -8,7 +8,7 @@ import pytest
 from csreft_core.app.page import library
 from csreft_core.config import preset
 from csreft_core.runs import all_runs as runs_module
-from tests.page_runs import assert_no_bug, n_charts, texts
+from tests.page_runs import assert_no_bug, n_charts, run_until, texts
 
 SHIPPED = "example:recommended-0"
 
@@ -154,6 +154,7 @@ def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_
     app = open_app(run="mine")
     assert not app.error
     assert not n_charts(app)
-    app.toggle(key="autorun").set_value(True).run()
+    app.button(key="load").click().run()
+    run_until(app, lambda a: a.error)
     assert_no_bug(app)
     assert any("no/such-base" in error.value for error in app.error)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from csreft_core.app.states import panels as states
 from csreft_core.config import preset
 from csreft_core.reft.adapter import load_adapter, save_adapter
-from tests.page_runs import assert_no_bug, n_charts, opened_parts, texts
+from tests.page_runs import assert_no_bug, n_charts, opened_parts, run_until, texts
 from tests.tiny import move
 
 PAGE = "pages/States.py"
@@ -194,6 +194,7 @@ def test_a_base_that_is_not_shipped_is_loaded_only_when_asked_to(open_app, make_
     app = open_app(PAGE, run="mine")
     assert not app.error
     assert not n_charts(app)
-    app.toggle(key="autorun").set_value(True).run()
+    app.button(key="load").click().run()
+    run_until(app, lambda a: a.error)
     assert_no_bug(app)
     assert any("no/such-base" in error.value for error in app.error)

@@ -64,7 +64,7 @@ def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
     st.title("Compare", anchor=False)
     if run is None:
-        offer_training("There is no run to compare. Train one; it takes less than a minute.")
+        offer_training("There is no run to compare. Train one.")
         return
     st.markdown(
         "The same prompt, asked of the frozen base, of this run, of this run under gates of your "

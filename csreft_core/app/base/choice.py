@@ -1,15 +1,22 @@
 """The choice of a base: known ones, a folder or a Hub id; its number format and its device."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 import torch
 
-from csreft_core.app.page.base_folders import check_allowed, limiting_folder, offered_folders
+from csreft_core.app.page.base_folders import (
+    check_allowed,
+    limiting_folder,
+    named_bases,
+    offered_folders,
+)
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.choices import SEGMENTS, ask_text
 from csreft_core.app.page.choices import choose as choose_option
+from csreft_core.app.page.parts import fold
 from csreft_core.app.page.widgets import help_text
 from csreft_core.base.quantization import QUANTIZED
 from csreft_core.config import BaseConfig, KnownBase, known_bases
@@ -85,22 +92,39 @@ def _choose_path() -> tuple[str, str | None]:
 
 
 def _choose_known(limited: bool) -> str:
-    known = {path: p for path, p in known_bases().items() if not limited or path == "pocket"}
+    known = {path: p for path, p in known_bases().items() if not limited or path in named_bases()}
     labels = {path: _label(base) for path, base in known.items()}
-    chosen = choose_option("base", "Known base", labels, "pocket", help=help_text("base_known"))
+    default = BaseConfig().path
+    chosen = choose_option("base", "Known base", labels, default, help=help_text("base_known"))
     st.caption(_about(known[chosen]))
+    if known[chosen].shipped_folder is not None:
+        card = known[chosen]
+        fold("Its card", lambda: _show_card(card), key="base-card", icon=":material/badge:")
     return chosen
 
 
+def _show_card(known: KnownBase) -> None:
+    """What the base is and whose; a shipped text, with its headings made small."""
+    assert known.shipped_folder is not None
+    text = (known.shipped_folder / "README.md").read_text(encoding="utf-8")
+    text = text.removeprefix("---").partition("\n---\n")[2] if text.startswith("---") else text
+    st.markdown(re.sub(r"^#+", "####", text, flags=re.MULTILINE))
+
+
 def _label(known: KnownBase) -> str:
-    return f"{known.name}{' · shipped' if known.path == 'pocket' else ''}" + (
-        " · licence to accept" if known.gated else ""
-    )
+    notes = {
+        "shipped": known.is_shipped,
+        "one command fetches it": known.wheel is not None,
+        "licence to accept": known.gated,
+    }
+    return " · ".join([known.name, *(note for note, holds in notes.items() if holds)])
 
 
 def _about(known: KnownBase) -> str:
-    if known.path == "pocket":
-        return f"Shipped with this program, {known.licence}. It knows the words of its skills only."
+    if known.is_shipped:
+        return f"Shipped with this program, {known.licence}. Its card below says what it knows."
+    if known.wheel is not None:
+        return f"`{known.path}`, {known.licence}. Fetched from the package index, once."
     page = f"[{known.path}](https://huggingface.co/{known.path})"
     if known.gated:
         return (

@@ -1,22 +1,18 @@
 """A base in memory: load it with progress, cancel, unload; what was measured."""
 
-from uuid import uuid4
-
 import streamlit as st
 import torch
 
 from csreft_core.analysis.base import sentences as say
 from csreft_core.analysis.base import tables
-from csreft_core.app.page import cached
+from csreft_core.app.page import base_loading, cached
 from csreft_core.app.page.markup import plain
-from csreft_core.app.page.shell import showing_errors
 from csreft_core.app.page.widgets import duration, help_text, show_data
 from csreft_core.base.devices import free_bytes
 from csreft_core.charts.base import size_text
 from csreft_core.config import BaseConfig, Config
-from csreft_core.inference.loaded_bases import Load, LoadedBase
+from csreft_core.inference.loaded_bases import LoadedBase
 
-_EVERY_S = 1.0
 _SHIPPED = BaseConfig()
 
 
@@ -30,74 +26,13 @@ def show(base: BaseConfig, *, has_room: bool) -> LoadedBase | None:
     # The shipped base takes a moment and 6 MB: one need not ask for it, unless it was unloaded.
     if base == _SHIPPED and not st.session_state.get("base-unloaded"):
         cached.engine_of_base(base)
-    held, load = cached.bases().find(base), cached.bases().load(base)
-    loading = held is None and load is not None and _runs(load) and load.is_wanted_by(_who())
+    held = cached.bases().find(base)
     if held is not None:
         _show_held(base)
-    elif loading:
-        st.fragment(_show_load, run_every=_EVERY_S)(base)
     else:
-        _show_offer(base, has_room=has_room)
-        if load is not None and load.error is not None and load.is_wanted_by(_who()):
-            with showing_errors():
-                raise load.error
+        base_loading.show(base, has_room=has_room)
     _show_others(base)
     return held
-
-
-def _who() -> str:
-    return st.session_state.setdefault("session", uuid4().hex)
-
-
-def _runs(load: Load) -> bool:
-    return not load.future.done() and not load.cancelled
-
-
-def _show_offer(base: BaseConfig, *, has_room: bool) -> None:
-    st.button(
-        "Load this base",
-        type="primary",
-        icon=":material/download:",
-        key="load",
-        on_click=_begin,
-        args=(base,),
-        disabled=not has_room,
-        help=help_text("load"),
-    )
-    if not has_room:
-        st.caption(
-            "Its weights alone do not fit into the free memory. Choose a smaller precision or a "
-            "smaller base."
-        )
-
-
-def _begin(base: BaseConfig) -> None:
-    st.session_state["base-unloaded"] = False
-    cached.bases().begin(base, _who())
-
-
-def _show_load(base: BaseConfig) -> None:
-    load = cached.bases().load(base)
-    if load is None or not _runs(load):
-        st.rerun()
-    load.want(_who())
-    share = "" if load.share is None else f", {load.share:.0%}"
-    st.progress(load.share or 0.0, text=plain(f"{load.phase}{share}"))
-    st.button(
-        "Cancel",
-        icon=":material/close:",
-        key="cancel",
-        on_click=_cancel,
-        args=(base,),
-        help=help_text("cancel"),
-    )
-
-
-def _cancel(base: BaseConfig) -> None:
-    if cached.bases().cancel(base, _who()):
-        st.toast("Cancelled: the load ends at its next step.", icon=":material/close:")
-    else:
-        st.toast("Others want this base as well: it goes on loading.", icon=":material/group:")
 
 
 def _show_held(base: BaseConfig) -> None:

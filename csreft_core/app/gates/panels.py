@@ -42,7 +42,7 @@ def intro(run: Run | None) -> None:
     """The title, and what this run's router reads and decides."""
     st.title("Router", anchor=False)
     if run is None:
-        offer_training("There is no run to show yet. Train one; it takes less than a minute.")
+        offer_training("There is no run to show yet. Train one.")
         return
     st.markdown("What does the router decide on a prompt, and does it need to?")
 

@@ -50,7 +50,7 @@ def intro(run: Run | None) -> None:
     if run is None:
         offer_training(
             "There is no run to look at: the shipped examples are missing from `assets/examples`. "
-            "Train a run of your own; it takes less than a minute."
+            "Train a run of your own."
         )
         return
     st.markdown(

@@ -4,15 +4,20 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from csreft_core.app.page import cached, library
+from csreft_core.app.page import base_loading, cached, library
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.choices import ask_text
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.state import keep
+from csreft_core.app.page.widgets import duration
+from csreft_core.base.files import stored_bytes
+from csreft_core.config import BaseConfig
 from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS, Row, evenly
+
+_SHORT_S = 5.0  # a page that answers within it needs no question before
 
 
 def held_out_rows(run: Run) -> list[Row]:
@@ -82,15 +87,46 @@ def can_answer(run: Run) -> bool:
 
 
 def wants_answers(run: Run) -> bool:
-    """The pocket base answers at once; a larger one when asked to."""
-    if run.config().base.path == "pocket":
+    """Whether the run's base is asked: a fast one at once, a slow one once somebody has said so.
+
+    Else the page says what stands in the way and how long it takes, with one button.
+    """
+    base = run.config().base
+    held = cached.bases().find(base)
+    if held is None and base_loading.loads_at_once(base):
         return True
-    return st.toggle(
-        "Ask the model at every change",
-        key="autorun",
-        persist_state="session",
-        help=f"The base of this run, {verbatim(run.config().base.path)}, may need long to load.",
+    if held is None:
+        st.info(
+            f"The base of this run, {verbatim(base.path)}, is not in memory{_size(base)}. Once it "
+            "is, this page says how long an answer takes, and asks by itself where that is short.",
+            icon=":material/hourglass_top:",
+        )
+        base_loading.show(base)
+        return False
+    asked = st.session_state.setdefault("asked-bases", set())
+    if held.speed.answer_s <= _SHORT_S or base in asked:
+        return True
+    st.info(
+        f"The base of this run, {verbatim(base.path)}, takes about "
+        f"{duration(held.speed.answer_s)} for a short answer on this machine, and longer for what "
+        "needs many prompts.",
+        icon=":material/hourglass_top:",
     )
+    st.button(
+        "Ask it all the same",
+        key="ask-slow",
+        type="primary",
+        icon=":material/play_arrow:",
+        on_click=asked.add,
+        args=(base,),
+        help="From now on the pages ask this base at every change, until you leave.",
+    )
+    return False
+
+
+def _size(base: BaseConfig) -> str:
+    n = stored_bytes(base)
+    return "" if n is None else f"; its weights have {n / 1e6:.0f} MB"
 
 
 def warn_unknown(run: Run, prompt: str) -> None:
@@ -98,8 +134,9 @@ def warn_unknown(run: Run, prompt: str) -> None:
     unknown = cached.unknown_words(run, prompt)
     if unknown:
         st.warning(
-            f"The base has no token for {', '.join(map(verbatim, unknown[:5]))}: it cannot read "
-            "that. The pocket base knows only the words of its own skill sets.",
+            f"The base {verbatim(run.config().base.path)} has no token for "
+            f"{', '.join(map(verbatim, unknown[:5]))}: it cannot read that. It knows whole words "
+            "only, such as those of its own skill sets.",
             icon=":material/help:",
         )
 

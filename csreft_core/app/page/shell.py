@@ -50,7 +50,7 @@ def showing_errors() -> Iterator[None]:
 
 def offer_training(text: str, icon: str = ":material/info:") -> None:
     """Say what is missing without a run, with the way to train one."""
-    st.info(text, icon=icon)
+    st.info(f"{text} The Train page says how long it takes.", icon=icon)
     st.page_link("pages/Train.py", label="Train a run", icon=":material/model_training:")
 
 

@@ -83,8 +83,8 @@ def _own() -> None:
     st.caption(
         "JSONL with `skill`, `prompt` and `response` a line, JSON, or CSV with these columns; "
         "Alpaca, chat and question files are read too, and other columns can be mapped. At most "
-        f"{MAX_BYTES // 1_000_000} MB and {MAX_ROWS:,} rows. The pocket base knows only the words "
-        "of the shipped skill sets."
+        f"{MAX_BYTES // 1_000_000} MB and {MAX_ROWS:,} rows. A base that knows whole words only, "
+        "such as pocket, can write no others; Skills names them."
     )
     left, right = st.columns(2)
     left.file_uploader(

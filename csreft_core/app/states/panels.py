@@ -42,7 +42,7 @@ def intro(run: Run | None) -> None:
     """The title and what one is looking at."""
     st.title("States", anchor=False)
     if run is None:
-        offer_training("There is no run to show. Train one; it takes less than a minute.")
+        offer_training("There is no run to show. Train one.")
         return
     st.markdown(
         "A **state** is the vector h that a layer gives a token. The adapter moves it to h'. A "

@@ -9,12 +9,13 @@ import streamlit as st
 
 from csreft_core.app.figures.figure import skill_subject
 from csreft_core.app.figures.source import of_skills
-from csreft_core.app.page import settings, starting
+from csreft_core.app.page import base_loading, settings, starting
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.parts import fold
 from csreft_core.app.page.state import forget, keep
 from csreft_core.app.skills import choice as skill_choice
-from csreft_core.config import ASSETS, PRESET_NOTES, PRESETS, Config, config_to_dict
+from csreft_core.app.train import duration
+from csreft_core.config import PRESET_NOTES, PRESETS, Config, config_to_dict, known_bases
 from csreft_core.errors import CsreftError
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import run_name, runs_root
@@ -76,6 +77,8 @@ def start_or_say_why_not() -> None:
     try:
         config = settings.build()
         skill_set = _skill_set(config)
+        if base_loading.is_missing(config.base):
+            problem = f"The base {config.base.path} has to be fetched first."
     except CsreftError as error:
         problem, config, skill_set = str(error), None, None
     known = _known_unwritable(config)
@@ -87,6 +90,8 @@ def start_or_say_why_not() -> None:
         disabled=problem is not None,
         help="A process of its own: it goes on when you close this page.",
     )
+    if config is not None and skill_set is not None:
+        duration.show(config, skill_set)
     if config is None or skill_set is None:
         st.error(plain(problem))
         return
@@ -142,7 +147,10 @@ def _show_command(config: Config, *, unwritable: bool) -> None:
 
 def _n_layers(base_path: str) -> int | None:
     """Blocks of a base, from its folder's config; None where that needs loading it."""
-    folder = ASSETS / "pocket" if base_path == "pocket" else Path(base_path)
+    known = known_bases().get(base_path)
+    folder = known.shipped_folder if known is not None else Path(base_path)
+    if folder is None:
+        return None
     try:
         tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
