@@ -315,6 +315,8 @@ class Attachment:
         # The embedding can be called on its own, by the model's owner; that is no pass.
         if forward_pass is not None:
             self._route(forward_pass, EMBEDDING, output)
+            if EMBEDDING in forward_pass.request.capture:
+                forward_pass.states[EMBEDDING] = (output, output)
         return output
 
     def _around_head(self, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -203,6 +203,11 @@ class RouterConfig:
     layer: int = Field(
         default=-1, ge=-1, description="Where it reads: -1 is the embedding, else a block's output."
     )
+    standardize: bool = Field(
+        default=False,
+        description="Centre and scale what it reads by mean and spread over the training prompts; "
+        "the states of a large base differ little from prompt to prompt.",
+    )
     hidden: Annotated[int, Field(ge=1)] | Literal["paper"] = Field(
         default=32, description="Width of the hidden layer, or 'paper' for d/2 without a norm."
     )

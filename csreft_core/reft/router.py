@@ -35,8 +35,12 @@ class Router(nn.Module):
         threshold: A sigmoid gate above it is open.
         temperature: T, divides the logits.
         per_token: One gate vector for each prompt token, from the prompt up to that token.
+        standardize: The feature is centred and scaled by the training prompts, see `fit_scale`.
         generator: Source of the start.
     """
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Router(nn.Module):
         threshold: float = 0.5,
         temperature: float = 1.0,
         per_token: bool = False,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         width = d_model // 2 if hidden == "paper" else hidden
@@ -58,6 +63,10 @@ class Router(nn.Module):
         fp32 = torch.float32
         norm = nn.RMSNorm(d_model, eps=1e-6, dtype=fp32)
         self.norm = nn.Identity() if hidden == "paper" else norm
+        self.standardize = standardize
+        if standardize:
+            self.register_buffer("mean", torch.zeros(d_model, dtype=fp32))
+            self.register_buffer("spread", torch.ones(d_model, dtype=fp32))
         self.fc1 = nn.Linear(d_model, width, dtype=fp32)
         self.fc2 = nn.Linear(width, n_subspaces, dtype=fp32)
         for layer in (self.fc1, self.fc2):
@@ -94,8 +103,21 @@ class Router(nn.Module):
         chosen_states = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[2]))
         return chosen_states if self.per_token else chosen_states[:, 0]
 
+    @torch.no_grad()
+    def fit_scale(self, features: Float[Tensor, "prompt d_model"]) -> None:
+        r"""Take $\mu$ and $\sigma$ of $(x - \mu) / \sigma$ from prompts, for each dimension.
+
+        In a large base the states of all prompts have nearly the same large part, which says
+        nothing about a prompt and drowns what does. A dimension that never varies stays as it is.
+        """
+        self.mean.copy_(features.mean(0))
+        spread = features.std(0, correction=0)
+        self.spread.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
+
     def forward(self, features: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead k"]:
         """Router logits, already divided by the temperature."""
+        if self.standardize:
+            features = (features - self.mean) / self.spread
         return self.fc2(F.relu(self.fc1(self.norm(features)))) / self.temperature
 
     def gates(self, logits: Float[Tensor, "*lead k"]) -> Float[Tensor, "*lead k"]:
@@ -130,6 +152,7 @@ def router_of(
         threshold=settings.threshold,
         temperature=settings.temperature,
         per_token=settings.granularity == "per_token",
+        standardize=settings.standardize,
         generator=generator,
     )
 

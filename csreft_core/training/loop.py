@@ -35,6 +35,7 @@ from csreft_core.training.loss import Window
 from csreft_core.training.processes import any_of, failing_together, gather
 from csreft_core.training.records import eval_record, start_record, step_record
 from csreft_core.training.reporting import on_device, report, reporting, with_provenance
+from csreft_core.training.router_start import scale_router
 from csreft_core.training.snapshots import save_snapshot
 from csreft_core.training.state import (
     TrainingState,
@@ -189,6 +190,7 @@ def _run_steps(training: TrainingState) -> Iterator[dict[str, Any]]:
     log_every = math.ceil(t.steps / _RECORDS)
     window = Window()
     if training.step == 0:
+        scale_router(training)
         yield from _evaluate(training)
     while training.step < t.steps:
         with _memory(training):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from csreft_core.reft.router import Router, binary_entropy, omega, supervision_loss
@@ -240,3 +241,16 @@ def test_start_is_a_function_of_the_generator():
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     other = make(generator=torch.Generator().manual_seed(1))
     assert not torch.equal(one.fc1.weight, other.fc1.weight)
+
+
+@pytest.mark.parametrize("hidden", [5, "paper"])
+def test_a_standardised_router_is_a_plain_one_behind_scikit_learns_scaler(hidden):
+    features = 3 + states(20, 1)[:, 0] * torch.arange(1.0, D + 1)
+    features[:, 2] = 7.0  # never varies
+    router, plain = make(hidden=hidden, standardize=True), make(hidden=hidden)
+    assert torch.equal(router(features), plain(features))  # before it has seen any prompt
+    router.fit_scale(features)
+    scaled = StandardScaler().fit_transform(features.numpy())
+    torch.testing.assert_close(router(features), plain(torch.from_numpy(scaled)))
+    assert not torch.allclose(router(features), plain(features), atol=1e-2)
+    assert {"mean", "spread"} == set(router.state_dict()) - set(plain.state_dict())

@@ -50,6 +50,7 @@ def command(made: Path, out: Path, *, saving: bool = True) -> list[str]:
         "train__eval_every": 4,
         "train__checkpoint_every": 3,
         "router__supervision": 1,
+        "router__standardize": "true",
         "adapter__dropout": 0.2 if saving else 0,
         "train__weight_decay": 0.1,
         "train__keep_states": str(saving).lower(),
