@@ -74,7 +74,7 @@ def _open(path: str) -> _TrainedRun:
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
-    """Loss and exact match for each skill; with gates of the router, their NMI with the skill."""
+    """Loss, exact match and contained answers of each skill; with a router's gates, their NMI."""
     quiet_libraries()
     trained = _open(args.run)
     adapter, config = trained.adapter, trained.config
@@ -87,7 +87,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         if args.gates == BEST:
             scores = pattern_scores(best_patterns(pattern_table(attachment, adapter, encoded)))
         else:
-            scores = evaluate(attachment, adapter, encoded, gates=args.gates)
+            scores = evaluate(attachment, adapter, encoded, gates=args.gates, contains=True)
     result = {"run": str(trained.run.path), "gates": args.gates, "split": args.split, **scores}
     if args.gates in ("learned", "hard") and adapter.router is not None:
         skill_set = SkillSet(rows, adapter.spec.skills)
@@ -115,6 +115,7 @@ def _columns(row: dict) -> dict:
         "skill": row["skill"],
         "loss (nats)": row["loss"],
         "exact match": row["exact_match"],
+        **({"contains": row["contains"]} if "contains" in row else {}),
         "n": row["n"],
     }
 

@@ -76,7 +76,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         commands,
         "evaluate",
         later("answer.evaluate_command", check_run),
-        "Loss and exact match of each skill.",
+        "Loss, exact match and contained answers of each skill.",
     )
     evaluate.add_argument("run", metavar="RUN", help="the run folder")
     add_gates(evaluate, "; or best: for each prompt the best of all open and closed gates")

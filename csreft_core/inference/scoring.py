@@ -1,7 +1,8 @@
 """Loss and exact match per skill, under any gate setting."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
@@ -24,6 +25,7 @@ from csreft_core.skills.encoding import Example, encode
 from csreft_core.skills.skill_set import Row, skill_name
 
 SCORED_ROWS = 256
+_SENTENCE = 24  # new tokens in which a sentence around an answer has room
 SCORED_AT_A_TIME = 128
 
 
@@ -160,6 +162,7 @@ def evaluate(
     *,
     gates: str | Sequence[float] = "learned",
     decode: bool = True,
+    contains: bool = False,
     batch_size: int = SCORED_AT_A_TIME,
     start: Callable[[range], Start] | None = None,
 ) -> dict[str, Any]:
@@ -171,11 +174,13 @@ def evaluate(
         decode: Exact match from greedy decoding, else from the teacher-forced tokens, which needs
             no extra forward. Both ask for every token of the answer and then an end, so they differ
             by ties that rounding breaks and by nothing else.
+        contains: Score besides whether a greedy answer, let run on for a sentence, has the right
+            one somewhere in it: much of what exact match misses is form. Implies `decode`.
         start: Gives what is known of rows at these places, for teacher-forced tokens.
 
     Returns:
-        `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `n` (prompts);
-        `mean`: both as plain means over the skills.
+        `skills`: name -> `loss` (nats per answer token), `exact_match` (0 to 1), `contains` (0 to
+        1; where asked for), `n` (prompts); `mean`: the same but n, as plain means over the skills.
 
     Raises:
         ConfigError: a gate setting that does not fit the adapter or the rows.
@@ -184,7 +189,7 @@ def evaluate(
     if adapter is not None and adapter.has_gates and gates == "oracle":
         check_labels(encoded.rows, adapter.names)
     base = attachment.base
-    scores: dict[str, list[tuple[float, float, float]]] = {}
+    scores: dict[str, list[tuple[float, ...]]] = {}
     for part, batch in batches(encoded, base.pad_id, batch_size, base.device):
         rows = encoded.rows[part]
         req = Request(None)
@@ -193,12 +198,14 @@ def evaluate(
         known = None if start is None else start(range(part.start, part.start + len(rows)))
         nll, exact, _ = answer_scores(attachment, req, batch, known)
         _check_numbers(nll, rows, base)
-        if decode:
-            exact = greedy_matches(attachment, req, encoded, part)
-        for row, *score in zip(
-            rows, nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist(), strict=True
-        ):
-            scores.setdefault(skill_name(row), []).append((score[0], score[1], score[2]))
+        columns = [nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist()]
+        if decode or contains:
+            answers = _greedy_tokens(attachment, req, encoded, part, _SENTENCE if contains else 0)
+            columns[2] = _exact(answers, encoded.examples[part], base.ends)
+            if contains:
+                columns.append(_contained(answers, rows, base.tokenizer))
+        for row, *score in zip(rows, *columns, strict=True):
+            scores.setdefault(skill_name(row), []).append(tuple(score))
     return summarise(scores)
 
 
@@ -214,39 +221,62 @@ def _check_numbers(nll: Float[Tensor, " batch"], rows: Sequence[Row], base: Base
         )
 
 
-def summarise(scores: dict[str, list[tuple[float, float, float]]]) -> dict[str, Any]:
-    """From (nll, answer tokens, exact) of each row to the table of `evaluate`."""
-    skills = {
-        name: {
-            "loss": sum(nll for nll, _, _ in rows) / sum(n for _, n, _ in rows),
-            "exact_match": sum(exact for _, _, exact in rows) / len(rows),
+def summarise(scores: Mapping[str, Sequence[tuple[float, ...]]]) -> dict[str, Any]:
+    """From (nll, answer tokens, exact, and where asked for contains) of rows to `evaluate`'s."""
+    skills: dict[str, dict[str, float]] = {}
+    for name, rows in scores.items():
+        nll, n_tokens, *shares = (list(column) for column in zip(*rows, strict=True))
+        skills[name] = {
+            "loss": sum(nll) / sum(n_tokens),
+            **{
+                share: sum(column) / len(rows)
+                for share, column in zip(("exact_match", "contains"), shares, strict=False)
+            },
             "n": len(rows),
         }
-        for name, rows in scores.items()
-    }
+    measures = [measure for measure in next(iter(skills.values())) if measure != "n"]
     mean = {
-        key: math.fsum(skill[key] for skill in skills.values()) / len(skills)
-        for key in ("loss", "exact_match")
+        measure: math.fsum(skill[measure] for skill in skills.values()) / len(skills)
+        for measure in measures
     }
     return {"skills": skills, "mean": mean}
 
 
-def greedy_matches(
-    attachment: Attachment, req: Request, encoded: Encoded, part: slice
-) -> Float[Tensor, " batch"]:
-    """1 where greedy decoding gives each token of the answer and then ends, else 0."""
+def _greedy_tokens(
+    attachment: Attachment, req: Request, encoded: Encoded, part: slice, n_more: int
+) -> list[list[int]]:
+    """New tokens of each row, as many as the longest answer has and some more."""
     base = attachment.base
     examples = encoded.examples[part]
     prompts = collate([Example(e.prompt, ()) for e in examples], base.pad_id).to(base.device)
     tokens, _ = attachment.generate(
         req,
         **prompts.inputs,
-        generation_config=base.greedy(max(len(e.answer) for e in examples)),
+        generation_config=base.greedy(max(len(e.answer) for e in examples) + n_more),
     )
-    new = tokens[:, prompts.input_ids.shape[1] :].tolist()
-    pairs = zip(new, examples, strict=True)
-    right = [not e.lost and _gives(tokens, e.answer, base.ends) for tokens, e in pairs]
-    return torch.tensor(right, dtype=torch.float32)
+    return tokens[:, prompts.input_ids.shape[1] :].tolist()
+
+
+def _exact(
+    answers: Sequence[Sequence[int]], examples: Sequence[Example], ends: Sequence[int]
+) -> list[float]:
+    """1 where greedy decoding gives each token of the answer and then ends, else 0."""
+    pairs = zip(answers, examples, strict=True)
+    return [float(not e.lost and _gives(tokens, e.answer, ends)) for tokens, e in pairs]
+
+
+def _contained(
+    answers: Sequence[Sequence[int]], rows: Sequence[Row], tokenizer: Any
+) -> list[float]:
+    """1 where the right answer stands in what was decoded, as whole words in any case, else 0."""
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [float(has_words(text, row.response)) for text, row in zip(texts, rows, strict=True)]
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether words stand in a text side by side and whole, capitals and small letters alike."""
+    place = rf"(?<!\w){re.escape(words.casefold())}(?!\w)"
+    return re.search(place, text.casefold()) is not None
 
 
 def _gives(tokens: Sequence[int], answer: Sequence[int], ends: Sequence[int]) -> bool:

@@ -187,9 +187,9 @@ def test_evaluate_json_has_the_documented_form(made, ask):
     )
     assert set(result["skills"]) == set(tiny_runs.SKILLS)
     for scores in result["skills"].values():
-        assert set(scores) == {"loss", "exact_match", "n"}
+        assert set(scores) == {"loss", "exact_match", "contains", "n"}
         assert scores["n"] == 6
-    for key in ("loss", "exact_match"):
+    for key in ("loss", "exact_match", "contains"):
         values = [scores[key] for scores in result["skills"].values()]
         assert result["mean"][key] == pytest.approx(sum(values) / 2)
 
@@ -215,7 +215,7 @@ def test_off_is_the_bare_base(made, ask):
     rows = open_run(made / "run").skill_set().split("test")
     with attach(base) as attachment:
         encoded = encode_rows(rows, base, "Q: {prompt}\nA:", 512)
-        bare = evaluate(attachment, None, encoded)
+        bare = evaluate(attachment, None, encoded, contains=True)
     assert (result["skills"], result["mean"]) == (bare["skills"], bare["mean"])
 
 
@@ -262,7 +262,7 @@ def test_nmi_tells_a_router_that_knows_from_one_that_does_not(made, tmp_path, as
 def test_evaluate_prints_a_table(made, ask):
     lines = ask("evaluate", made / "run").splitlines()
     assert lines[0] == "gates learned, split test"
-    assert lines[1].split() == ["skill", "loss", "(nats)", "exact", "match", "n"]
+    assert lines[1].split() == ["skill", "loss", "(nats)", "exact", "match", "contains", "n"]
     assert [line.split()[0] for line in lines[2:5]] == ["red", "blue", "mean"]
     assert lines[5].startswith("nmi of gates and skill: 1.000")
 

@@ -136,3 +136,38 @@ def test_a_loss_that_is_no_number_is_said_with_its_row(tiny_llama):
     ):
         evaluation.evaluate(attachment, None, encoded, decode=False)
     handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("The plural of fox is Foxes.", "foxes", True),
+        ("foxes", "foxes", True),
+        ("The plural of fox is firefoxes.", "foxes", False),
+        ("It is Addis Ababa, of course", "addis ababa", True),
+        ("It is Addis, then Ababa", "addis ababa", False),
+        ("three (3) foxes", "(3)", True),
+        ("", "foxes", False),
+    ],
+)
+def test_contained_words_are_whole_and_side_by_side(text, words, expected):
+    assert evaluation.has_words(text, words) is expected
+
+
+def test_an_answer_may_stand_within_a_sentence(tiny_llama):
+    """Answers of w5 without end: never exact; right where w5 is asked for, wrong for w55 or w3."""
+    base = tiny_base(tiny_llama)
+    head = base.model.get_output_embeddings()
+    handle = head.register_forward_hook(
+        lambda _m, _a, logits: torch.zeros_like(logits).index_fill(-1, torch.tensor([5]), 1.0)
+    )
+    examples = tuple(Example((1, 6, 7), (token, 2)) for token in (5, 55, 3))
+    rows = tuple(Row((s,), "p", f"w{t}", "test") for s, t in (("a", 5), ("b", 55), ("c", 3)))
+    encoded = evaluation.Encoded(rows, examples)
+    with attach(base) as attachment:
+        found = evaluation.evaluate(attachment, None, encoded, contains=True)
+        plain = evaluation.evaluate(attachment, None, encoded)
+    handle.remove()
+    assert [found["skills"][name].pop("contains") for name in "abc"] == [1.0, 0.0, 0.0]
+    assert found["mean"].pop("contains") == pytest.approx(1 / 3)
+    assert found == plain
