@@ -367,6 +367,20 @@ def _add_upkeep(commands: argparse._SubParsersAction) -> None:
     pocket.add_argument(
         "--check", action="store_true", help="then ask each skill without and with examples"
     )
+    english = _add(
+        commands,
+        "check-english",
+        later("upkeep.check_english_command", check_run),
+        "Ask an English run what students asked, and its base after three examples.",
+    )
+    english.add_argument("run", metavar="RUN", help="the run folder")
+    english.add_argument(
+        "--split",
+        default="test_both",
+        metavar="SPLIT",
+        help="asked of the base (default: test_both)",
+    )
+    add_json(english, "print both tables as JSON")
     examples = _add(
         commands,
         "build-examples",

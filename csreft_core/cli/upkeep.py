@@ -51,6 +51,28 @@ def build_pocket_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_english_command(args: argparse.Namespace) -> int:
+    """Students' prompts answered by an English run, and the base after examples of each skill."""
+    from csreft_core.analysis.subject import open_subject
+    from csreft_core.shipped.english.check import few_shot_knowledge, student_answers
+
+    quiet_libraries()
+    subject = open_subject(args.run)
+    students = [
+        one._asdict() for one in student_answers(subject.engine, subject.adapter, subject.template)
+    ]
+    rows, examples = subject.split(args.split), subject.split("train")
+    knowledge = [one._asdict() for one in few_shot_knowledge(subject.engine, rows, examples)]
+    if args.json:
+        print(json.dumps({"students": students, "three_shot": knowledge}, ensure_ascii=False))
+        return 0
+    print(rows_text(students))
+    print(f"{sum(one['right'] for one in students)} of {len(students)} right\n")
+    print(f"the base alone after three examples, split {args.split}")
+    print(rows_text(knowledge))
+    return 0
+
+
 def build_examples_command(args: argparse.Namespace) -> int:
     """Train the shipped runs into a folder."""
     from csreft_core.shipped.examples import build_examples

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from csreft_core.config.known_bases import known_bases
 from csreft_core.config.text import assignments, with_overrides
 from csreft_core.config.tree import (
+    PLAIN_TEMPLATE,
     AdapterConfig,
     BaseConfig,
     Config,
@@ -41,12 +43,11 @@ PRESETS: dict[str, Config] = _variants(_RECOMMENDED, shared_rank=8)
 
 _ON_SMOLLM2 = Config(
     base=BaseConfig(path="smollm2"),
-    data=DataConfig(path="english"),
-    adapter=AdapterConfig(layers=(16,), rank=4),
-    router=RouterConfig(input="last_prompt_token", layer=16, supervision=1.0),
-    train=TrainConfig(
-        steps=300, batch_size=16, lr=5e-3, router_lr=5e-3, eval_every=100, checkpoint_every=50
-    ),
+    # Answers begin with a space in the plain template, as words do in what the base has read.
+    data=DataConfig(path=known_bases()["smollm2"].skills, template=PLAIN_TEMPLATE),
+    adapter=AdapterConfig(layers=(8, 14), rank=4),
+    router=RouterConfig(layer=3, standardize=True, supervision=1.0),
+    train=TrainConfig(steps=140, lr=1e-2, eval_every=70, checkpoint_every=35),
 )
 RECIPES: dict[str, dict[str, Config]] = {
     PRESETS["recommended"].base.path: PRESETS,

@@ -200,7 +200,7 @@ def evaluate(
         _check_numbers(nll, rows, base)
         columns = [nll.tolist(), batch.n_answer_tokens.double().tolist(), exact.tolist()]
         if decode or contains:
-            answers = _greedy_tokens(attachment, req, encoded, part, _SENTENCE if contains else 0)
+            answers = greedy_tokens(attachment, req, encoded, part, _SENTENCE if contains else 0)
             columns[2] = _exact(answers, encoded.examples[part], base.ends)
             if contains:
                 columns.append(_contained(answers, rows, base.tokenizer))
@@ -242,7 +242,7 @@ def summarise(scores: Mapping[str, Sequence[tuple[float, ...]]]) -> dict[str, An
     return {"skills": skills, "mean": mean}
 
 
-def _greedy_tokens(
+def greedy_tokens(
     attachment: Attachment, req: Request, encoded: Encoded, part: slice, n_more: int
 ) -> list[list[int]]:
     """New tokens of each row, as many as the longest answer has and some more."""

@@ -4,15 +4,19 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from csreft_core.attachment.passes import Request
 from csreft_core.config import PLAIN_TEMPLATE
 from csreft_core.inference.engine import Engine
-from csreft_core.inference.scoring import has_words
+from csreft_core.inference.scoring import encode_rows, greedy_tokens, has_words
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.shipped.english.tables import SKILLS, StudentPrompt, read_student_prompts
 from csreft_core.skills.skill_set import Row
 
-_NEW_TOKENS = 24
+_NEW_TOKENS = 16
+_BATCH_SIZE = 32
+_LONGEST = 2048
 
 
 class StudentAnswer(NamedTuple):
@@ -69,6 +73,7 @@ def _is_right(answer: str, prompt: StudentPrompt) -> bool:
     return plain in (right.casefold() for right in prompt.answers)
 
 
+@torch.no_grad()
 def few_shot_knowledge(
     engine: Engine, rows: Sequence[Row], examples: Sequence[Row], shots: int = 3, seed: int = 0
 ) -> Iterator[Knowledge]:
@@ -85,16 +90,26 @@ def few_shot_knowledge(
     for skill in SKILLS:
         pool = [row for row in examples if row.skills == (skill,)]
         asked = [row for row in rows if row.skills == (skill,)]
-        lines = []
-        for row in asked:
-            chosen = [pool[place] for place in rng.choice(len(pool), shots, replace=False)]
-            prompt = _with_examples(row, chosen)
-            text = engine.generate(None, prompt, template="{prompt}", max_new_tokens=_NEW_TOKENS)
-            lines.append(text.text.strip().partition("\n")[0].strip())
-        pairs = list(zip(lines, asked, strict=True))
+        chosen = [rng.choice(len(pool), shots, replace=False) for _ in asked]
+        prompts = [
+            row._replace(prompt=_with_examples(row, [pool[place] for place in places]))
+            for row, places in zip(asked, chosen, strict=True)
+        ]
+        pairs = list(zip(_first_lines(engine, prompts), asked, strict=True))
         exact = sum(line == row.response for line, row in pairs) / len(pairs)
         contains = sum(has_words(line, row.response) for line, row in pairs) / len(pairs)
         yield Knowledge(skill, exact, contains, len(pairs))
+
+
+def _first_lines(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
+    """The first line of what the base alone writes after each prompt."""
+    attachment, base = engine.attachment, engine.base
+    encoded = encode_rows(rows, base, "{prompt}", base.context or _LONGEST)
+    for start in range(0, len(rows), _BATCH_SIZE):
+        part = slice(start, start + _BATCH_SIZE)
+        tokens = greedy_tokens(attachment, Request(None), encoded, part, _NEW_TOKENS)
+        for text in base.tokenizer.batch_decode(tokens, skip_special_tokens=True):
+            yield text.strip().partition("\n")[0].strip()
 
 
 def _with_examples(row: Row, examples: Sequence[Row]) -> str:
