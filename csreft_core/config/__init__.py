@@ -1,6 +1,6 @@
 """Configuration: one frozen, strict tree of dataclasses, its text, its presets."""
 
-from csreft_core.config.known_bases import FileFacts, KnownBase, Wheel, known_bases
+from csreft_core.config.bases import FileFacts, KnownBase, Wheel, known_bases
 from csreft_core.config.places import ASSETS, INSTALLED, PROJECT, cache_folder
 from csreft_core.config.presets import (
     PRESET_NOTES,

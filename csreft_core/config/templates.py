@@ -6,8 +6,10 @@ from typing import Any
 
 FORMS = (
     "'auto', 'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text that "
-    "contains {prompt} once"
+    "contains {prompt} once and may end with {answer}"
 )
+ANSWER = "{answer}"
+"""At the end of a text: the answer begins right there, not behind a space."""
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
@@ -37,7 +39,8 @@ def chat_settings(template: str) -> dict[str, Any] | None:
 def check_template(template: str) -> str:
     """The template, if it is one; else a `ValueError` says what it may be."""
     settings = chat_settings(template)
-    if settings is None and template != "auto" and template.count("{prompt}") != 1:
+    places = template.count("{prompt}"), ANSWER in template.removesuffix(ANSWER)
+    if settings is None and template != "auto" and places != (1, False):
         raise ValueError(f"expected {FORMS}")
     for name in ("system", "template"):
         if not isinstance((settings or {}).get(name, ""), str):

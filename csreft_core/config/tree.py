@@ -97,7 +97,8 @@ class DataConfig:
         default="auto",
         description="'auto' (the tokeniser's chat template if it has one, else a plain one), "
         "'chat', chat with settings such as chat {\"enable_thinking\": false}, or a text with "
-        "{prompt}; the answer follows it.",
+        "{prompt}; the answer follows it behind a space, or right away where the text ends with "
+        "{answer}, white space or a special token.",
     )
     skill_column: str = Field(
         default="skill", min_length=1, description="Name of the field that holds the skill."

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from csreft_core.base import foreign
 from csreft_core.base.text.tokenisers import special_texts
 from csreft_core.config import PLAIN_TEMPLATE
-from csreft_core.config.templates import chat_settings
+from csreft_core.config.templates import ANSWER, chat_settings
 from csreft_core.errors import SkillSetError, UnsupportedModelError
 
 _PROBE, _REPLY = "What is the plural of fox?", "Foxes-are-many"
@@ -89,6 +89,7 @@ def written_prompts(prompts: Sequence[str], tokenizer: Any, template: str) -> li
         return _chats(prompts, tokenizer, settings)
     start = template.find("{prompt}")
     separator = _separator(template, tokenizer)
+    template = template.removesuffix(ANSWER)
     return [
         WrittenPrompt(template.replace("{prompt}", p), start, start + len(p), separator)
         for p in prompts
@@ -96,8 +97,8 @@ def written_prompts(prompts: Sequence[str], tokenizer: Any, template: str) -> li
 
 
 def _separator(template: str, tokenizer: Any) -> str:
-    """A space, as behind a colon; nothing behind white space or a special token."""
-    behind = template.endswith(special_texts(tokenizer))
+    """A space, as behind a colon; nothing behind white space, a special token or by wish."""
+    behind = template.endswith((ANSWER, *special_texts(tokenizer)))
     return "" if behind or template[-1:].isspace() else " "
 
 

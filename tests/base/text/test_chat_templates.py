@@ -85,6 +85,24 @@ def test_a_chat_template_that_does_not_work_is_refused(chat_template, message):
         text("chat", chat_template)
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt", "separator"),
+    [
+        ("Q: {prompt}\nA:", "Q: hi\nA:", " "),
+        ("Q: {prompt}\nA:{answer}", "Q: hi\nA:", ""),
+        ("<|im_start|>{prompt}<|assistant|>{answer}", "<|im_start|>hi<|assistant|>", ""),
+        ('"{prompt}" in French is "{answer}', '"hi" in French is "', ""),
+        ("{prompt}\n", "hi\n", ""),
+    ],
+)
+def test_an_answer_stands_behind_a_space_unless_the_template_says_where(
+    template, prompt, separator
+):
+    (found,) = written_prompts(["hi"], byte_level(None), template)
+    assert (found.text, found.separator) == (prompt, separator)
+    assert found.text[found.start : found.end] == "hi"
+
+
 def test_templates_as_one_types_them():
     def template(typed: str) -> str:
         return with_overrides(preset("paper"), [f"data.template={typed}"]).data.template
@@ -94,7 +112,14 @@ def test_templates_as_one_types_them():
     assert template('"Q: {prompt}\\nA:"') == "Q: {prompt}\nA:"
     assert template('chat {"system": "a\\nb"}') == 'chat {"system": "a\\nb"}'
     assert template("chat {prompt}") == "chat {prompt}"  # no JSON, but a text
-    for wrong in ("Q:", "chat x", 'chat ["a"]', "{prompt} {prompt}"):
+    for wrong in (
+        "Q:",
+        "{prompt}{answer}:",
+        "{answer}",
+        "chat x",
+        'chat ["a"]',
+        "{prompt} {prompt}",
+    ):
         with pytest.raises(ConfigError, match=r"data.template.*chat \{\"enable_thinking\""):
             template(wrong)
     with pytest.raises(ConfigError, match="expected a text as 'system'"):

