@@ -4,7 +4,7 @@ import pytest
 
 from csreft_core.app.page import cached
 from csreft_core.base.speed import Speed
-from csreft_core.config import BaseConfig
+from csreft_core.config import BaseConfig, preset
 from csreft_core.inference.loaded_bases import LoadedBase, LoadedBases
 from tests.page_runs import assert_no_bug, n_charts, run_until, texts
 
@@ -41,6 +41,13 @@ def test_a_visitor_of_a_limited_server_cannot_make_it_fetch(open_app, monkeypatc
     assert not [button for button in app.button if button.key == "load"]
 
 
+def test_its_own_recipe_decides_what_its_training_needs(open_app):
+    app = open_app(MODEL, **SMOLLM2)
+    recipe = preset("recommended", "smollm2")
+    assert app.select_slider(key="batch").value == str(recipe.train.batch_size) != "32"
+    assert app.session_state["base-layers"]["selection"]["rows"] == list(recipe.adapter.layers)
+
+
 def test_start_offers_it(open_app):
     app = open_app()
     assert_no_bug(app)
@@ -56,6 +63,7 @@ def test_train_names_base_and_data_and_does_not_start_on_a_missing_base(open_app
     assert_no_bug(app)
     assert "SmolLM2 135M Instruct" in texts(app)
     assert app.button(key="start").disabled
+    assert "only then a run can start" in texts(app)
     assert app.button(key="load").label == "Fetch and load this base"
 
 

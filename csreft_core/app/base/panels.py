@@ -62,7 +62,7 @@ def choose() -> Choice | None:
         raise UnsupportedModelError(problem)
     shape = tables.base_shape(base.path, base.revision)
     training = base_fit.choose_purpose()
-    config = settings.build()
+    config = settings.build(base.path)
     layers = _layers(config, shape)
     adapter = replace(config.adapter, layers=layers or _middle(config, shape))
     config = base_fit.choose_batch(replace(config, base=base, adapter=adapter), shape)

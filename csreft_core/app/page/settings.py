@@ -147,10 +147,16 @@ def take_over(config: Config) -> None:
     _write({path: read_value(path, text) for path, _, text in pairs})
 
 
-def build() -> Config:
-    """The config of the settings; raises `ConfigError` where they do not fit."""
-    check_allowed(str(current("base.path")))
-    changed = st.session_state.get(_KEPT, {})
+def build(base: str | None = None) -> Config:
+    """The config of the settings; raises `ConfigError` where they do not fit.
+
+    Args:
+        base: Another `base.path` than theirs, with its own recipe; None is theirs.
+    """
+    changed = dict(st.session_state.get(_KEPT, {}))
+    if base is not None:
+        changed[_BASE] = base
+    check_allowed(str(changed.get(_BASE, current(_BASE))))
     for path, value in changed.items():
         check_setting(path, value)
     assignments = [f"{path}={json.dumps(value)}" for path, value in changed.items()]

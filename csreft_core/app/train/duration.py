@@ -35,7 +35,9 @@ def show(config: Config, skill_set: SkillSet) -> None:
         cached.engine_of_base(base)
         held = cached.bases().find(base)
     if held is None:
-        st.caption("How long it takes can be said once the base is in memory:")
+        missing = base_loading.is_missing(base)
+        first = "fetched: only then a run can start" if missing else "in memory"
+        st.caption(f"How long it takes is said here once the base is {first}.")
         base_loading.show(base)
         return
     takes = duration(_rounded(_seconds(held, config, skill_set)))
