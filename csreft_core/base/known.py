@@ -9,4 +9,5 @@ def architecture(known: KnownBase) -> PreTrainedConfig:
     """The configuration that transformers would read from the base's `config.json`."""
     if known.config:
         return AutoConfig.for_model(**known.config)
+    assert known.shipped_folder is not None, known.path
     return AutoConfig.from_pretrained(known.shipped_folder, trust_remote_code=False)

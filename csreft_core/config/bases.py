@@ -1,9 +1,8 @@
 """The bases that the project knows by name: all that is declared of them, from `assets/bases.json`.
 
 One place says what a base is called, whether it is shipped, fetched from the package index or
-loaded from the Hub, and under which licence. How fast a base is depends on the machine and is
-measured, see `base.speed`; what it is trained on where nothing is asked for stands in its recipe,
-see `config.presets`.
+loaded from the Hub, under which licence, and which skill set it is trained on if nothing is asked
+for. How fast a base is depends on the machine and is measured, see `base.speed`.
 """
 
 import json
@@ -58,6 +57,7 @@ class KnownBase:
         name: As one says it.
         path: For `base.path`: a name without a slash, or a Hub id.
         licence: Of its weights.
+        skills: The skill set of its recipe (`config.presets`), where none is asked for.
         gated: The Hub gives the weights only to those who accepted the licence there.
         config: Of a Hub id its `model_type` and the numbers that differ from that type's defaults;
             of others empty, their `config.json` is shipped.
@@ -68,6 +68,7 @@ class KnownBase:
     path: str
     licence: str
     gated: bool = False
+    skills: str = "four"
     config: dict[str, Any] = field(default_factory=dict)
     wheel: Wheel | None = None
 

