@@ -1,5 +1,7 @@
 """The fetched base itself: it is the declared one, reads digits one by one, and stays plain."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -53,7 +55,8 @@ def _logits(base: Base, side: str, *, cached: bool) -> torch.Tensor:
     if cached:
         settings = {"output_logits": True, "return_dict_in_generate": True, "pad_token_id": 0}
         n = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
-        return torch.stack(base.model.generate(**inputs, **n, **settings).logits)
+        model: Any = base.model
+        return torch.stack(model.generate(**inputs, **n, **settings).logits)
     places = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)  # as `generate` counts them
     return base.model(**inputs, position_ids=places, use_cache=False).logits
 
