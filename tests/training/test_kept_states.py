@@ -195,6 +195,10 @@ def test_the_size_is_known_before(base, positions):
         expected = states.n_bytes(states.bytes_of_token())
         rows = [states._row(i) for i in range(N)]
     assert expected == sum(tensor.nbytes for row in rows for tensor in row.values())
+    rest = max(len(row["states.1"]) for row in rows)
+    assert rest == (
+        4 if positions == "l1" else max(len(e.prompt + e.answer) for e in data().examples)
+    )
 
 
 @pytest.mark.parametrize("positions", ["l1", "f1+l2"])
