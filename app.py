@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from csreft_core.app import start
-from csreft_core.app.page import library, prompts
 from csreft_core.app.page.shell import showing_errors, start_page
 
-with start_page("Start") as run:
+with start_page("Start", "Watch a router decide") as run:
+    from csreft_core.app import start
+    from csreft_core.app.page import library, prompts
+
     start.intro(run)
     if run is not None and prompts.can_answer(run):
         row = prompts.choose_prompt(run)

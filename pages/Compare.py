@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from csreft_core.app.answers import panels as compare
-from csreft_core.app.page import prompts
 from csreft_core.app.page.shell import showing_errors, start_page
 
-with start_page("Compare") as run:
+with start_page("Compare", "Compare") as run:
+    from csreft_core.app.answers import panels as compare
+    from csreft_core.app.page import prompts
+
     compare.intro(run)
     if run is not None and prompts.can_answer(run):
         row = prompts.choose_prompt(run)

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from csreft_core.app import geometry
-from csreft_core.app.page.parts import choose_part
-from csreft_core.app.page.prompts import can_answer, wants_answers
 from csreft_core.app.page.shell import offer_training, showing_errors, start_page
 
-with start_page("Geometry") as run:
-    st.title("Do the skills share directions?", anchor=False)
+with start_page("Geometry", "Do the skills share directions?") as run:
+    from csreft_core.app import geometry
+    from csreft_core.app.page.parts import choose_part
+    from csreft_core.app.page.prompts import can_answer, wants_answers
+
     if run is None:
         offer_training("There is no finished run to show. Train one.")
     elif can_answer(run) and wants_answers(run):

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from csreft_core.app.interference import panels as interference
-from csreft_core.app.interference import prompt as gate_patterns
-from csreft_core.app.interference import single_skill
-from csreft_core.app.page import prompts
-from csreft_core.app.page.parts import choose_part
 from csreft_core.app.page.shell import showing_errors, start_page
 
-with start_page("Interference") as run:
-    st.title("Interference", anchor=False)
+with start_page("Interference", "Interference") as run:
+    from csreft_core.app.interference import panels as interference
+    from csreft_core.app.interference import prompt as gate_patterns
+    from csreft_core.app.interference import single_skill
+    from csreft_core.app.page import prompts
+    from csreft_core.app.page.parts import choose_part
+
     interference.intro(run)
     if run is not None and prompts.can_answer(run) and prompts.wants_answers(run):
         several = interference.several_subspaces(run)

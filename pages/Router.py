@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from csreft_core.app.gates import panels as router
-from csreft_core.app.gates import rows as router_rows
-from csreft_core.app.page import prompts
-from csreft_core.app.page.parts import choose_part
 from csreft_core.app.page.shell import showing_errors, start_page
 
-with start_page("Router") as run:
+with start_page("Router", "Router") as run:
+    from csreft_core.app.gates import panels as router
+    from csreft_core.app.gates import rows as router_rows
+    from csreft_core.app.page import prompts
+    from csreft_core.app.page.parts import choose_part
+
     router.intro(run)
     if run is not None and prompts.can_answer(run) and prompts.wants_answers(run):
         router.facts(run)

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from csreft_core.app.page.parts import choose_part
-from csreft_core.app.page.prompts import can_answer, choose_prompt, wants_answers
 from csreft_core.app.page.shell import showing_errors, start_page
-from csreft_core.app.states import panels as states
-from csreft_core.app.states.view import choose_view
 
-with start_page("States") as run:
+with start_page("States", "States") as run:
+    from csreft_core.app.page.parts import choose_part
+    from csreft_core.app.page.prompts import can_answer, choose_prompt, wants_answers
+    from csreft_core.app.states import panels as states
+    from csreft_core.app.states.view import choose_view
+
     states.intro(run)
     if run is not None and can_answer(run):
         row = choose_prompt(run)

@@ -11,7 +11,8 @@ from torch import Tensor
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import ASSETS
 from csreft_core.inference.engine import Engine
-from csreft_core.reft.adapter import AdapterSpec, CSReFT
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.adapter_spec import AdapterSpec
 from csreft_core.skills.skill_set import Row, SkillSet, evenly
 
 PAIR = ("french", "category")

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from csreft_core.base.load import Base, freeze
 from csreft_core.config import AdapterConfig, RouterConfig
-from csreft_core.reft.adapter import AdapterSpec, CSReFT
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.adapter_spec import AdapterSpec
 
 N_TOKENS = 96
 

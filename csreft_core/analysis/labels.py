@@ -8,6 +8,13 @@ RUN, CONTROL = "run", "control"
 OTHER_RUN = "run:"
 """In front of a run's name, where another run stands in for a gate setting."""
 
+READS = {
+    "first_token": "first token",
+    "last_prompt_token": "last prompt token",
+    "mean_prompt": "mean of the prompt",
+}
+"""What a router reads, by `router.input`."""
+
 # Gates: `gates` of a threshold's sweep, and `method` and `quantity` of the words.
 SOFT, HARD = "soft", "hard"
 OCCLUSION, GRADIENTS = "occlusion", "integrated gradients"

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from csreft_core.analysis.geometry import sentences, tables
+from csreft_core.analysis.geometry import sentences
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import base_loading, cached, library
 from csreft_core.app.page.choices import choose
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.parts import fold
 from csreft_core.charts.geometry import drift, gram
@@ -14,6 +15,8 @@ from csreft_core.charts.geometry import figures as charts
 from csreft_core.config import Config
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import Run
+
+tables = Later("csreft_core.analysis.geometry.tables")
 
 _MEASURES = {
     "smallest_angle": "Smallest angle",
@@ -42,7 +45,7 @@ _OTHER_RUNS = Figure("seeds", tables.seeds_table, drift.seed_dots, sentences.sen
 def intro(run: Run) -> None:
     """What one is looking at, in numbers."""
     # One message, instead of one below every figure, where the run does not fit its base.
-    spec = cached.subject_of(run).adapter.spec
+    spec = cached.spec_on_its_base(run)
     k, r, d = len(spec.names), spec.adapter.rank, spec.d_model
     subspaces = "one subspace" if k == 1 else f"{k} subspaces ({plain(', '.join(spec.names))})"
     st.markdown(
@@ -55,13 +58,13 @@ def intro(run: Run) -> None:
 
 def choose_place(run: Run) -> tuple[int, int]:
     """The layer and the group of positions, where there is something to choose."""
-    adapter = cached.adapter_of(run)
-    layer, group = adapter.layers[0], 0
+    spec = cached.spec_of(run)
+    layers = [str(n) for n in spec.adapter.layers]
+    layer, group = int(layers[0]), 0
     with st.container(horizontal=True):
-        if len(adapter.layers) > 1:
-            layers = [str(n) for n in adapter.layers]
+        if len(layers) > 1:
             layer = int(choose("layer", "Edited layer", layers, width=_WIDTH))
-        if adapter.positions.n_groups > 1:
+        if spec.positions.n_groups > 1:
             labels = {"0": "first tokens", "1": "last tokens"}
             group = int(choose("group", "Edit of the", labels, width=_WIDTH))
     return layer, group
@@ -69,7 +72,7 @@ def choose_place(run: Run) -> tuple[int, int]:
 
 def show_pairs(run: Run, layer: int, group: int) -> None:
     """The matrix of all pairs, and the angles of one."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     measure = choose("measure", "Measure", _MEASURES, width=_WIDTH)
     table = _PAIRS.show(
         of_run(run),
@@ -90,13 +93,13 @@ def show_pairs(run: Run, layer: int, group: int) -> None:
 
 def show_gram(run: Run, layer: int, group: int) -> None:
     """The Gram matrix of all basis vectors, with a random one."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     _GRAM.show(of_run(run), options={"names": names}, layer=layer, group=group)
 
 
 def show_reach(run: Run, layer: int, group: int) -> None:
     """Leaks at the edited block, and mixing after it."""
-    if len(cached.adapter_of(run).names) == 1:
+    if len(cached.spec_of(run).names) == 1:
         st.info(
             "This run has one subspace for everything, so there is no other one to write into or "
             "to read from. Choose a run with several skills on the left, such as `recommended`.",
@@ -109,7 +112,7 @@ def show_reach(run: Run, layer: int, group: int) -> None:
 
 def _show_leaks(run: Run, layer: int, group: int) -> None:
     """What edits write and read, and where the states are, on held-out prompts."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     panels = (
         ("writeleak", "write leak"),
         ("readleak", "read leak"),
@@ -129,7 +132,7 @@ def _show_leaks(run: Run, layer: int, group: int) -> None:
 
 def _show_mixing(run: Run, layer: int, group: int) -> None:
     """Downstream mixing; at once on a base that loads at once, else when asked for."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     fold(
         "Downstream: do the later blocks mix what the edit kept apart?",
         lambda: _MIXING.show(of_run(run), options={"names": names}, layer=layer, group=group),
@@ -140,7 +143,7 @@ def _show_mixing(run: Run, layer: int, group: int) -> None:
 
 def show_training(run: Run, layer: int, group: int) -> None:
     """Drift from the snapshots, and the constraint from the metrics."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     left, right = st.columns(2, gap="large")
     with left:
         _DRIFT.show(of_run(run), options={"names": names}, layer=layer, group=group)
@@ -167,7 +170,7 @@ def show_seeds(run: Run, layer: int, group: int) -> None:
     others = [runs[i] for i in (seeds if chosen == _SEEDS else [chosen])]
     _OTHER_RUNS.show(
         of_run(run),
-        options={"names": cached.adapter_of(run).names},
+        options={"names": cached.spec_of(run).names},
         others=tuple(short_path(other.path) for other in others),
         layer=layer,
         group=group,

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from csreft_core.analysis.gates.tables import (
-    gate_range,
-    gates_table,
-    sentence_gate_range,
-    sentence_prompt_gates,
-)
+from csreft_core.analysis.gates.ranges import gate_range
+from csreft_core.analysis.gates.sentences import sentence_gate_range, sentence_prompt_gates
 from csreft_core.analysis.training import last_scores
 from csreft_core.app.figures.figure import Figure, table_of
 from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import base_loading, cached, library
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.prompts import examples, trained_setting, warn_unknown
 from csreft_core.app.page.shell import offer_training
@@ -23,13 +20,14 @@ from csreft_core.config import BaseConfig, known_bases
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
+_gates = Later("csreft_core.analysis.gates.tables")
+
 _PER_SKILL = 8
-_GATES = Figure("gates", gates_table, gate_bars)
+_GATES = Figure("gates", _gates.gates_table, gate_bars)
 
 
 def intro(run: Run | None) -> None:
-    """The title and what one is looking at."""
-    st.title("Watch a router decide", anchor=False)
+    """What one is looking at."""
     if run is None:
         offer_training(
             "There is no finished run to show: the shipped examples are missing from "
@@ -64,7 +62,7 @@ def show_gates(run: Run, row: Row) -> None:
 def show_answers(run: Run, row: Row) -> None:
     """The base's answer and the adapter's, side by side."""
     st.subheader("What does the model answer?", help=help_text("answers"), anchor=False)
-    base = cached.base_answer(run, row.prompt)
+    base = cached.answer(run, row.prompt)
     edited = cached.answer(run, row.prompt, trained_setting(run, row), row.skills)
     for title, text, icon in (
         ("Without the adapter", base.text, ":material/lock:"),
@@ -115,7 +113,7 @@ def show_paper(run: Run | None, other: Run | None) -> None:
 
 def _show_range(run: Run) -> None:
     prompts = tuple(row.prompt for row in examples(run, _PER_SKILL))
-    table = table_of(of_run(run), gates_table, prompts=prompts)
+    table = table_of(of_run(run), _gates.gates_table, prompts=prompts)
     reads = {"first_token": "first token", "last_prompt_token": "last token"}
     router = reads.get(run.config().router.input, "mean of the prompt")
     largest = gate_range(table)["range"].max()
@@ -124,7 +122,7 @@ def _show_range(run: Run) -> None:
         f"{largest:.3f}" if largest > 1e-3 or largest == 0 else f"{largest:.1e}",
         help=help_text("range"),
     )
-    Figure(f"range-{run.name}", gates_table, gates_over_prompts).show(
+    Figure(f"range-{run.name}", _gates.gates_table, gates_over_prompts).show(
         of_run(run),
         sentence=lambda table: f"{sentence_gate_range(table)} {_how_right(run)}",
         heading=f"Router on the {router}",

@@ -16,6 +16,7 @@ from csreft_core.attachment.start import Start
 from csreft_core.errors import ConfigError
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.gate_settings import GateSetting, parse_gate_setting
+from csreft_core.reft.given_gates import given_gates
 from csreft_core.reft.subspaces import Subspaces
 from csreft_core.reft.tuning import Tuning
 
@@ -140,7 +141,7 @@ def decide_gates(
     adapter = forward_pass.request.adapter
     if adapter is None or forward_pass.gates is not None or layer != adapter.spec.router.layer:
         return False
-    fixed = forward_pass.request.setting.fixed_gates(len(hidden), forward_pass.request.labels)
+    fixed = given_gates(forward_pass.request.setting, len(hidden), forward_pass.request.labels)
     router, home = adapter.router, next(adapter.parameters()).device
     if fixed is not None:
         forward_pass.gates = for_rows(fixed.to(home, torch.float32), len(hidden))

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import TypedDict
 
+from csreft_core.base.decoding_kinds import BASE_OWN, OURS
 from csreft_core.errors import ConfigError, UnsupportedModelError, first_line
 
-OURS, BASE_OWN = "ours", "base"
 FILE = "generation_config.json"
 
 _Id = Annotated[int, Field(ge=0)]

@@ -19,14 +19,19 @@ def app_command(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: Streamlit is not installed.
     """
-    if find_spec("streamlit") is None:
-        raise ConfigError("the pages need Streamlit; run: pip install 'csreft[app]'")
+    check_streamlit()
     if args.runs is not None:
         os.environ["CSREFT_RUNS"] = args.runs
     sys.argv = ["streamlit", "run", str(PROJECT / "app.py"), *_options(args)]
     # In this process, so that what stops it stops the server.
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
     return 0
+
+
+def check_streamlit() -> None:
+    """See that the pages can be drawn; raises `ConfigError` where Streamlit is not installed."""
+    if find_spec("streamlit") is None:
+        raise ConfigError("the pages need Streamlit; run: pip install 'csreft[app]'")
 
 
 def _options(args: argparse.Namespace) -> list[str]:

@@ -389,3 +389,10 @@ def _add_upkeep(commands: argparse._SubParsersAction) -> None:
     )
     examples.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     examples.add_argument("--out", required=True, metavar="FOLDER", help="where the runs go")
+    views = _add(
+        commands,
+        "build-views",
+        later("upkeep.build_views_command"),
+        "Keep beside the shipped runs what their pages show at first.",
+    )
+    views.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")

@@ -1,14 +1,18 @@
-"""`doctor`, `build-pocket` and `build-examples`: the commands that care for an installation."""
+"""The commands that care for an installation: `doctor`, and those that build what is shipped."""
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
 
+from csreft_core.cli.app import check_streamlit
 from csreft_core.cli.output import after_first, quiet_libraries, rows_text
 from csreft_core.shipped.doctor import run_checks
 
@@ -81,4 +85,22 @@ def build_examples_command(args: argparse.Namespace) -> int:
     for run in build_examples(Path(args.out), args.names):
         size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
         print(f"{run.path}: {size / 1000:.0f} kB", flush=True)
+    return 0
+
+
+def build_views_command(args: argparse.Namespace) -> int:
+    """Keep beside the shipped runs what their pages show at first.
+
+    Raises:
+        ConfigError: Streamlit is not installed.
+    """
+    check_streamlit()
+    quiet_libraries()
+    os.environ["STREAMLIT_LOGGER_LEVEL"] = "error"  # it warns of every page without a server
+    # By name: the command line and the pages know nothing of each other.
+    first_views = import_module("csreft_core.app.first_views")
+    with TemporaryDirectory() as no_runs:
+        os.environ["CSREFT_RUNS"] = no_runs  # one's own runs are compared with nothing that is kept
+        for line in first_views.keep_first_views(args.names):
+            print(line, flush=True)
     return 0

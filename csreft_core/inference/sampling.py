@@ -22,9 +22,8 @@ from transformers.generation.logits_process import (
 )
 
 from csreft_core.errors import ConfigError
+from csreft_core.inference.limits import MOST_SEED, MOST_TEMPERATURE
 
-MOST_TEMPERATURE = 5.0
-MOST_SEED = 2**32 - 1
 # In the order in which transformers applies them.
 _OWN: dict[str, Any] = {
     "temperature": TemperatureLogitsWarper,

@@ -17,9 +17,10 @@ from csreft_core.base.load import Base
 from csreft_core.config import SCHEMA_VERSION, MethodConfig, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import replacing
-from csreft_core.reft.adapter import check_schema, read_adapter_file
+from csreft_core.reft.adapter import read_adapter_file
+from csreft_core.reft.adapter_spec import METHOD_METADATA, check_schema
 from csreft_core.reft.positions import parse_positions
-from csreft_core.reft.tuning import METHOD_METADATA, Tuning
+from csreft_core.reft.tuning import Tuning
 
 
 @dataclass(frozen=True, kw_only=True)

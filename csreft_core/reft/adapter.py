@@ -4,53 +4,22 @@ An adapter file is self-contained: safetensors with the raw parameters, and its 
 JSON in the metadata. A pickle is never read.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from csreft_core.config import SCHEMA_VERSION, AdapterConfig, Config, RouterConfig
-from csreft_core.errors import AdapterError, ConfigError, first_line
+from csreft_core.config import Config
+from csreft_core.errors import AdapterError, ConfigError
 from csreft_core.files import replacing
+from csreft_core.reft.adapter_spec import AdapterSpec, as_metadata, damaged, spec_of_metadata
 from csreft_core.reft.positions import parse_positions
 from csreft_core.reft.router import Router, router_of
 from csreft_core.reft.subspaces import Subspaces
-from csreft_core.reft.tuning import METHOD_METADATA, Tuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterSpec:
-    """What an adapter is, without its numbers.
-
-    `names` are the subspaces' names: the skills, where there is one for each.
-    `base_fingerprint` says which base it was trained on (see `base_record`).
-    """
-
-    d_model: int
-    n_layers: int
-    names: tuple[str, ...]
-    skills: tuple[str, ...]
-    base_fingerprint: str
-    adapter: AdapterConfig
-    router: RouterConfig
-    schema_version: int = SCHEMA_VERSION
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    @property
-    def has_router(self) -> bool:
-        """A router exists when it decides the gates or is taught to."""
-        return self.router.gates == "learned" or self.router.supervision > 0
-
-
-_SPEC = TypeAdapter(AdapterSpec)
+from csreft_core.reft.tuning import Tuning
 
 
 class CSReFT(Tuning):
@@ -193,7 +162,7 @@ def save_adapter(adapter: CSReFT, path: Path) -> None:
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in adapter.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"csreft": _SPEC.dump_json(adapter.spec).decode()})
+        save_file(tensors, temporary, metadata=as_metadata(adapter.spec))
 
 
 def read_adapter_file(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -209,9 +178,7 @@ def read_adapter_file(path: Path) -> tuple[dict[str, str], dict[str, torch.Tenso
             metadata = file.metadata() or {}
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise AdapterError(
-            f"{path}: is damaged or not a safetensors file ({error}); copy it again or train again"
-        ) from None
+        raise damaged(path, error) from None
 
 
 def load_adapter(path: Path) -> CSReFT:
@@ -221,7 +188,7 @@ def load_adapter(path: Path) -> CSReFT:
         AdapterError: no such file, damaged, not an adapter, or of a newer schema.
     """
     metadata, tensors = read_adapter_file(path)
-    spec = _read_spec(path, metadata)
+    spec = spec_of_metadata(path, metadata)
     check_claims(path, least_numbers(spec), tensors)
     try:
         adapter = CSReFT(spec, torch.Generator().manual_seed(0))
@@ -259,42 +226,3 @@ def least_numbers(spec: AdapterSpec) -> int:
     width = spec.d_model // 2 if width == "paper" else width
     edits = len(a.layers) * len(spec.names) * a.rank
     return spec.d_model * (edits + (width if spec.has_router else 0))
-
-
-def _read_spec(path: Path, metadata: dict[str, str]) -> AdapterSpec:
-    if METHOD_METADATA in metadata:
-        method = json.loads(metadata[METHOD_METADATA]).get("method", {}).get("name", "another")
-        raise AdapterError(
-            f"{path}: holds the method {method!r}, which has no subspaces to look at; the page "
-            "Methods and the command compare show what it does"
-        )
-    if "csreft" not in metadata:
-        raise AdapterError(
-            f"{path}: is a safetensors file but not a CS-ReFT adapter; give a run's "
-            "adapter.safetensors"
-        )
-    try:
-        check_schema(path, json.loads(metadata["csreft"]))
-        spec = _SPEC.validate_json(metadata["csreft"])
-        if not spec.names or spec.d_model < 1:
-            raise ValueError("it has no subspaces or no width")
-    except (ValueError, AttributeError, ValidationError) as error:
-        raise AdapterError(
-            f"{path}: its description cannot be read ({first_line(error)}); copy it again or train "
-            "again"
-        ) from None
-    return spec
-
-
-def check_schema(path: Path, description: dict[str, Any]) -> None:
-    """See that this program knows the schema of a description.
-
-    Raises:
-        AdapterError: it is newer.
-    """
-    version = description.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise AdapterError(
-            f"{path}: schema_version is {version}, this program knows up to {SCHEMA_VERSION}; "
-            "update the program"
-        )

@@ -10,10 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from csreft_core.errors import ConfigError
 
 _NAMED = ("learned", "hard", "oracle", "uniform", "off")
@@ -30,25 +26,6 @@ class GateSetting:
     def needs_router(self) -> bool:
         """Whether the router decides."""
         return self.kind in ("learned", "hard")
-
-    def fixed_gates(
-        self, n: int, labels: Float[Tensor, "batch k"] | None = None
-    ) -> Float[Tensor, "batch k"] | None:
-        """Gates of n prompts, or None where the router decides.
-
-        Raises:
-            ConfigError: `oracle` without labels.
-        """
-        if self.needs_router:
-            return None
-        if self.kind == "given":
-            return torch.tensor(self.vector).expand(n, -1)
-        if labels is None:
-            raise ConfigError(
-                "gate setting 'oracle' needs the skill of each prompt; "
-                "use a skill file with labels, or the gate setting 'learned'"
-            )
-        return labels
 
 
 def parse_gate_setting(setting: str | Sequence[float], names: Sequence[str]) -> GateSetting:

@@ -4,28 +4,15 @@ A rule is resolved from the real tokens of each row, so padding on either side a
 cache change nothing. No I/O, no randomness.
 """
 
-import re
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from csreft_core.reft.position_rules import EditedTokens, edited_tokens
 
-@dataclass(frozen=True)
-class PositionRule:
-    """Edited tokens of a prompt of n real tokens.
 
-    `prefix` p and `suffix` s give the first p and last s prompt tokens. A short prompt edits what
-    it has: p is capped at floor(n/2) and s at ceil(n/2) when both are asked for (ReFT,
-    section 4.1), so that no token is edited twice and none of the answer is edited.
-    """
-
-    everything: bool = False
-    generated: bool = False
-    prefix: int = 0
-    suffix: int = 0
-    n_groups: int = 1
+class PositionRule(EditedTokens):
+    """Edited tokens, found in a batch."""
 
     def groups(
         self, index: Int[Tensor, "batch seq"], prompt_length: Int[Tensor, " batch"]
@@ -56,13 +43,8 @@ class PositionRule:
 
 
 def parse_positions(rule: str, *, tied: bool = True) -> PositionRule:
-    """Read `all`, `all_prompt`, `fP`, `lS` or `fP+lS` (the config has checked the grammar)."""
-    if rule in ("all", "all_prompt"):
-        return PositionRule(everything=True, generated=rule == "all")
-    counts = {kind: int(count) for kind, count in re.findall(r"([fl])(\d+)", rule)}
-    return PositionRule(
-        prefix=counts.get("f", 0), suffix=counts.get("l", 0), n_groups=1 if tied else 2
-    )
+    """The rule of a text; see `position_rules.edited_tokens`."""
+    return PositionRule(**vars(edited_tokens(rule, tied=tied)))
 
 
 def token_index(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:

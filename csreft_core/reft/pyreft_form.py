@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from csreft_core.config import AdapterConfig, Constraint, Form, RouterConfig
 from csreft_core.errors import AdapterError, ConfigError, first_line
 from csreft_core.files import storage_errors
-from csreft_core.reft.adapter import AdapterSpec, CSReFT, check_schema
+from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.adapter_spec import AdapterSpec, check_schema
 from csreft_core.reft.positions import parse_positions
 from csreft_core.reft.pyreft_files import Edits, file_name, read_edits
 

@@ -15,9 +15,6 @@ from torch import nn
 from csreft_core.reft.positions import PositionRule
 from csreft_core.reft.router import Router
 
-METHOD_METADATA = "csreft_method"
-"""Where a file of another method than CS-ReFT has its description, as JSON."""
-
 
 class Tuning(nn.Module):
     """The trained parameters of one method, and how they change the base.

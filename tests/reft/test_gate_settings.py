@@ -5,6 +5,7 @@ import torch
 
 from csreft_core.errors import ConfigError
 from csreft_core.reft.gate_settings import parse_gate_setting, setting_as_trained
+from csreft_core.reft.given_gates import given_gates
 
 pytestmark = pytest.mark.fast
 
@@ -30,24 +31,24 @@ def test_settings_that_give_the_gates(setting, vector):
     parsed = parse_gate_setting(setting, NAMES)
     assert parsed.vector == vector
     assert not parsed.needs_router
-    torch.testing.assert_close(parsed.fixed_gates(4), torch.tensor(vector).expand(4, 3))
+    torch.testing.assert_close(given_gates(parsed, 4), torch.tensor(vector).expand(4, 3))
 
 
 @pytest.mark.parametrize("setting", ["learned", "hard", " learned "])
 def test_settings_that_ask_the_router(setting):
     parsed = parse_gate_setting(setting, NAMES)
     assert parsed.needs_router
-    assert parsed.fixed_gates(4) is None
+    assert given_gates(parsed, 4) is None
 
 
 def test_oracle_gives_the_labels():
     labels = torch.eye(3)
-    assert torch.equal(parse_gate_setting("oracle", NAMES).fixed_gates(3, labels), labels)
+    assert torch.equal(given_gates(parse_gate_setting("oracle", NAMES), 3, labels), labels)
 
 
 def test_oracle_without_labels_is_an_error():
     with pytest.raises(ConfigError, match="needs the skill of each prompt"):
-        parse_gate_setting("oracle", NAMES).fixed_gates(3)
+        given_gates(parse_gate_setting("oracle", NAMES), 3)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Piece:
     missing: tuple[str, ...] = ()
 
 
-def token_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[str, ...]:
+def token_texts(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[str, ...]:
     """The text cut where a token begins; joined, the parts are the text again.
 
     White space belongs to the token that follows it. A tokeniser without offsets cuts into words.

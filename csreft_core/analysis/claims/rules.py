@@ -10,7 +10,7 @@ import pandas as pd
 from csreft_core.analysis.claims.conditions import CONDITIONS, Condition
 from csreft_core.analysis.claims.papers import CLAIMS, Claim
 from csreft_core.analysis.labels import NOT_SHOWN, OPPOSITE, SHOWN
-from csreft_core.analysis.statistics.intervals import ARITHMETIC
+from csreft_core.analysis.statistics.interval_words import ARITHMETIC
 
 HOLDS = "holds here"
 IDENTITY = "true by construction"

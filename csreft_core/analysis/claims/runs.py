@@ -18,8 +18,8 @@ from csreft_core.analysis.losses import (
 )
 from csreft_core.analysis.states.edits import subspace_coordinates
 from csreft_core.analysis.states.projection import energy_shares, points_at, subspace_rows
+from csreft_core.analysis.statistics.interval_words import SEEDS
 from csreft_core.analysis.statistics.intervals import (
-    SEEDS,
     Units,
     mean_interval,
     ratio_statistic,

@@ -4,7 +4,7 @@ import pandas as pd
 
 from csreft_core.analysis.claims.parameters import PAPER_SHARE
 from csreft_core.analysis.claims.rules import VERDICTS
-from csreft_core.analysis.statistics.intervals import ARITHMETIC
+from csreft_core.analysis.statistics.interval_words import ARITHMETIC
 
 
 def sentence_verdicts(table: pd.DataFrame) -> str:

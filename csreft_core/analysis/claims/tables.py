@@ -33,7 +33,7 @@ from csreft_core.analysis.claims.shipped_runs import (
     runs_table,
 )
 from csreft_core.analysis.methods.tables import read_tables
-from csreft_core.analysis.statistics.intervals import ARITHMETIC
+from csreft_core.analysis.statistics.interval_words import ARITHMETIC
 from csreft_core.comparison.folder import open_comparison, shipped_comparisons
 from csreft_core.inference.engine import Engine
 

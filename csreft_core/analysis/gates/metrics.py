@@ -48,20 +48,6 @@ PROBE = "probe_accuracy"
 COUNTS = {"dead_gates": "gates", "always_open_gates": "gates"}
 
 
-def gate_range(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each gate moves over the prompts.
-
-    Args:
-        table: `gates_table` of several prompts.
-
-    Returns:
-        Columns subspace, lowest, highest, range (all without unit), in the subspaces' order.
-    """
-    by_subspace = table.groupby("subspace", sort=False)["gate"]
-    result = by_subspace.agg(lowest="min", highest="max").reset_index()
-    return result.assign(range=result["highest"] - result["lowest"])
-
-
 def gate_skill_nmi(table: pd.DataFrame, threshold: float = 0.5) -> float:
     """Normalised mutual information of the set of open gates and the true skill.
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from csreft_core.analysis.gates.metrics import gate_range
+from csreft_core.analysis.gates.ranges import gate_range
 from csreft_core.analysis.labels import HARD
-from csreft_core.analysis.statistics.intervals import over_words
+from csreft_core.analysis.statistics.interval_words import over_words
 
 # float32 gates of equal inputs may differ in the last bits when the batch shape differs.
 _SAME = 1e-6

@@ -12,16 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from csreft_core.analysis.gates.metrics import metric_rows
+from csreft_core.analysis.labels import READS
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.inference.scoring import row_labels
 from csreft_core.reft.gate_settings import parse_gate_setting
+from csreft_core.reft.given_gates import given_gates
 from csreft_core.skills.skill_set import Row
-
-READS = {
-    "first_token": "first token",
-    "last_prompt_token": "last prompt token",
-    "mean_prompt": "mean of the prompt",
-}
 
 
 @dataclass(frozen=True)
@@ -105,6 +101,7 @@ def metrics_of(source: Source, rows: Sequence[Row], threshold: float | None = No
 
 def _gates(subject: Subject, rows: Sequence[Row], setting: str) -> Float[Tensor, "prompt k"]:
     names = subject.adapter.names
-    fixed = parse_gate_setting(setting, names).fixed_gates(len(rows), row_labels(rows, names))
+    parsed = parse_gate_setting(setting, names)
+    fixed = given_gates(parsed, len(rows), row_labels(rows, names))
     # Gates that are given need no forward of the base.
     return subject.gates(rows, setting) if fixed is None else fixed

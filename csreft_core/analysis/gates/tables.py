@@ -9,12 +9,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from csreft_core.analysis.gates.metrics import (
-    gate_range,
-    gate_skill_nmi,
-    mean_rows,
-    patterns,
-)
+from csreft_core.analysis.gates.metrics import gate_skill_nmi, mean_rows, patterns
+from csreft_core.analysis.gates.ranges import gate_range
 from csreft_core.analysis.gates.score_tables import settings_table, sweep_table
 from csreft_core.analysis.gates.sentences import sentence_gate_range, sentence_prompt_gates
 from csreft_core.analysis.gates.sources import (

@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from csreft_core.analysis.geometry.metrics import QUANTILES
 from csreft_core.analysis.labels import (
     ALL_SKILLS,
     BETWEEN_SKILLS,
@@ -14,13 +13,16 @@ from csreft_core.analysis.labels import (
     DIFFERENT_SKILLS,
     FROM_START,
     RANDOM,
+    RANDOM_HIGH,
+    RANDOM_LOW,
+    RANDOM_MEDIAN,
     READ_LEAK,
     RUN,
     SAME_SKILL,
     WRITE_LEAK,
 )
 
-_LOW, _MEDIAN, _HIGH = QUANTILES
+_LOW, _MEDIAN, _HIGH = RANDOM_LOW, RANDOM_MEDIAN, RANDOM_HIGH
 _HELD_APART = ("joint", "sequential", "fixed")
 
 

@@ -5,14 +5,13 @@ from itertools import product
 import pandas as pd
 import torch
 
+from csreft_core.analysis.interference.limits import MAX_SUBSPACES
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import Encoded, answer_scores, batches, summarise
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.skills.skill_set import skill_name
-
-MAX_SUBSPACES = 8
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from scipy.special import log_softmax, rel_entr
 
-from csreft_core.analysis.interference.composition import MAX_SUBSPACES
+from csreft_core.analysis.interference.limits import MAX_SUBSPACES
 from csreft_core.analysis.interference.prompt_forward import answer_under
 from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
 from csreft_core.analysis.statistics.shapley import place_of, shapley_interactions, shapley_values

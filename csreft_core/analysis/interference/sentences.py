@@ -5,11 +5,10 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.stats import pearsonr
 
-from csreft_core.analysis.interference.pairs import interference_index
+from csreft_core.analysis.interference.index import interference_index
 from csreft_core.analysis.labels import CONTROL, OTHER_RUN, RUN
-from csreft_core.analysis.statistics.intervals import over_words
+from csreft_core.analysis.statistics.interval_words import over_words
 from csreft_core.skills.names import is_part
 
 FEWEST_PAIRS = 10
@@ -223,6 +222,9 @@ def correlation(table: pd.DataFrame) -> tuple[float, float, float]:
     with fewer than four. Ordered pairs are not independent, for overlap is symmetric: the interval
     is too narrow rather than too wide.
     """
+    # Only this figure needs it, and it takes a second to import.
+    from scipy.stats import pearsonr
+
     x, y = table["overlap"].to_numpy(dtype=float), table["change"].to_numpy(dtype=float)
     if len(x) < 3 or np.ptp(x) < _NO_OVERLAP or np.ptp(y) == 0:
         return float("nan"), float("nan"), float("nan")

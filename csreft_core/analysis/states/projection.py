@@ -14,6 +14,7 @@ from torch import Tensor
 
 from csreft_core.analysis.geometry.bases import orthonormal_rows_of
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
+from csreft_core.analysis.states.choices import BASES
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
 from csreft_core.inference.answers import Trace
@@ -25,9 +26,6 @@ from csreft_core.skills.skill_set import Row
 Matrix = Float[np.ndarray, "point d_model"]
 AxisRows = Float[np.ndarray, "axis d_model"]
 GivenRows = Float[np.ndarray, "given d_model"]
-
-BASES = ("base", "joint", "differences")
-"""What axes can be fitted on; `subspace:<name>` takes the axes of one subspace."""
 
 _BATCH = 32
 # Rounding differs between batch shapes; a spread below it is no spread.
@@ -166,22 +164,6 @@ def check_layer(subject: Subject, layer: int) -> None:
     n = subject.engine.base.n_layers
     if not 0 <= layer < n:
         raise ConfigError(f"layer is {layer}, but the base has layers 0 to {n - 1}")
-
-
-def edited_token(adapter: CSReFT) -> str:
-    """A token that the adapter edits: `last` prompt token, or `first` where only a prefix is."""
-    positions = adapter.positions
-    return "last" if positions.everything or positions.suffix else "first"
-
-
-def edits_token(adapter: CSReFT, position: str) -> bool:
-    """Whether the adapter can edit this token, of a prompt that is long or short enough."""
-    positions = adapter.positions
-    if position == "mean" or positions.everything:
-        return position != "mean"
-    if position == "first":
-        return positions.prefix > 0
-    return positions.suffix >= (1 if position == "last" else -int(position))
 
 
 def group_at(adapter: CSReFT, position: str) -> int:

@@ -8,6 +8,7 @@ import pandas as pd
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.labels import AFTER, BASE, BEFORE, EDITED, TARGET
 from csreft_core.analysis.states import projection as p
+from csreft_core.analysis.states.choices import edited_token
 from csreft_core.analysis.states.edits import Snapshot, subspace_coordinates
 from csreft_core.analysis.subject import Subject
 from csreft_core.skills.skill_set import Row, evenly, skill_name
@@ -114,4 +115,4 @@ def place_of(subject: Subject, layer: int | None, position: str | None) -> tuple
     """Layer and token, where they are left open: the first that the adapter edits."""
     chosen = subject.adapter.layers[0] if layer is None else layer
     p.check_layer(subject, chosen)
-    return chosen, position or p.edited_token(subject.adapter)
+    return chosen, position or edited_token(subject.adapter.positions)

@@ -20,7 +20,7 @@ from csreft_core.analysis.labels import (
     SILHOUETTE,
     TRUE_LABELS,
 )
-from csreft_core.analysis.statistics.intervals import over_words
+from csreft_core.analysis.statistics.interval_words import over_words
 
 _NAMES = {"last": "the last prompt token", "first": "the first token", "mean": "the prompt's mean"}
 _ROUNDING = 1e-6

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
@@ -24,8 +23,6 @@ LEVEL = 0.95
 MOST_GROUPS = 1000
 """More levels than that are left out in groups."""
 PROMPTS, ITEMS, WORDINGS = "prompts", "items", "wordings"
-SEEDS, ARITHMETIC = "seeds", "arithmetic"
-"""What an interval is over: trainings with other seeds; nothing, for exact numbers."""
 
 Statistic = Callable[[Float[np.ndarray, "*lead prompt"]], np.ndarray]
 """From a weight for each prompt to numbers; several numbers stand in the first axis."""
@@ -248,16 +245,3 @@ def ratio_statistic(
         return np.moveaxis((weights @ values.T) / (weights @ counts)[..., None], -1, 0)
 
     return statistic
-
-
-def interval_unit(table: pd.DataFrame) -> str:
-    """What the intervals of a table are over, from its column `over`; empty where it has none."""
-    if "over" not in table:
-        return ""
-    return "; ".join(over for over in dict.fromkeys(table["over"]) if over not in ("", ARITHMETIC))
-
-
-def over_words(table: pd.DataFrame) -> str:
-    """`; 95 % intervals over items and wordings`, to be put behind a number of prompts."""
-    unit = interval_unit(table)
-    return f"; 95 % intervals over {unit}" if unit else ""

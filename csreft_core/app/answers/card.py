@@ -94,10 +94,9 @@ class Card:
 def _cost(answer: dict[str, Any]) -> str:
     marks = {True: "✓ right", False: "✗ wrong", None: "no known answer"}
     who = f"run {answer['run']}, gates {answer['gate_setting']}"
-    return (
-        f"{marks[answer['right']]} · {answer['n_tokens']} tokens · {answer['seconds']:.2f} s · "
-        f"{'no adapter' if answer['gates'] is None else who}"
-    )
+    took = [] if answer["seconds"] is None else [f"{answer['seconds']:.2f} s"]
+    of_whom = "no adapter" if answer["gates"] is None else who
+    return " · ".join([marks[answer["right"]], f"{answer['n_tokens']} tokens", *took, of_whom])
 
 
 def _fence(text: str) -> str:

@@ -4,21 +4,25 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from csreft_core.analysis.answers.token_changes import Piece, token_changes, token_texts
+from csreft_core.analysis.answers.token_changes import Piece, token_texts
 from csreft_core.app.figures.source import short_path
-from csreft_core.app.page import cached
+from csreft_core.app.page import cached, kept
+from csreft_core.app.page.cached import ShownAnswer, answer_key
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.shell import showing_errors
-from csreft_core.base.decoding import OURS
-from csreft_core.inference.answers import Answer
+from csreft_core.base.decoding_kinds import OURS
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
+
+if TYPE_CHECKING:
+    from csreft_core.inference.answers import Answer
 
 _ANSWERS = "compare-answers"
 _MOST_KEPT = 24
@@ -53,6 +57,11 @@ class Column:
     gates: str
     row: Row
 
+    @property
+    def question(self) -> dict[str, Any]:
+        """See `cached.answer_key`."""
+        return answer_key(self.row.prompt, self.gates, self.row.skills)
+
     def key(self, sampling: Sampling) -> str:
         """The same text for the same question to the same adapter."""
         stamp = self.run.adapter_path.stat().st_mtime_ns if self.gates else 0
@@ -61,20 +70,12 @@ class Column:
         return json.dumps([*parts, asdict(sampling)])
 
 
-@dataclass(frozen=True)
-class TimedAnswer:
-    """An answer with the time that it took, in seconds."""
-
-    text: str
-    gates: dict[str, float] | None
-    n_tokens: int
-    seconds: float
-
-
-def earlier_answer(column: Column, sampling: Sampling) -> TimedAnswer | None:
-    """The answer of this session to the same question, if there is one."""
+def earlier_answer(column: Column, sampling: Sampling) -> ShownAnswer | None:
+    """The answer to the same question in this session, or kept beside the run."""
     fields = st.session_state.get(_ANSWERS, {}).get(column.key(sampling))
-    return None if fields is None else TimedAnswer(**fields)
+    if fields is None and sampling == Sampling():
+        fields = kept.find(column.run, "answer", column.question)
+    return None if fields is None else ShownAnswer(**fields)
 
 
 def ask_together(
@@ -121,24 +122,19 @@ def _write_answer(column: Column, sampling: Sampling) -> Iterator[str]:
         yield text
 
 
-def _keep(column: Column, sampling: Sampling, answer: Answer, seconds: float) -> None:
+def _keep(column: Column, sampling: Sampling, answer: "Answer", seconds: float) -> None:
+    tokens = token_texts(cached.engine_of(column.run).base.tokenizer, answer.text)
+    shown = ShownAnswer(answer.text, answer.gates, answer.n_tokens, tokens)
+    if sampling == Sampling():
+        kept.note(column.run, "answer", column.question, asdict(shown))
     answers = dict(st.session_state.get(_ANSWERS, {}))
-    answers[column.key(sampling)] = asdict(
-        TimedAnswer(answer.text, answer.gates, answer.n_tokens, round(seconds, 4))
-    )
+    answers[column.key(sampling)] = asdict(replace(shown, seconds=round(seconds, 4)))
     st.session_state[_ANSWERS] = dict(list(answers.items())[-_MOST_KEPT:])
 
 
 def is_right(text: str, row: Row) -> bool | None:
     """Whether the answer is the known one; None where none is known."""
     return text.strip() == row.response.strip() if row.response else None
-
-
-def changes(column: Column, text: str, first: Column, other: str) -> tuple[Piece, ...]:
-    """How an answer differs from the first column's, in tokens."""
-    tokens = token_texts(cached.engine_of(column.run).base.tokenizer, text)
-    others = token_texts(cached.engine_of(first.run).base.tokenizer, other)
-    return token_changes(tokens, others)
 
 
 def answer_html(pieces: Sequence[Piece]) -> str:
@@ -166,7 +162,7 @@ def answer_html(pieces: Sequence[Piece]) -> str:
     return "".join(parts)
 
 
-def show_answer(column: Column, answer: TimedAnswer, pieces: Sequence[Piece]) -> None:
+def show_answer(column: Column, answer: ShownAnswer, pieces: Sequence[Piece]) -> None:
     """One answer: its text with the differences marked, whether it is right, gates and cost."""
     body = answer_html(pieces) if answer.text else "<i>(an empty answer)</i>"
     st.html(
@@ -176,8 +172,10 @@ def show_answer(column: Column, answer: TimedAnswer, pieces: Sequence[Piece]) ->
     right = is_right(answer.text, column.row)
     marks = {True: ":material/check: **right**", False: ":material/close: **wrong**"}
     parts = [marks[right]] if right is not None else []
-    tokens = f"{answer.n_tokens} token{'' if answer.n_tokens == 1 else 's'}"
-    st.markdown(" · ".join([*parts, tokens, f"{answer.seconds:.2f} s"]))
+    parts.append(f"{answer.n_tokens} token{'' if answer.n_tokens == 1 else 's'}")
+    if answer.seconds is not None:
+        parts.append(f"{answer.seconds:.2f} s")
+    st.markdown(" · ".join(parts))
     st.caption(plain(gates_text(answer.gates)))
 
 
@@ -188,7 +186,7 @@ def gates_text(gates: dict[str, float] | None) -> str:
     return "Gates: " + " · ".join(f"{name} {gate:.3f}" for name, gate in gates.items())
 
 
-def command(column: Column, answer: TimedAnswer, sampling: Sampling) -> str:
+def command(column: Column, answer: ShownAnswer, sampling: Sampling) -> str:
     """The command that gives the same answer."""
     setting = column.gates or "off"
     if setting == "oracle":

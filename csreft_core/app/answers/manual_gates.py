@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from csreft_core.analysis.gates.tables import gates_table
 from csreft_core.app.figures.figure import table_of
 from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.prompts import trained_setting
 from csreft_core.app.page.state import forget, keep, recall
@@ -17,6 +17,8 @@ from csreft_core.errors import ConfigError
 from csreft_core.reft.gate_settings import parse_gate_setting
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
+
+_gates = Later("csreft_core.analysis.gates.tables")
 
 LOWEST, HIGHEST, STEP = -1.0, 2.0, 0.05
 
@@ -53,9 +55,9 @@ def as_text(values: Sequence[float]) -> str:
 
 def read_gates(run: Run, row: Row) -> Gates:
     """The run's own gates for the prompt, and the manual ones that the URL holds as `gates`."""
-    names = cached.adapter_of(run).names
+    names = cached.spec_of(run).names
     trained = trained_setting(run, row)
-    table = table_of(of_run(run), gates_table, prompts=(row.prompt,), gates=trained)
+    table = table_of(of_run(run), _gates.gates_table, prompts=(row.prompt,), gates=trained)
     own = tuple(float(gate) for gate in table["gate"])
     text = recall("gates", "")
     if not text:

@@ -8,17 +8,14 @@ from importlib.metadata import version
 import streamlit as st
 
 from csreft_core.analysis.answers.sentences import sentence_dose, sentence_next_token
-from csreft_core.analysis.answers.tables import dose_table, next_token_table
-from csreft_core.analysis.answers.token_changes import Piece
+from csreft_core.analysis.answers.token_changes import Piece, token_changes
 from csreft_core.analysis.labels import MANUAL, THIS_RUN
 from csreft_core.app.answers import manual_gates, settings
 from csreft_core.app.answers.card import Card
 from csreft_core.app.answers.column import (
     Column,
     Sampling,
-    TimedAnswer,
     ask_together,
-    changes,
     command,
     earlier_answer,
     is_right,
@@ -27,24 +24,29 @@ from csreft_core.app.answers.column import (
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached
+from csreft_core.app.page.cached import ShownAnswer
 from csreft_core.app.page.choices import choose
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.prompts import trained_setting, wants_answers, warn_unknown
 from csreft_core.app.page.shell import offer_training
 from csreft_core.app.page.turns import TURNS
 from csreft_core.app.page.widgets import help_text, offer_file
-from csreft_core.base.decoding import BASE_OWN, in_words, settings_that_differ
+from csreft_core.base.decoding_kinds import BASE_OWN
 from csreft_core.charts.answers import dose_curve, next_tokens
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
+_tables = Later("csreft_core.analysis.answers.tables")
+_decoding = Later("csreft_core.base.decoding")
+
 _LARGEST = "the largest gate"
 
-Answers = Sequence[tuple[Column, TimedAnswer]]
+Answers = Sequence[tuple[Column, ShownAnswer]]
 """Columns that have answered, with what they answered."""
 
-_NEXT_TOKEN = Figure("next_token", next_token_table, next_tokens)
-_DOSE = Figure("dose", dose_table, dose_curve, sentence_dose)
+_NEXT_TOKEN = Figure("next_token", _tables.next_token_table, next_tokens)
+_DOSE = Figure("dose", _tables.dose_table, dose_curve, sentence_dose)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class Question:
 
 
 def intro(run: Run | None) -> None:
-    """The title and what one is looking at."""
-    st.title("Compare", anchor=False)
+    """What one is looking at."""
     if run is None:
         offer_training("There is no run to compare. Train one.")
         return
@@ -134,14 +135,16 @@ def show_answers(question: Question) -> None:
     answered = [(column, answer) for column, answer in answers if answer is not None]
     if not answered:
         return
-    first, first_answer = answered[0]
-    pieces = [changes(c, answer.text, first, first_answer.text) for c, answer in answered]
+    first = answered[0][1].tokens
+    pieces = [token_changes(answer.tokens, first) for _, answer in answered]
     spots = [place for place, (_, answer) in zip(places, answers, strict=True) if answer]
     for (column, answer), marked, place in zip(answered, pieces, spots, strict=True):
         with place.container():
             show_answer(column, answer, marked)
     st.markdown(_sentence(answered))
     st.caption(_notes(len(answered), sampling, _how(question.run, sampling)))
+    if any(answer.seconds is None for _, answer in answered):
+        st.caption("Answers without a time are kept with the shipped run; Ask gives them anew.")
     with st.container(horizontal=True, gap="small"):
         _save(question, answered, pieces)
         _commands(answered, sampling)
@@ -169,8 +172,8 @@ def _sentence(answered: Answers) -> str:
 def _how(run: Run, sampling: Sampling) -> str:
     """How the answers were decoded, in words."""
     if sampling.decoding == BASE_OWN:
-        own = settings_that_differ(cached.engine_of(run).base.own_decoding)
-        return f"by the base's own settings: {in_words(own)}"
+        own = _decoding.settings_that_differ(cached.engine_of(run).base.own_decoding)
+        return f"by the base's own settings: {_decoding.in_words(own)}"
     return "greedy" if sampling.temperature == 0 else "drawn, same seed for all"
 
 
@@ -229,7 +232,7 @@ def card_of(
             "title": column.title,
             "run": column.run.name if column.gates else None,
             "gate_setting": column.gates or None,
-            **asdict(answer),
+            **{name: value for name, value in asdict(answer).items() if name != "tokens"},
             "right": is_right(answer.text, question.row),
         }
         for column, answer in answered

@@ -15,8 +15,8 @@ from csreft_core.app.page.prompts import trained_setting
 from csreft_core.app.page.shell import showing_errors
 from csreft_core.app.page.state import forget, keep, recall
 from csreft_core.app.page.widgets import help_text
-from csreft_core.base.decoding import BASE_OWN, OURS
-from csreft_core.inference.sampling import MOST_SEED, MOST_TEMPERATURE
+from csreft_core.base.decoding_kinds import BASE_OWN, OURS
+from csreft_core.inference.limits import MOST_SEED, MOST_TEMPERATURE
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 

@@ -4,20 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from csreft_core.analysis.skills.subject import SkillSubject, open_skills
 from csreft_core.app.figures.shown_code import code, command
 from csreft_core.app.figures.source import Source
-from csreft_core.app.page import cached
+from csreft_core.app.page import cached, kept
 from csreft_core.app.page.cached import Stamp, stamp_of
 from csreft_core.app.page.widgets import screen, show_chart
 from csreft_core.charts.theme import Palette
 from csreft_core.runs.all_runs import Run
+
+if TYPE_CHECKING:
+    from csreft_core.analysis.skills.subject import SkillSubject
 
 Arguments = tuple[tuple[str, Any], ...]
 
@@ -99,7 +101,12 @@ def _table(
     stamps: tuple[Stamp, ...],  # noqa: ARG001 - part of the key
     arguments: Arguments,
 ) -> pd.DataFrame:
-    return _function(make)(*_subjects(source), **dict(arguments))
+    def compute() -> pd.DataFrame:
+        return _function(make)(*_subjects(source), **dict(arguments))
+
+    if source.command != "inspect":
+        return compute()
+    return kept.table(Run(Path(source.path)), make, dict(arguments), compute)
 
 
 # Drawing takes longer than all else on a warm page. Shared by all sessions, so never changed.
@@ -120,13 +127,15 @@ def _subjects(source: Source) -> tuple[Any, ...]:
     return (skill_subject(source),) if source.command == "check-skills" else ()
 
 
-def skill_subject(source: Source) -> SkillSubject:
+def skill_subject(source: Source) -> "SkillSubject":
     """The opened skill set of a source; raises `SkillSetError`."""
     return _skill_subject(source, stamp_of(Path(source.path)))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the skill set …")
-def _skill_subject(source: Source, stamp: Stamp) -> SkillSubject:  # noqa: ARG001 - part of the key
+def _skill_subject(source: Source, stamp: Stamp) -> "SkillSubject":  # noqa: ARG001 - part of the key
+    from csreft_core.analysis.skills.subject import open_skills
+
     return open_skills(source.path, source.settings)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from csreft_core.analysis.skills.subject import open_skills
-from csreft_core.analysis.subject import open_subject
 from csreft_core.analysis.view_names import view_of
 from csreft_core.app.figures.source import Source, short_path
 
-_OPENERS: dict[str, Callable[..., Any]] = {"inspect": open_subject, "check-skills": open_skills}
-"""What opens a source for its tables; those of `judge` need nothing opened."""
+_OPENERS = {
+    "inspect": ("csreft_core.analysis.subject", "open_subject"),
+    "check-skills": ("csreft_core.analysis.skills.subject", "open_skills"),
+}
+"""Module and function that open a source for its tables; those of `judge` need nothing opened."""
 _FLAGS: dict[str, dict[str, str]] = {
     "inspect": {"prompts": "--prompt", "split": "--split", "gates": "--gates"},
     "check-skills": {"step": "--step"},
@@ -45,8 +46,9 @@ def code(
     if opener is not None:
         settings = [repr(list(source.settings))] if source.settings else []
         place = ", ".join([repr(_shown_path(source)), *settings])
-        imports = [f"from {opener.__module__} import {opener.__name__}"]
-        opening, subject = [f"subject = {opener.__name__}({place})"], ["subject"]
+        module, function = opener
+        imports = [f"from {module} import {function}"]
+        opening, subject = [f"subject = {function}({place})"], ["subject"]
     figure = f"charts.{draw.__name__}({_call('table', arguments=options)})"
     end = f"{figure}.show()"
     if draw.__name__.endswith("_page"):

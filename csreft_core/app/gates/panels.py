@@ -6,24 +6,26 @@ import pandas as pd
 import streamlit as st
 
 from csreft_core.analysis.gates import sentences as say
-from csreft_core.analysis.gates import tables as gates
-from csreft_core.analysis.gates import words
-from csreft_core.analysis.gates.sources import READS
+from csreft_core.analysis.gates import word_sentences as say_words
+from csreft_core.analysis.labels import READS
 from csreft_core.app.figures.figure import Figure, table_of
 from csreft_core.app.figures.source import of_run
 from csreft_core.app.gates.rows import has_router, splits_of
 from csreft_core.app.page import cached
 from csreft_core.app.page.choices import choose
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.prompts import trained_setting
 from csreft_core.app.page.shell import offer_training
 from csreft_core.app.page.state import forget, keep, recall
-from csreft_core.attachment.attach import EMBEDDING
 from csreft_core.charts.gates import figures as gate_charts
 from csreft_core.charts.gates import maps as gate_maps
 from csreft_core.charts.gates import words as word_charts
 from csreft_core.charts.theme import DARK, LIGHT, ordered, styles
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row, skill_name
+
+gates = Later("csreft_core.analysis.gates.tables")
+words = Later("csreft_core.analysis.gates.words")
 
 ONE_PROMPT, HELD_OUT = "One prompt", "Held-out prompts"
 PARTS = (ONE_PROMPT, HELD_OUT)
@@ -34,13 +36,12 @@ _DIFFERENCE = Figure(
     "gatedifference", gates.difference_table, gate_charts.gate_difference, say.sentence_difference
 )
 _TOKENS = Figure("gatetokens", gates.tokens_table, gate_maps.token_map, say.sentence_tokens)
-_WORD_MAP = Figure("wordmap", words.words_table, word_charts.word_map, words.sentence_word_map)
+_WORD_MAP = Figure("wordmap", words.words_table, word_charts.word_map, say_words.sentence_word_map)
 _WORD_BARS = Figure("wordbars", words.words_table, word_charts.word_bars)
 
 
 def intro(run: Run | None) -> None:
-    """The title, and what this run's router reads and decides."""
-    st.title("Router", anchor=False)
+    """The page's question."""
     if run is None:
         offer_training("There is no run to show yet. Train one.")
         return
@@ -57,7 +58,7 @@ def facts(run: Run) -> None:
             icon=":material/info:",
         )
         return
-    place = "token embeddings" if router.layer == EMBEDDING else f"output of block {router.layer}"
+    place = "token embeddings" if router.layer < 0 else f"output of block {router.layer}"
     once = (
         "for each token; single gates of a prompt below are those of its last token"
         if _per_token(run)
@@ -214,12 +215,12 @@ def show_words(run: Run, row: Row) -> None:
     with left:
         _WORD_MAP.show(of_run(run), options={"names": names}, prompts=(row.prompt,))
     with right:
-        gates_of_run = (_STRONGEST, *cached.adapter_of(run).names)
+        gates_of_run = (_STRONGEST, *cached.spec_of(run).names)
         chosen = recall("gate", _STRONGEST, gates_of_run)
         subspace = None if chosen == _STRONGEST else chosen
         _WORD_BARS.show(
             of_run(run),
-            sentence=lambda table: words.sentence_words(table, subspace),
+            sentence=lambda table: say_words.sentence_words(table, subspace),
             options={"subspace": subspace, "names": names},
             prompts=(row.prompt,),
         )

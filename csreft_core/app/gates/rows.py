@@ -5,17 +5,19 @@ from typing import Any
 import streamlit as st
 
 from csreft_core.analysis.gates import sentences as say
-from csreft_core.analysis.gates import tables as gates
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached, library
 from csreft_core.app.page.choices import SEGMENTS, choose
+from csreft_core.app.page.later import Later
 from csreft_core.charts.gates import figures as charts
 from csreft_core.charts.gates import maps, scores
 from csreft_core.errors import AdapterError
 from csreft_core.reft.base_record import differences
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS
+
+gates = Later("csreft_core.analysis.gates.tables")
 
 _DISTRIBUTION = Figure(
     "gatesbysource", gates.distribution_table, charts.gates_by_source, say.sentence_distribution
@@ -55,7 +57,7 @@ LOOKS = tuple(_PAIRS)
 
 def has_router(run: Run) -> bool:
     """Whether the run's adapter has a router."""
-    return cached.adapter_of(run).router is not None
+    return cached.spec_of(run).has_router
 
 
 def splits_of(run: Run) -> list[str]:
@@ -71,10 +73,10 @@ def control_runs(run: Run) -> tuple[str, ...]:
     if other is None or other.path == run.path or not other.adapter_path.exists():
         return ()
     try:
-        theirs = cached.adapter_of(other).spec.base_fingerprint
+        theirs = cached.spec_of(other).base_fingerprint
     except AdapterError:
         return ()  # A damaged control must not take the run's own figures away.
-    other_base = differences(theirs, cached.adapter_of(run).spec.base_fingerprint)
+    other_base = differences(theirs, cached.spec_of(run).base_fingerprint)
     return () if other_base else (short_path(other.path),)
 
 

@@ -4,16 +4,19 @@ from typing import Any
 
 import streamlit as st
 
-from csreft_core.analysis.interference import sentences, tables
+from csreft_core.analysis.interference import sentences
 from csreft_core.app.figures.figure import Figure, table_of
 from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.page import cached, library
 from csreft_core.app.page.choices import SEGMENTS, choose
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.parts import fold
 from csreft_core.app.page.shell import offer_training
 from csreft_core.charts.interference import figures as charts
 from csreft_core.runs.all_runs import Run
+
+tables = Later("csreft_core.analysis.interference.tables")
 
 SETTINGS, PAIRS = "Gate settings", "Pairs of gates"
 OWN_PROMPT, ONE_SKILL = "Your own prompt", "Training on one skill"
@@ -62,7 +65,7 @@ def intro(run: Run | None) -> None:
 
 def n_subspaces(run: Run) -> int:
     """k of the run's adapter."""
-    return cached.adapter_of(run).n_subspaces
+    return len(cached.spec_of(run).names)
 
 
 def several_subspaces(run: Run) -> bool:
@@ -71,7 +74,7 @@ def several_subspaces(run: Run) -> bool:
     Raises:
         AdapterError: a damaged adapter, or one of another base; so the page says it once.
     """
-    if cached.subject_of(run).adapter.n_subspaces > 1:
+    if len(cached.spec_on_its_base(run).names) > 1:
         return True
     st.info(
         f"Run {verbatim(run.name)} has one subspace for all skills. Pairs of gates, interactions, "
@@ -204,7 +207,7 @@ def show_prompts(run: Run, rows: dict[str, Any]) -> None:
 
 def show_pairs(run: Run, rows: dict[str, Any]) -> None:
     """The matrix of one gate against each skill, under the measure of one's choice."""
-    labelled = set(cached.adapter_of(run).names) & set(cached.skill_names(run))
+    labelled = set(cached.spec_of(run).names) & set(cached.skill_names(run))
     measure = choose(
         "i-measure",
         "Measure",

@@ -2,19 +2,21 @@
 
 import streamlit as st
 
-from csreft_core.analysis.interference import prompt as tables
 from csreft_core.analysis.interference import prompt_sentences as sentences
-from csreft_core.analysis.interference.composition import MAX_SUBSPACES
+from csreft_core.analysis.interference.limits import MAX_SUBSPACES
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached
 from csreft_core.app.page.choices import ask_text
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import verbatim
 from csreft_core.app.page.prompts import trained_setting
 from csreft_core.app.page.state import forget
 from csreft_core.charts.interference import prompt as charts
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
+
+tables = Later("csreft_core.analysis.interference.prompt")
 
 _MOST_CHARACTERS = 200
 
@@ -36,7 +38,7 @@ _TOKENS = Figure("nexttokens", tables.tokens_table, charts.token_ranks, sentence
 
 def few_subspaces(run: Run) -> bool:
     """Whether all patterns can be tried; if not, say so."""
-    k = cached.adapter_of(run).n_subspaces
+    k = len(cached.spec_of(run).names)
     if k <= MAX_SUBSPACES:
         return True
     st.info(
@@ -77,7 +79,7 @@ def show_patterns(run: Run, row: Row, answer: str) -> None:
 
 def show_shares(run: Run, row: Row, answer: str) -> None:
     """Shapley values, interactions and the tokens that rise and fall."""
-    names = tuple(cached.adapter_of(run).names)
+    names = cached.spec_of(run).names
     arguments = {"prompts": (row.prompt,), "answer": answer}
     left, right = st.columns(2, gap="large")
     with left:

@@ -6,11 +6,12 @@ from pathlib import Path
 import streamlit as st
 
 from csreft_core.analysis import training
-from csreft_core.analysis.interference import sentences, tables
+from csreft_core.analysis.interference import sentences
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
 from csreft_core.app.interference.panels import choose_unit, control_of
 from csreft_core.app.page import cached, library, starting
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain
 from csreft_core.app.page.widgets import duration
 from csreft_core.charts.interference import figures as charts
@@ -23,6 +24,8 @@ from csreft_core.runs.single_skill import (
     only_name,
     only_rows,
 )
+
+tables = Later("csreft_core.analysis.interference.tables")
 
 _EVERY_S = 2.0
 

@@ -6,25 +6,30 @@ tensor. Every cache has a bound.
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from csreft_core.analysis.subject import Subject, on_its_base
+from csreft_core.app.page import kept
 from csreft_core.app.page.ceilings import MOST_FILE_BYTES
 from csreft_core.app.page.turns import TURNS
-from csreft_core.base.text import tokenisers
 from csreft_core.config import PLAIN_TEMPLATE, BaseConfig, Config
 from csreft_core.errors import RunError
 from csreft_core.files import check_plain
-from csreft_core.inference.answers import Answer
-from csreft_core.inference.engine import Engine
-from csreft_core.inference.loaded_bases import LoadedBases
-from csreft_core.reft.adapter import CSReFT, load_adapter, parameter_counts
+from csreft_core.reft.adapter_spec import AdapterSpec, read_spec
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row, SkillSet, read_skills
+
+# Torch and transformers are imported where a base or an adapter's numbers are needed: that takes
+# seconds, and the first views of a shipped run need neither.
+if TYPE_CHECKING:
+    from csreft_core.analysis.subject import Subject
+    from csreft_core.inference.engine import Engine
+    from csreft_core.inference.loaded_bases import LoadedBases
+    from csreft_core.reft.adapter import CSReFT
 
 Stamp = tuple[str, int]
 
@@ -53,13 +58,15 @@ def _base_key(config: Config) -> str:
     return json.dumps(asdict(config.base))
 
 
-@st.cache_resource(show_spinner=False)
-def bases() -> LoadedBases:
+@st.cache_resource(show_spinner="Loading torch …")
+def bases() -> "LoadedBases":
     """The bases in memory, at most two, for all sessions."""
+    from csreft_core.inference.loaded_bases import LoadedBases
+
     return LoadedBases(most=2)
 
 
-def engine_of_base(config: BaseConfig) -> Engine:
+def engine_of_base(config: BaseConfig) -> "Engine":
     """The engine of a base, loaded now if it is not in memory."""
     if bases().find(config) is not None:
         return bases().engine(config)
@@ -67,28 +74,69 @@ def engine_of_base(config: BaseConfig) -> Engine:
         return bases().engine(config)
 
 
-def _engine(base_key: str) -> Engine:
+def _engine(base_key: str) -> "Engine":
     return engine_of_base(BaseConfig(**json.loads(base_key)))
 
 
-def engine_of(run: Run) -> Engine:
+def engine_of(run: Run) -> "Engine":
     """The engine of a run's base; shared by all sessions."""
     return _engine(_base_key(run.config()))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _adapter(stamp: Stamp) -> CSReFT:
+def _adapter(stamp: Stamp) -> "CSReFT":
+    from csreft_core.reft.adapter import load_adapter
+
     return load_adapter(Path(stamp[0]))
 
 
-def adapter_of(run: Run) -> CSReFT:
+def adapter_of(run: Run) -> "CSReFT":
     """The run's trained adapter; raises `AdapterError` where there is none."""
     return _adapter(stamp_of(_check_file(run.adapter_path)))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _spec(stamp: Stamp) -> AdapterSpec:
+    return read_spec(Path(stamp[0]))
+
+
+def spec_of(run: Run) -> AdapterSpec:
+    """What the run's adapter is; raises `AdapterError` where it is none, or damaged."""
+    if kept.is_kept(run):
+        return _spec(stamp_of(run.adapter_path))
+    return adapter_of(run).spec
+
+
+def spec_on_its_base(run: Run) -> AdapterSpec:
+    """As `spec_of`; raises `AdapterError` also where the base is another one.
+
+    Of a run whose first views are kept, the base is not looked at: they need none.
+    """
+    return spec_of(run) if kept.is_kept(run) else subject_of(run).adapter.spec
 
 
 def template_of(config: Config) -> str:
     """The resolved template of a run's prompts."""
     return PLAIN_TEMPLATE if config.provenance is None else config.provenance.template
+
+
+@dataclass(frozen=True)
+class ShownAnswer:
+    """An answer as pages show it.
+
+    Attributes:
+        text: Without white space around it.
+        gates: Under which it was given, by subspace; None of the bare base.
+        n_tokens: How many were generated.
+        tokens: The text, cut where a token begins.
+        seconds: How long it took; None where it was not asked for just now.
+    """
+
+    text: str
+    gates: dict[str, float] | None
+    n_tokens: int
+    tokens: Sequence[str]
+    seconds: float | None = None
 
 
 @st.cache_data(max_entries=256, show_spinner="Asking the model …")
@@ -99,35 +147,49 @@ def _answer(
     prompt: str,
     gates: str,
     skills: tuple[str, ...],
-) -> Answer:
-    return _engine(base_key).generate(
+) -> dict[str, Any]:
+    from csreft_core.analysis.answers.token_changes import token_texts
+
+    engine = _engine(base_key)
+    answer = engine.generate(
         None if adapter is None else _adapter(adapter),
         prompt,
-        gates,
+        gates or "learned",
         template=template,
         skills=skills or None,
     )
+    tokens = token_texts(engine.base.tokenizer, answer.text)
+    return asdict(ShownAnswer(answer.text, answer.gates, answer.n_tokens, tokens))
 
 
-def answer(run: Run, prompt: str, gates: str = "learned", skills: tuple[str, ...] = ()) -> Answer:
-    """The answer with the run's adapter; `skills` are for oracle gates."""
-    config = run.config()
-    key, stamp = _base_key(config), stamp_of(run.adapter_path)
-    return _answer(key, stamp, template_of(config), prompt, gates, skills)
+def answer(run: Run, prompt: str, gates: str = "", skills: tuple[str, ...] = ()) -> ShownAnswer:
+    """The greedy answer with the run's adapter.
+
+    Args:
+        run: Gives the base and the adapter.
+        prompt: Without template.
+        gates: A gate setting; empty is the bare base.
+        skills: For `oracle` gates.
+    """
+    config, stamp = run.config(), stamp_of(run.adapter_path) if gates else None
+    key = (_base_key(config), stamp, template_of(config), prompt, gates, skills)
+    question = answer_key(prompt, gates, skills)
+    return ShownAnswer(**kept.value(run, "answer", question, lambda: _answer(*key)))
 
 
-def base_answer(run: Run, prompt: str) -> Answer:
-    """The answer of the run's base without any adapter."""
-    config = run.config()
-    return _answer(_base_key(config), None, template_of(config), prompt, "learned", ())
+def answer_key(prompt: str, gates: str, skills: tuple[str, ...]) -> dict[str, Any]:
+    """What `answer` depends on, beside the run."""
+    return {"prompt": prompt, "gates": gates, "skills": list(skills if gates else ())}
 
 
-def subject_of(run: Run) -> Subject:
+def subject_of(run: Run) -> "Subject":
     """The run with its base and adapter, as the tables want it; made of what is loaded already.
 
     Raises:
         AdapterError: no adapter yet, a damaged one, or one of another base.
     """
+    from csreft_core.analysis.subject import Subject, on_its_base
+
     adapter, engine = adapter_of(run), engine_of(run)
     return on_its_base(Subject(engine, adapter, run.config(), skill_set_of(run), run))
 
@@ -192,9 +254,15 @@ def metrics_of(run: Run) -> list[dict[str, Any]]:
 
 def parameters_of(run: Run) -> dict[str, int]:
     """Trained parameters in three parts: subspaces, router, total."""
-    return parameter_counts(adapter_of(run))
+    return adapter_of(run).counts()
 
 
 def unknown_words(run: Run, prompt: str) -> list[str]:
     """Words of a prompt that the base's tokeniser has no token for."""
-    return tokenisers.unknown_words([prompt], engine_of(run).base.tokenizer)[0]
+
+    def compute() -> list[str]:
+        from csreft_core.base.text.tokenisers import unknown_words
+
+        return unknown_words([prompt], engine_of(run).base.tokenizer)[0]
+
+    return kept.value(run, "unknown words", {"prompt": prompt}, compute)

@@ -55,15 +55,21 @@ def offer_training(text: str, icon: str = ":material/info:") -> None:
 
 
 @contextmanager
-def start_page(title: str) -> Iterator[Run | None]:
+def start_page(title: str, heading: str = "") -> Iterator[Run | None]:
     """Set the page up and give the chosen run; None where there is none at all.
+
+    A page imports its panels inside: what they stand on takes a second, and the heading is there
+    before it.
 
     Args:
         title: Of the page, as in the navigation.
+        heading: On top of the page; empty leaves it to the page.
     """
     # A local file: the browser would fetch a Material icon for the tab from the network.
     icon = str(ASSETS / "icon.svg")
     st.set_page_config(page_title=f"{title} · CS-ReFT Explorer", page_icon=icon, layout="wide")
+    if heading:
+        st.title(heading, anchor=False)
     with ExitStack() as stack:
         with st.spinner("Many pages are being opened. Yours is next in a few seconds …"):
             stack.enter_context(TURNS.turn())

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from csreft_core.analysis.statistics.intervals import interval_unit
+from csreft_core.analysis.statistics.interval_words import interval_unit
 from csreft_core.app.page.markup import plain
 from csreft_core.charts.theme import DARK, LIGHT, Palette
 from csreft_core.config import ASSETS

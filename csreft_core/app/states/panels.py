@@ -5,15 +5,17 @@ from dataclasses import replace
 import streamlit as st
 
 from csreft_core.analysis.states import sentences as say
-from csreft_core.analysis.states import tables
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run
 from csreft_core.app.page import cached
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.shell import offer_training
 from csreft_core.app.states.view import BASIS_NAMES, View
 from csreft_core.charts.states import animation, maps
 from csreft_core.charts.states import figures as charts
 from csreft_core.runs.all_runs import Run
+
+tables = Later("csreft_core.analysis.states.tables")
 
 PICTURE, AXES, SIZE = "Picture", "Axes and targets", "Size of the edit"
 TRAINING, SKILL = "Over training", "Reading the skill"
@@ -39,8 +41,7 @@ _SEPARATION = Figure(
 
 
 def intro(run: Run | None) -> None:
-    """The title and what one is looking at."""
-    st.title("States", anchor=False)
+    """What one is looking at."""
     if run is None:
         offer_training("There is no run to show. Train one.")
         return
@@ -89,10 +90,10 @@ def show_coordinates(run: Run, view: View) -> None:
 
 
 def _needs_an_edit(run: Run) -> None:
-    adapter = cached.adapter_of(run)
+    spec = cached.spec_of(run)
     st.info(
         "The picture of coordinates and targets is of edited tokens. This adapter edits the tokens "
-        f"{adapter.spec.adapter.positions} at layer {', '.join(map(str, adapter.layers))}; choose "
+        f"{spec.adapter.positions} at layer {', '.join(map(str, spec.adapter.layers))}; choose "
         "these above to see it.",
         icon=":material/info:",
     )
@@ -106,7 +107,7 @@ def show_energy(run: Run, view: View) -> None:
 
 def show_sizes(run: Run, view: View) -> None:
     """How strong the edit is at each layer and token: held-out prompts, and one's own."""
-    positions = cached.adapter_of(run).positions
+    positions = cached.spec_of(run).positions
     # A prefix is edited far from the end; a suffix changes no earlier token.
     places = 16 if positions.everything or positions.prefix else max(8, positions.suffix + 2)
     left, right = st.columns(2, gap="large")
@@ -125,7 +126,7 @@ def show_sizes(run: Run, view: View) -> None:
 
 def show_training(run: Run, view: View) -> None:
     """The states over the steps of the training, as an animation."""
-    edited = cached.adapter_of(run).layers
+    edited = cached.spec_of(run).adapter.layers
     layer = view.layer if view.layer in edited else edited[0]
     # Frames of another run or other axes must not stay: a new name makes a new chart.
     name = "-".join(("formation", run.name, str(layer), view.basis, str(view.n_axes)))

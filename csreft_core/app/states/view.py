@@ -6,10 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from csreft_core.analysis.states.projection import BASES, edited_token, edits_token
+from csreft_core.analysis.states.choices import BASES, edited_token, edits_token
 from csreft_core.app.page import cached
 from csreft_core.app.page.choices import choose
-from csreft_core.reft.adapter import CSReFT
+from csreft_core.reft.adapter_spec import AdapterSpec
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import Row
 
@@ -92,17 +92,17 @@ def choose_view(run: Run, row: Row) -> View:
     Raises:
         AdapterError: the adapter cannot be read, or is of another base.
     """
-    adapter = cached.subject_of(run).adapter
+    spec = cached.spec_on_its_base(run)
     with st.container(horizontal=True, gap="small"):
-        edited = adapter.layers
-        layer = int(_choose("layer", _layers(adapter), str(edited[0])))
+        edited = spec.adapter.layers
+        layer = int(_choose("layer", _layers(spec), str(edited[0])))
         is_at_edit = layer in edited
-        position = _choose("token", _TOKEN_NAMES, edited_token(adapter))
-        own_axes = adapter.names if is_at_edit else ()
+        position = _choose("token", _TOKEN_NAMES, edited_token(spec.positions))
+        own_axes = spec.names if is_at_edit else ()
         basis = _choose("basis", _bases(own_axes), "joint")
         n_axes = _choose("axes", {"2": "2D", "3": "3D"}, "2")
-        gates = _choose("gates", _gate_settings(run, adapter), run.config().router.gates)
-        subspace = _choose("subspace", adapter.names, adapter.names[0])
+        gates = _choose("gates", _gate_settings(run, spec), run.config().router.gates)
+        subspace = _choose("subspace", spec.names, spec.names[0])
         per_skill = _choose("n", ("6", "12", "24", "48"), "12")
     return View(
         layer=layer,
@@ -113,13 +113,13 @@ def choose_view(run: Run, row: Row) -> View:
         subspace=subspace,
         per_skill=int(per_skill),
         prompts=_own_prompt(row, gates),
-        is_edited=is_at_edit and edits_token(adapter, position),
+        is_edited=is_at_edit and edits_token(spec.positions, position),
     )
 
 
-def _layers(adapter: CSReFT) -> dict[str, str]:
+def _layers(spec: AdapterSpec) -> dict[str, str]:
     """The layers with what the list shows."""
-    n, edited = adapter.spec.n_layers, adapter.layers
+    n, edited = spec.n_layers, spec.adapter.layers
     return {str(i): f"{i} (edited)" if i in edited else str(i) for i in range(n)}
 
 
@@ -129,11 +129,11 @@ def _bases(subspaces: Sequence[str]) -> dict[str, str]:
     return common | {f"subspace:{name}": f"subspace of {name}" for name in subspaces}
 
 
-def _gate_settings(run: Run, adapter: CSReFT) -> dict[str, str]:
+def _gate_settings(run: Run, spec: AdapterSpec) -> dict[str, str]:
     """Gate settings that this adapter can answer under, with what the list shows."""
-    learned = ["learned", "hard"] if adapter.router is not None else []
-    oracle = ["oracle"] if set(cached.skill_names(run)) <= set(adapter.names) else []
-    single = {f"only:{name}": f"only {name}" for name in adapter.names}
+    learned = ["learned", "hard"] if spec.has_router else []
+    oracle = ["oracle"] if set(cached.skill_names(run)) <= set(spec.names) else []
+    single = {f"only:{name}": f"only {name}" for name in spec.names}
     settings = [*learned, *oracle, "uniform", *single, "off"]
     return {setting: (_GATE_NAMES | single)[setting] for setting in settings}
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csreft_core.analysis.gates import attributions
+from csreft_core.analysis.gates import word_sentences as say
 from csreft_core.analysis.gates import words as w
 from csreft_core.analysis.prompt_tokens import prompt_tokens, visible
 from csreft_core.analysis.subject import Subject
@@ -49,7 +50,7 @@ def values(table, method, quantity="logit"):
 @pytest.mark.parametrize("granularity", ["per_prompt", "per_token"])
 def test_taking_a_token_out_is_asking_the_shorter_prompt(engine, layer, granularity):
     subject = subject_of(engine, layer=layer, granularity=granularity)
-    found = values(w.words_table(subject, prompts=(PROMPT,)), w.OCCLUSION, "gate")
+    found = values(w.words_table(subject, prompts=(PROMPT,)), say.OCCLUSION, "gate")
     full = engine.gates(subject.adapter, [PROMPT], template="{prompt}")
     expected = full - torch.cat(
         [engine.gates(subject.adapter, [text], template="{prompt}") for text in SHORTER]
@@ -63,7 +64,7 @@ def test_taking_a_token_out_is_asking_the_shorter_prompt(engine, layer, granular
 def test_integrated_gradients_are_complete(engine, layer, router_input):
     subject = subject_of(engine, layer=layer, input=router_input)
     table = w.words_table(subject, prompts=(PROMPT,), steps=400)
-    part = table[table["method"] == w.GRADIENTS]
+    part = table[table["method"] == say.GRADIENTS]
     for _, of_gate in part.groupby("subspace"):
         change = of_gate["full"].iloc[0] - of_gate["reference"].iloc[0]
         assert of_gate["value"].sum() == pytest.approx(change, abs=0.02 * abs(change) + 0.05)
@@ -72,7 +73,7 @@ def test_integrated_gradients_are_complete(engine, layer, router_input):
 
 def test_integrated_gradients_are_the_plain_integral(engine):
     subject = subject_of(engine)
-    found = values(w.words_table(subject, prompts=(PROMPT,), steps=300), w.GRADIENTS)
+    found = values(w.words_table(subject, prompts=(PROMPT,), steps=300), say.GRADIENTS)
     router = subject.adapter.router.double()
     embedding = engine.base.model.get_input_embeddings().weight.double()
     x = embedding[prompt_ids(PROMPT, engine.base.tokenizer, "{prompt}")]
@@ -103,13 +104,13 @@ def test_no_word_decides_for_a_first_token_router(engine):
     table = w.words_table(subject, prompts=(PROMPT,))
     on_words = table[table["kind"] == "word"]
     assert (on_words["value"] == 0).all()
-    assert w.no_word_decides(table)
-    for text in (w.sentence_word_map(table), w.sentence_words(table)):
+    assert say.no_word_decides(table)
+    for text in (say.sentence_word_map(table), say.sentence_words(table)):
         assert text.startswith("No word decides: taking away any of the 4 words leaves every gate")
         assert "Only “w20” moves them, and that stands in every prompt." in text
     other = w.words_table(subject_of(engine, "w20 {prompt}"), prompts=(PROMPT,))
-    assert not w.no_word_decides(other)
-    assert "No word decides" not in w.sentence_words(other)
+    assert not say.no_word_decides(other)
+    assert "No word decides" not in say.sentence_words(other)
 
 
 def test_several_prompts_and_rows_of_the_table(engine):
@@ -123,9 +124,9 @@ def test_several_prompts_and_rows_of_the_table(engine):
 
 def test_a_prompt_of_one_token_has_nothing_to_take_out(engine):
     table = w.words_table(subject_of(engine), prompts=("w5",))
-    assert set(table["method"]) == {w.GRADIENTS}
-    assert w.sentence_word_map(table) == "There is no token to take away."
-    assert len(w.sentence_words(table)) > 10
+    assert set(table["method"]) == {say.GRADIENTS}
+    assert say.sentence_word_map(table) == "There is no token to take away."
+    assert len(say.sentence_words(table)) > 10
 
 
 def test_a_long_prompt_is_taken_in_parts(engine, monkeypatch):
@@ -148,9 +149,9 @@ def words_of(*rows):
     for position, (token, kind, gate, logit, share) in enumerate(rows):
         start = ("p", position, token, kind, "a")
         found += [
-            (*start, w.OCCLUSION, "gate", gate, 0.9, 0.9 - gate),
-            (*start, w.OCCLUSION, "logit", logit, 2.0, 2.0 - logit),
-            (*start, w.GRADIENTS, "logit", share, 2.0, 0.5),
+            (*start, say.OCCLUSION, "gate", gate, 0.9, 0.9 - gate),
+            (*start, say.OCCLUSION, "logit", logit, 2.0, 2.0 - logit),
+            (*start, say.GRADIENTS, "logit", share, 2.0, 0.5),
         ]
     return pd.DataFrame(found, columns=list(w.COLUMNS))
 
@@ -162,17 +163,17 @@ def test_sentences_name_the_word():
         ("cat", "word", 0.4, 1.5, 1.0),
         ("of", "word", 0.0, 0.1, -8.0),
     )
-    assert w.sentence_word_map(table) == (
+    assert say.sentence_word_map(table) == (
         "Without “cat” the gate a falls from 0.900 to 0.500: of 3 words it moves a gate most."
     )
-    text = w.sentence_words(table)
+    text = say.sentence_words(table)
     assert "taking away “cat” changes the logit most" in text
     assert "integrated gradients give most to “of”" in text
     assert "Rank correlation of the methods over 3 words: 0.50." in text
     assert "sum to 1.500 of a logit difference of 1.500" in text
     agreeing = words_of(("dog", "word", 0.01, 0.3, 0.5), ("cat", "word", 0.0494, 1.5, 1.0))
-    assert "Both methods: “cat” counts most for the gate a." in w.sentence_words(agreeing)
-    assert "no gate moves by more than 0.050" in w.sentence_word_map(agreeing)
+    assert "Both methods: “cat” counts most for the gate a." in say.sentence_words(agreeing)
+    assert "no gate moves by more than 0.050" in say.sentence_word_map(agreeing)
 
 
 def test_tokens_of_the_template_are_told_from_words():

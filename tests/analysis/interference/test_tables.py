@@ -13,6 +13,7 @@ from csreft_core.analysis import losses
 from csreft_core.analysis.interference import pairs as gate_pairs
 from csreft_core.analysis.interference import sentences as s
 from csreft_core.analysis.interference import tables as t
+from csreft_core.analysis.interference.index import interference_index
 from csreft_core.analysis.statistics.intervals import units_of
 from csreft_core.analysis.subject import Subject
 from csreft_core.config import ASSETS, Provenance, RouterConfig, preset
@@ -272,15 +273,13 @@ def pairs(changes, measure="I_on"):
 
 @pytest.mark.fast
 def test_the_index_is_mean_harm_over_mean_own_effect():
-    assert gate_pairs.interference_index(pairs([[-2.0, 1.0], [0.0, -2.0]])) == 0.25
-    assert (
-        gate_pairs.interference_index(pairs([[-2.0, -1.0], [-3.0, -2.0]])) == 0.0
-    )  # help is no harm
+    assert interference_index(pairs([[-2.0, 1.0], [0.0, -2.0]])) == 0.25
+    assert interference_index(pairs([[-2.0, -1.0], [-3.0, -2.0]])) == 0.0  # help is no harm
     # In the ablation a gate is taken away: what it hurt gets better.
-    assert gate_pairs.interference_index(pairs([[2.0, -1.0], [3.0, 2.0]], "A")) == 0.25
-    assert np.isnan(gate_pairs.interference_index(pairs([[0.0, 1.0], [1.0, 0.0]])))
+    assert interference_index(pairs([[2.0, -1.0], [3.0, 2.0]], "A")) == 0.25
+    assert np.isnan(interference_index(pairs([[0.0, 1.0], [1.0, 0.0]])))
     foreign = pairs([[-2.0, 1.0], [0.0, -2.0]]).assign(own=False)
-    assert np.isnan(gate_pairs.interference_index(foreign))
+    assert np.isnan(interference_index(foreign))
     assert "no interference index" in s.sentence_index(foreign)
 
 
@@ -527,7 +526,7 @@ def test_single_skill_table_is_last_minus_first_evaluation(engine, tmp_path):
         ["control", "b", "a", False, 1.0, 0.25, 7],
         ["control", "b", "b", True, -1.5, -0.75, 7],
     ]
-    assert gate_pairs.interference_index(found[found["kind"] == "run"]) == pytest.approx(0.5 / 3)
+    assert interference_index(found[found["kind"] == "run"]) == pytest.approx(0.5 / 3)
     text = s.sentence_single_skill(found)
     assert "This run's settings (1 trained skill): training on a alone hurts b most (+0.500" in text
     assert "Shared control (1 trained skill): training on b alone hurts a most (+1.000" in text

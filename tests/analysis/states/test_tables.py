@@ -13,6 +13,7 @@ from csreft_core.analysis.geometry.metrics import orthonormal_rows
 from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states import rows as state_rows
 from csreft_core.analysis.states import tables as s
+from csreft_core.analysis.states.choices import BASES
 from csreft_core.analysis.statistics.intervals import units_of
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.config import AdapterConfig, Provenance, RouterConfig, preset
@@ -80,7 +81,7 @@ def test_a_mixed_edit_has_the_share_that_one_works_out_by_hand():
     assert 9 / 25 <= joint <= 1
 
 
-@pytest.mark.parametrize("basis", p.BASES)
+@pytest.mark.parametrize("basis", BASES)
 def test_axes_are_orthonormal_with_a_fixed_sign(basis):
     rng = np.random.default_rng(2)
     h, changed = rng.normal(size=(15, 6)), rng.normal(size=(15, 6))
