@@ -11,7 +11,7 @@ with start_page("Start", "Watch a router decide") as run:
     start.intro(run)
     if run is not None and prompts.can_answer(run):
         row = prompts.choose_prompt(run)
-        if prompts.wants_answers(run):
+        if prompts.wants_answers(run, row):
             left, right = st.columns(2, gap="large")
             with left, showing_errors():
                 start.show_gates(run, row)

@@ -39,7 +39,7 @@ with start_page("Interference", "Interference") as run:
                     interference.show_regret(run, rows)
             elif part == interference.OWN_PROMPT:
                 row = prompts.choose_prompt(run)
-                if few:
+                if few and prompts.wants_answers(run, row):
                     answer = gate_patterns.choose_answer(run, row)
                     gate_patterns.show_patterns(run, row, answer)
                     gate_patterns.show_shares(run, row, answer)

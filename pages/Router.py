@@ -18,14 +18,15 @@ with start_page("Router", "Router") as run:
             if part == router.ONE_PROMPT:
                 row = prompts.choose_prompt(run)
                 router.choose_row(run)
-                left, right = st.columns(2, gap="large")
-                with left, showing_errors():
-                    router.show_gates(run, row)
-                with right, showing_errors():
-                    router.show_edit(run, row)
-                with showing_errors():
-                    router.show_tokens(run, row)
-                router.show_words(run, row)
+                if prompts.wants_answers(run, row):
+                    left, right = st.columns(2, gap="large")
+                    with left, showing_errors():
+                        router.show_gates(run, row)
+                    with right, showing_errors():
+                        router.show_edit(run, row)
+                    with showing_errors():
+                        router.show_tokens(run, row)
+                    router.show_words(run, row)
             else:
                 look, split = router_rows.choose_look(run)
                 router_rows.show_held_out(run, look, split)

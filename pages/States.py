@@ -13,7 +13,7 @@ with start_page("States", "States") as run:
     states.intro(run)
     if run is not None and can_answer(run):
         row = choose_prompt(run)
-        if wants_answers(run):
+        if wants_answers(run, row):
             view = choose_view(run, row)
             part, panel = choose_part("states-part", states.PARTS)
             with panel, showing_errors():

@@ -5,7 +5,7 @@ import streamlit as st
 from csreft_core.analysis.geometry import sentences
 from csreft_core.app.figures.figure import Figure
 from csreft_core.app.figures.source import of_run, short_path
-from csreft_core.app.page import base_loading, cached, library
+from csreft_core.app.page import base_loading, cached, kept, library
 from csreft_core.app.page.choices import choose
 from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain
@@ -137,7 +137,7 @@ def _show_mixing(run: Run, layer: int, group: int) -> None:
         "Downstream: do the later blocks mix what the edit kept apart?",
         lambda: _MIXING.show(of_run(run), options={"names": names}, layer=layer, group=group),
         key="mixing-panel",
-        expanded=base_loading.loads_at_once(run.config().base),
+        expanded=kept.is_kept(run) or base_loading.loads_at_once(run.config().base),
     )
 
 

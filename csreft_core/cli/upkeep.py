@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict
@@ -96,7 +97,7 @@ def build_views_command(args: argparse.Namespace) -> int:
     """
     check_streamlit()
     quiet_libraries()
-    os.environ["STREAMLIT_LOGGER_LEVEL"] = "error"  # it warns of every page without a server
+    logging.disable(logging.WARNING)  # Streamlit warns of every page without a server
     # By name: the command line and the pages know nothing of each other.
     first_views = import_module("csreft_core.app.first_views")
     with TemporaryDirectory() as no_runs:

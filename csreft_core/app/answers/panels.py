@@ -87,7 +87,7 @@ def choose_question(run: Run, row: Row) -> Question | None:
             icon=":material/play_arrow:",
             help="Asks all columns at the same time. Enter in the prompt does the same.",
         )
-    auto = wants_answers(run)
+    auto = wants_answers(run, row)
     if not row.prompt.strip():
         st.error("The prompt is empty; write a question, or choose an example.")
         return None

@@ -1,18 +1,23 @@
 """Bringing a base into memory from a page: its button, with what it costs, its progress, cancel."""
 
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import streamlit as st
 
 from csreft_core.app.page import cached
 from csreft_core.app.page.base_folders import VARIABLE, may_fetch
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.shell import showing_errors
 from csreft_core.app.page.widgets import help_text
 from csreft_core.base.fetched import COMMAND, is_fetched
-from csreft_core.base.files import stored_bytes
 from csreft_core.config import BaseConfig, known_bases
-from csreft_core.inference.loaded_bases import Load
+
+if TYPE_CHECKING:
+    from csreft_core.inference.loaded_bases import Load
+
+_files = Later("csreft_core.base.files")
 
 _EVERY_S = 1.0
 _AT_ONCE_BYTES = 50_000_000
@@ -26,7 +31,7 @@ def is_missing(base: BaseConfig) -> bool:
 
 def loads_at_once(base: BaseConfig) -> bool:
     """Whether its weights are so small that nobody need ask for them."""
-    n = None if is_missing(base) else stored_bytes(base)
+    n = None if is_missing(base) else _files.stored_bytes(base)
     return n is not None and n <= _AT_ONCE_BYTES
 
 
@@ -37,7 +42,7 @@ def show(base: BaseConfig, *, has_room: bool = True) -> None:
         base: Which one.
         has_room: Whether its weights fit.
     """
-    load = cached.bases().load(base)
+    load = cached.load_of(base)
     wanted = load is not None and load.is_wanted_by(_who())
     if load is not None and wanted and _runs(load):
         st.fragment(_show_load, run_every=_EVERY_S)(base)
@@ -92,7 +97,7 @@ def _who() -> str:
     return st.session_state.setdefault("session", uuid4().hex)
 
 
-def _runs(load: Load) -> bool:
+def _runs(load: "Load") -> bool:
     return not load.future.done() and not load.cancelled
 
 

@@ -6,6 +6,7 @@ tensor. Every cache has a bound.
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from csreft_core.skills.skill_set import Row, SkillSet, read_skills
 if TYPE_CHECKING:
     from csreft_core.analysis.subject import Subject
     from csreft_core.inference.engine import Engine
-    from csreft_core.inference.loaded_bases import LoadedBases
+    from csreft_core.inference.loaded_bases import Load, LoadedBase, LoadedBases
     from csreft_core.reft.adapter import CSReFT
 
 Stamp = tuple[str, int]
@@ -64,6 +65,21 @@ def bases() -> "LoadedBases":
     from csreft_core.inference.loaded_bases import LoadedBases
 
     return LoadedBases(most=2)
+
+
+def held_base(config: BaseConfig) -> "LoadedBase | None":
+    """The base if it is in memory."""
+    return bases().find(config) if _has_loaded() else None
+
+
+def load_of(config: BaseConfig) -> "Load | None":
+    """The load of a base that runs or has failed."""
+    return bases().load(config) if _has_loaded() else None
+
+
+def _has_loaded() -> bool:
+    """Nothing is in memory, or on its way, while what loads was not even imported."""
+    return "csreft_core.inference.loaded_bases" in sys.modules
 
 
 def engine_of_base(config: BaseConfig) -> "Engine":

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from csreft_core.app.page import base_loading, cached, library
+from csreft_core.app.page import base_loading, cached, kept, library
 from csreft_core.app.page.ceilings import MOST_CHARACTERS
 from csreft_core.app.page.choices import ask_text
+from csreft_core.app.page.later import Later
 from csreft_core.app.page.markup import plain, verbatim
 from csreft_core.app.page.state import keep
 from csreft_core.app.page.widgets import duration
-from csreft_core.base.files import stored_bytes
 from csreft_core.config import BaseConfig
 from csreft_core.reft.gate_settings import setting_as_trained
 from csreft_core.runs import queue
 from csreft_core.runs.all_runs import Run
 from csreft_core.skills.skill_set import TEST_SPLITS, Row, evenly
+
+_files = Later("csreft_core.base.files")
 
 _SHORT_S = 5.0  # a page that answers within it needs no question before
 
@@ -86,13 +88,21 @@ def can_answer(run: Run) -> bool:
     return False
 
 
-def wants_answers(run: Run) -> bool:
+def wants_answers(run: Run, row: Row | None = None) -> bool:
     """Whether the run's base is asked: a fast one at once, a slow one once somebody has said so.
 
-    Else the page says what stands in the way and how long it takes, with one button.
+    Else the page says what stands in the way and how long it takes, with one button. What is kept
+    with a shipped run needs no base.
+
+    Args:
+        run: Which run.
+        row: The prompt, where the page has one; its examples are kept.
     """
+    kept_prompts = {example.prompt for example in examples(run)}
+    if kept.is_kept(run) and (row is None or row.prompt in kept_prompts):
+        return True
     base = run.config().base
-    held = cached.bases().find(base)
+    held = cached.held_base(base)
     if held is None and base_loading.loads_at_once(base):
         return True
     if held is None:
@@ -125,7 +135,7 @@ def wants_answers(run: Run) -> bool:
 
 
 def _size(base: BaseConfig) -> str:
-    n = stored_bytes(base)
+    n = _files.stored_bytes(base)
     return "" if n is None else f"; its weights have {n / 1e6:.0f} MB"
 
 
