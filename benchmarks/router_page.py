@@ -18,7 +18,7 @@ import torch
 
 from csreft_core.analysis.gates import sentences as gate_sentences
 from csreft_core.analysis.gates import tables as gates
-from csreft_core.analysis.gates import words
+from csreft_core.analysis.gates import word_sentences, words
 from csreft_core.analysis.subject import Subject, open_subject
 from csreft_core.charts.gates import figures as gate_charts
 from csreft_core.charts.gates import maps as gate_maps
@@ -56,9 +56,9 @@ def all_figures(subject: Subject, prompt: str, pinned: str) -> None:
         gate_sentences.sentence_tokens(table)
     table = words.words_table(subject, prompts=(prompt,))
     word_charts.word_map(table, names).to_json()
-    words.sentence_word_map(table)
+    word_sentences.sentence_word_map(table)
     word_charts.word_bars(table, None, names).to_json()
-    words.sentence_words(table)
+    word_sentences.sentence_words(table)
     table = gates.difference_table(subject, prompts=(pinned, prompt))
     gate_charts.gate_difference(table, names).to_json()
     gate_sentences.sentence_difference(table)
