@@ -113,8 +113,8 @@ def wants_answers(run: Run, row: Row | None = None) -> bool:
         )
         base_loading.show(base)
         return False
-    asked = st.session_state.setdefault("asked-bases", set())
-    if held.speed.answer_s <= _SHORT_S or base in asked:
+    asked = st.session_state.setdefault("asked-bases", [])
+    if held.speed.answer_s <= _SHORT_S or str(base) in asked:
         return True
     st.info(
         f"The base of this run, {verbatim(base.path)}, takes about "
@@ -127,8 +127,8 @@ def wants_answers(run: Run, row: Row | None = None) -> bool:
         key="ask-slow",
         type="primary",
         icon=":material/play_arrow:",
-        on_click=asked.add,
-        args=(base,),
+        on_click=asked.append,
+        args=(str(base),),
         help="From now on the pages ask this base at every change, until you leave.",
     )
     return False
