@@ -28,6 +28,7 @@ from csreft_core.skills.batching import Batch, collate, micro_batches
 from csreft_core.skills.encoding import Example
 from csreft_core.training.row_store import RowStore, RowTensors
 
+_AT_A_TIME = 8
 _Form = tuple[tuple[int, int], tuple[int, int]]
 """Heads and their size, of keys and of values."""
 
@@ -179,9 +180,10 @@ class KeptStates:
 
     def _row(self, row: int) -> RowTensors:
         if f"{self._name}{row}" not in self.store:
-            rows = self._chunk(row)
-            found = self._compute([self.encoded.examples[i] for i in rows])
-            self.store.put({f"{self._name}{i}": one for i, one in zip(rows, found, strict=True)})
+            for rows in self._of_like_length(self._chunk(row)):
+                found = self._compute([self.encoded.examples[i] for i in rows])
+                known = zip(rows, found, strict=True)
+                self.store.put({f"{self._name}{i}": one for i, one in known})
         return self.store[f"{self._name}{row}"]
 
     def _chunk(self, row: int) -> Int[np.ndarray, " part"]:
@@ -191,6 +193,13 @@ class KeptStates:
         process = within % self._n_processes
         parts = micro_batches(rows, process, self._n_processes, self._accumulate)
         return next(part for part in parts if row in part)
+
+    def _of_like_length(self, rows: Int[np.ndarray, " part"]) -> list[Int[np.ndarray, " few"]]:
+        """The rows, a few at a time, so that little of what is computed is padding."""
+        examples = [self.encoded.examples[row] for row in rows]
+        lengths = [len(example.prompt) + len(example.answer) for example in examples]
+        in_order = rows[np.argsort(lengths, kind="stable")]
+        return np.split(in_order, range(_AT_A_TIME, len(rows), _AT_A_TIME))
 
     @torch.no_grad()
     def _compute(self, examples: Sequence[Example]) -> list[RowTensors]:
