@@ -80,11 +80,12 @@ def pip_environment(installed: bool | None = None) -> dict[str, str]:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip has moved it
-            continue
+    for place, _, names in os.walk(folder):  # passes over folders that pip removes meanwhile
+        for name in names:
+            try:
+                total += Path(place, name).stat().st_size
+            except FileNotFoundError:  # pip has moved it
+                continue
     return total
 
 
