@@ -7,7 +7,7 @@ from tests.page_runs import n_charts, texts
 PAGES = {
     "app.py": "Train a run of your own",
     "pages/Router.py": "Train one",
-    "pages/Geometry.py": "Train one on the Train page",
+    "pages/Geometry.py": "Train one",
     "pages/States.py": "Train one",
     "pages/Interference.py": "Train a run of your own",
     "pages/Compare.py": "There is no run to compare",
