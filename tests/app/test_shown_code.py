@@ -16,7 +16,7 @@ from csreft_core.app import geometry
 from csreft_core.app.gates import panels as router
 from csreft_core.app.gates import rows as router_rows
 from csreft_core.app.interference import panels as interference
-from csreft_core.app.page import widgets
+from csreft_core.app.page import kept, widgets
 from csreft_core.app.states import panels as states
 from csreft_core.inference.engine import Engine
 from tests.page_runs import assert_no_bug
@@ -74,7 +74,8 @@ def _each_table_is_computed_once(monkeypatch):
 
 @pytest.fixture
 def shown_tables(monkeypatch):
-    """Table of each figure that a page draws, by name."""
+    """Table of each figure that a page draws, by name; none is a kept one, which has all rows."""
+    monkeypatch.setattr(kept, "FILE", "no-views.jsonl")
     tables: dict[str, pd.DataFrame] = {}
     show_data = widgets.show_data
 
