@@ -13,7 +13,14 @@ from torch import Tensor
 from csreft_core.analysis.statistics.intervals import Units, mean_interval, ratio_statistic, spread
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import request
-from csreft_core.inference.scoring import Encoded, answer_scores, batches, check_labels, row_labels
+from csreft_core.inference.known import alike_together, rows_at_once
+from csreft_core.inference.scoring import (
+    Encoded,
+    batches,
+    check_labels,
+    row_labels,
+    scores_under,
+)
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
 from csreft_core.skills.skill_set import Row, skill_name
@@ -24,31 +31,50 @@ Gates = str | Sequence[float] | Float[Tensor, "row k"]
 """A gate setting for all rows, or a row of gates for each."""
 
 
+Scores = tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]
+r"""$-\ln p$ of each whole answer (nats, teacher-forced), and whether it is exact (1 or 0)."""
+
+
+def answer_losses(subject: Subject, encoded: Encoded, gates: Gates) -> Scores:
+    """The scores of rows under one setting; see `losses_under`."""
+    return losses_under(subject, encoded, [gates])[0]
+
+
 @torch.no_grad()
-def answer_losses(
-    subject: Subject, encoded: Encoded, gates: Gates
-) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
-    r"""$-\ln p$ of each whole answer (nats, teacher-forced), and whether it is exact (1 or 0).
+def losses_under(subject: Subject, encoded: Encoded, settings: Sequence[Gates]) -> list[Scores]:
+    """The scores of rows under each of several settings; what no edit changes is computed once.
 
     Args:
         subject: The opened run.
         encoded: Rows with their tokens.
-        gates: See `gate_settings`; a matrix gives each row its own.
+        settings: See `gate_settings`; a matrix gives each row its own.
 
     Raises:
         ConfigError: gates that do not fit the subspaces or, for `oracle`, the rows.
     """
-    adapter, base = subject.adapter, subject.engine.base
-    if isinstance(gates, str) and gates == "oracle":
+    adapter, engine = subject.adapter, subject.engine
+    if any(isinstance(gates, str) and gates == "oracle" for gates in settings):
         check_labels(encoded.rows, adapter.names)
-    losses, exact = [np.zeros(0)], [np.zeros(0)]
-    for part, batch in batches(encoded, base.pad_id, BATCH, base.device):
-        own = gates[part] if isinstance(gates, Tensor) else gates
-        req = request(adapter, own, row_labels(encoded.rows[part], adapter.names))
-        nll, right, _ = answer_scores(subject.engine.attachment, req, batch)
-        losses.append(nll.double().cpu().numpy())
-        exact.append(right.double().cpu().numpy())
-    return np.concatenate(losses), np.concatenate(exact)
+    order = alike_together(adapter.positions, encoded.examples)
+    encoded = encoded.subset(order)
+    settings = [gates[order] if isinstance(gates, Tensor) else gates for gates in settings]
+    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [
+        [(np.zeros(0), np.zeros(0))] for _ in settings
+    ]
+    longest = max((len(e.prompt) + len(e.answer) for e in encoded.examples), default=1)
+    size = rows_at_once(engine.attachment, longest, BATCH)
+    for part, batch in batches(encoded, engine.base.pad_id, size, engine.base.device):
+        labels = row_labels(encoded.rows[part], adapter.names)
+        own = [gates[part] if isinstance(gates, Tensor) else gates for gates in settings]
+        requests = [request(adapter, gates, labels) for gates in own]
+        found = scores_under(engine.attachment, adapter, batch, requests)
+        for scores, (nll, right) in zip(parts, found, strict=True):
+            scores.append((nll.double().cpu().numpy(), right.double().cpu().numpy()))
+    back = np.argsort(order)
+    return [
+        (np.concatenate(nll)[back], np.concatenate(right)[back])
+        for nll, right in (zip(*of, strict=True) for of in parts)
+    ]
 
 
 def fitting_settings(subject: Subject, rows: Sequence[Row]) -> list[str]:

@@ -178,10 +178,13 @@ class Attachment:
     def forward(self, request: Request, **inputs: Any) -> tuple[Any, Pass]:
         """One forward under a request; returns the model's output and the pass.
 
-        With `last_block=l` among the inputs the blocks above l do not run, and the logits mean
-        nothing. With `start=Start(...)` only what comes after that runs; the other inputs are those
+        With `last_block=l` among the inputs the blocks above l do not run, and there are no
+        logits. With `start=Start(...)` only what comes after that runs; the other inputs are those
         of the whole rows, and the output has the columns that ran.
         """
+        if inputs.get("last_block") is not None:
+            nothing = torch.zeros(0, dtype=torch.long)
+            inputs.setdefault("logits_at", (nothing, nothing))
         passes: list[Pass] = []
         token = self._generation.set(None)  # also if a call of `generate` is on its way
         try:

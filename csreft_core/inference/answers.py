@@ -29,7 +29,7 @@ class Trace:
         gates: None without an adapter; per token where the router is.
         before: For each captured layer.
         after: For each captured layer.
-        logits: Of the token that follows each prompt.
+        logits: Of the token that follows each prompt; of no token where the forward ended before.
     """
 
     input_ids: Int[Tensor, "prompt seq"]

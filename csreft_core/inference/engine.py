@@ -6,6 +6,7 @@ Thread-safe: the base is wrapped once, and reads the caller's request from a con
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import copy_context
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import LogitsProcessorList, TextIteratorStreamer
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Pass, Request, request
+from csreft_core.attachment.start import Start
 from csreft_core.base.decoding import OURS, check_decoding, scores_and_draws
 from csreft_core.base.load import Base, load_base
 from csreft_core.base.memory.exhausted import memory_errors
@@ -23,10 +25,11 @@ from csreft_core.config import PLAIN_TEMPLATE, BaseConfig
 from csreft_core.config.templates import is_chat
 from csreft_core.errors import ConfigError
 from csreft_core.inference.answers import Answer, Trace
+from csreft_core.inference.known import Known, read_ahead, shares
 from csreft_core.inference.sampling import check_sampling, own_sampler, sampler
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.base_record import check_base
-from csreft_core.skills.batching import collate
+from csreft_core.skills.batching import Batch, collate
 from csreft_core.skills.encoding import Example, prompt_ids
 
 # A text without template, or the tokens of a row's prompt as `encode` cuts it in training.
@@ -70,7 +73,7 @@ class Engine:
             labels = torch.tensor([[float(n in row) for n in adapter.names] for row in skills])
         return request(adapter, gates, labels, capture)
 
-    def _encode(self, prompts: Sequence[Prompt], template: str) -> dict[str, Tensor]:
+    def _encode(self, prompts: Sequence[Prompt], template: str) -> Batch:
         if not prompts or any(isinstance(p, str) and not p.strip() for p in prompts):
             raise ConfigError("the prompt is empty; write a question")
         ids = [
@@ -85,8 +88,7 @@ class Engine:
             raise ConfigError(
                 f"the prompt has {longest} tokens, the base reads at most {limit}; shorten it"
             )
-        batch = collate([Example(i, ()) for i in ids], self.base.pad_id).to(self.base.device)
-        return batch.inputs
+        return collate([Example(i, ()) for i in ids], self.base.pad_id).to(self.base.device)
 
     def _new_tokens(self, inputs: dict[str, Tensor], max_new_tokens: int) -> int:
         limit = self.base.context
@@ -168,7 +170,7 @@ class Engine:
         check_sampling(temperature, top_p, seed, max_new_tokens)
         sampling = (temperature, top_p, seed)
         req = self._request(adapter, gates, None if skills is None else [skills], template)
-        inputs = self._encode([prompt], template)
+        inputs = self._encode([prompt], template).inputs
         with self._memory("the answer", "shorten the prompt, or ask for fewer new tokens"):
             tokens, forward_pass = self.attachment.generate(
                 req,
@@ -229,17 +231,21 @@ class Engine:
             part = slice(start, start + batch_size)
             rows = None if skills is None else skills[part]
             req = self._request(adapter, setting, rows, template)
-            inputs = self._encode(prompts[part], template)
             with self._memory("reading the prompts", _FEWER):
-                _, forward_pass = self.attachment.forward(
-                    req,
-                    **inputs,
-                    last_block=adapter.spec.router.layer,
-                    logits_to_keep=1,
-                    use_cache=False,
-                )
-            parts.append(forward_pass.prompt_gates().cpu())
+                decided = self._gates(adapter, req, self._encode(prompts[part], template))
+            parts.append(decided.prompt_gates().cpu())
         return torch.cat(parts)
+
+    def _gates(self, adapter: CSReFT, req: Request, batch: Batch) -> Pass:
+        """A forward that ends where the gates are decided."""
+        layer = adapter.spec.router.layer
+        known = None
+        if layer >= 0 and shares(batch):
+            known = read_ahead(self.attachment, adapter, batch, last_block=layer)
+        inputs: dict[str, Any] = {**batch.inputs, "use_cache": False, "last_block": layer}
+        if known is not None:
+            inputs |= {**known.batch.inputs, "start": Start({layer: known.states[layer]})}
+        return self.attachment.forward(req, **inputs)[1]
 
     @torch.no_grad()
     def trace(
@@ -268,20 +274,105 @@ class Engine:
             NotEnoughMemoryError: it does not fit.
         """
         req = self._request(adapter, setting, skills, template, tuple(layers))
-        inputs = self._encode(prompts, template)
+        batch = self._encode(prompts, template)
         with self._memory("reading the prompts", _FEWER):
             output, forward_pass = self.attachment.forward(
-                req, **inputs, logits_to_keep=1, use_cache=False
+                req, **batch.inputs, logits_to_keep=1, use_cache=False
             )
-        return Trace(
-            inputs["input_ids"].cpu(),
-            inputs["attention_mask"].bool().cpu(),
-            None if forward_pass.gates is None else forward_pass.gates.float().cpu(),
-            {layer: before.float().cpu() for layer, (before, _) in forward_pass.states.items()},
-            {layer: after.float().cpu() for layer, (_, after) in forward_pass.states.items()},
-            output.logits[:, -1].float().cpu(),
+        return _trace(batch, forward_pass, output.logits[:, -1].float().cpu())
+
+    @torch.no_grad()
+    def next_logits(
+        self,
+        adapter: CSReFT,
+        prompts: Sequence[Prompt],
+        settings: Sequence[str | Sequence[float] | None],
+        *,
+        template: str = PLAIN_TEMPLATE,
+        skills: Sequence[Sequence[str]] | None = None,
+    ) -> list[Float[Tensor, "prompt vocab"]]:
+        """Logits of the token that follows each prompt, under each setting; None is the base."""
+        requests = [
+            self._request(None if one is None else adapter, one or "learned", skills, template)
+            for one in settings
+        ]
+        batch = self._encode(prompts, template)
+        with self._memory("reading the prompts", _FEWER):
+            known = read_ahead(self.attachment, adapter, batch)
+            if known is None:
+                inputs = {**batch.inputs, "logits_to_keep": 1, "use_cache": False}
+                outputs = [self.attachment.forward(req, **inputs)[0] for req in requests]
+                return [output.logits[:, -1].float().cpu() for output in outputs]
+            found = [known.logits(self.attachment, adapter, req) for req in requests]
+            return [logits[:, -1].float().cpu() for logits in found]
+
+    @torch.no_grad()
+    def traces(
+        self,
+        adapter: CSReFT,
+        prompts: Sequence[Prompt],
+        setting: SettingOrGates = "learned",
+        *,
+        layers: Sequence[int],
+        template: str = PLAIN_TEMPLATE,
+        skills: Sequence[Sequence[str]] | None = None,
+    ) -> tuple[Trace, Trace]:
+        """As `trace` without and with the adapter; no block above the layers runs, and no logits.
+
+        Up to the first edited layer one forward brings both.
+        """
+        bare = self._request(None, setting, None, template, tuple(layers))
+        req = self._request(adapter, setting, skills, template, tuple(layers))
+        batch = self._encode(prompts, template)
+        top = max(*layers, adapter.spec.router.layer)
+        with self._memory("reading the prompts", _FEWER):
+            known = None
+            if max(layers) >= min(adapter.layers) and not _per_token(adapter):
+                known = read_ahead(self.attachment, adapter, batch, layers, top)
+            if known is not None:
+                return self._traces_from(known, adapter, req, batch, top)
+            inputs = {**batch.inputs, "use_cache": False, "last_block": top}
+            edited = _trace(batch, self.attachment.forward(req, **inputs)[1])
+            if max(layers) <= min(adapter.layers):
+                return replace(edited, gates=None, after=edited.before), edited
+            return _trace(batch, self.attachment.forward(bare, **inputs)[1]), edited
+
+    def _traces_from(
+        self, known: Known, adapter: CSReFT, req: Request, batch: Batch, top: int
+    ) -> tuple[Trace, Trace]:
+        """Of what the base has read, and of the few tokens that an edit can change."""
+        start = known.start(adapter)
+        _, forward_pass = self.attachment.forward(
+            req, **known.batch.inputs, use_cache=False, last_block=top, start=start
         )
+        plain = {layer: known.left_padded(known.states[layer]) for layer in req.capture}
+        pairs = {layer: (h, h) for layer, h in plain.items()}
+        trace = _trace(batch, replace(forward_pass, states=pairs))
+        for layer, both in forward_pass.states.items():
+            if layer >= min(adapter.layers):
+                for kept, new in zip((trace.before, trace.after), both, strict=True):
+                    whole = torch.cat([known.states[layer][:, : start.n_columns], new], 1)
+                    kept[layer] = known.left_padded(whole).float().cpu()
+        bare = replace(forward_pass, states=pairs, gates=None)
+        return _trace(batch, bare), trace
 
     def close(self) -> None:
         """Unwrap the base."""
         self.attachment.detach()
+
+
+def _per_token(adapter: CSReFT) -> bool:
+    return adapter.spec.router.granularity == "per_token"
+
+
+def _trace(
+    batch: Batch, forward_pass: Pass, logits: Float[Tensor, "prompt vocab"] | None = None
+) -> Trace:
+    return Trace(
+        batch.input_ids.cpu(),
+        batch.attention_mask.bool().cpu(),
+        None if forward_pass.gates is None else forward_pass.gates.float().cpu(),
+        {layer: before.float().cpu() for layer, (before, _) in forward_pass.states.items()},
+        {layer: after.float().cpu() for layer, (_, after) in forward_pass.states.items()},
+        torch.zeros(len(batch.input_ids), 0) if logits is None else logits,
+    )

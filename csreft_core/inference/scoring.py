@@ -19,6 +19,8 @@ from csreft_core.base.load import Base
 from csreft_core.base.text.chat_templates import resolve_template
 from csreft_core.config import Config
 from csreft_core.errors import ConfigError, UnsupportedModelError
+from csreft_core.inference.known import read_ahead, shares
+from csreft_core.reft.adapter import CSReFT
 from csreft_core.reft.tuning import Tuning
 from csreft_core.skills.batching import IGNORED, Batch, collate
 from csreft_core.skills.encoding import Example, encode
@@ -94,6 +96,12 @@ def answer_scores(
 
     Only the logits of the answer's tokens are computed.
 
+    Args:
+        attachment: Of the base.
+        req: Whose edits, under which gates.
+        batch: The rows.
+        start: Where the forward starts, if some of it is known.
+
     Returns:
         Sum of $-\\ln p$ over the answer's tokens (nats), whether every token is the most likely
         one (1 or 0; greedy decoding then gives exactly this answer; each end token of the base
@@ -119,6 +127,17 @@ def answer_scores(
     right |= _ends(logits.detach(), labels, columns == width - 1, attachment.base.ends)
     wrong[rows, columns] = ~right
     return nll, (~wrong.any(1) & batch.writable).float(), forward_pass
+
+
+def scores_under(
+    attachment: Attachment, adapter: CSReFT, batch: Batch, requests: Sequence[Request]
+) -> list[tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]]:
+    """As `answer_scores` under each of several requests; what no edit changes is computed once."""
+    known = None
+    if len(requests) > 1 or shares(batch):
+        known = read_ahead(attachment, adapter, batch)
+    asked = (batch, None) if known is None else (known.batch, known.start(adapter))
+    return [answer_scores(attachment, req, *asked)[:2] for req in requests]
 
 
 def _most_likely(

@@ -17,6 +17,7 @@ from csreft_core.analysis.labels import BASE, MANUAL, NOW, ROUTER, THIS_RUN
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
+from csreft_core.inference.known import read_ahead
 from csreft_core.inference.scoring import answer_scores, check_labels
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
@@ -65,16 +66,15 @@ def next_token_table(
     if top < 1:
         raise ConfigError(f"top is {top}; it must be at least 1")
     rows = subject.asked(prompts, split, per_skill)
-    columns = {BASE: _next(subject, rows, None), THIS_RUN: _next(subject, rows, gates)}
-    if manual:
-        columns[MANUAL] = _next(subject, rows, manual)
+    settings = {BASE: None, THIS_RUN: gates} | ({MANUAL: manual} if manual else {})
+    columns = dict(zip(settings, _next(subject, rows, list(settings.values())), strict=True))
     for path in others:
         other = other_subject(subject, path)
         own = [
             other.gates_as_trained(row.skills) for row in other.asked([row.prompt for row in rows])
         ]
         parts = [
-            _next(other, other.asked([row.prompt]), setting)
+            _next(other, other.asked([row.prompt]), [setting])[0]
             for row, setting in zip(rows, own, strict=True)
         ]
         columns[Path(path).name] = torch.cat(parts)
@@ -110,19 +110,19 @@ def other_subject(subject: Subject, path: str) -> Subject:
 
 
 def _next(
-    subject: Subject, rows: Sequence[Row], gates: str | None
-) -> Float[Tensor, "prompt vocab"]:
-    """Probabilities of the token that follows each prompt; gates None is the bare base."""
-    if gates == "oracle":
+    subject: Subject, rows: Sequence[Row], settings: Sequence[str | None]
+) -> list[Float[Tensor, "prompt vocab"]]:
+    """Probabilities of the token that follows each prompt, under each setting; None is the base."""
+    if "oracle" in settings:
         check_labels(rows, subject.adapter.names)
-    trace = subject.engine.trace(
-        None if gates is None else subject.adapter,
+    found = subject.engine.next_logits(
+        subject.adapter,
         subject.prompts_of(rows),
-        gates or "learned",
+        settings,
         template=subject.template,
         skills=[row.skills for row in rows],
     )
-    return trace.logits.double().softmax(-1)
+    return [logits.double().softmax(-1) for logits in found]
 
 
 def _changes(
@@ -265,9 +265,14 @@ def _answer_scores(
     both = [
         Example(e.prompt, tokens) for e in encoded.examples for tokens in (e.answer, e.answer[:1])
     ]
-    base, n = subject.engine.base, len(matrix)
-    batch = collate([example for example in both for _ in range(n)], base.pad_id).to(base.device)
+    base, n, attachment = subject.engine.base, len(matrix), subject.engine.attachment
     req = request(subject.adapter, matrix.repeat(len(both), 1))
-    nll, _, _ = answer_scores(subject.engine.attachment, req, batch)
+    known = read_ahead(attachment, subject.adapter, collate(both, base.pad_id).to(base.device))
+    if known is None:
+        rows = [example for example in both for _ in range(n)]
+        nll, _, _ = answer_scores(attachment, req, collate(rows, base.pad_id).to(base.device))
+    else:
+        known = known.repeated(n)
+        nll, _, _ = answer_scores(attachment, req, known.batch, known.start(subject.adapter))
     scores = -nll.double().cpu().numpy().reshape(len(encoded.examples), 2, n)
     return list(zip(encoded.examples, scores, strict=True))

@@ -43,7 +43,7 @@ def router_logits(
             request(adapter),
             inputs_embeds=embeddings.to(weight.dtype),
             attention_mask=mask.long(),
-            logits_to_keep=1,
+            last_block=adapter.spec.router.layer,
             use_cache=False,
         )
         assert read.logits is not None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csreft_core.analysis.gates.sources import Source
 from csreft_core.analysis.labels import HARD, SOFT
-from csreft_core.analysis.losses import answer_losses, answer_tokens
+from csreft_core.analysis.losses import answer_tokens, losses_under
 from csreft_core.analysis.statistics.intervals import (
     Units,
     mean_interval,
@@ -36,16 +36,19 @@ def row_scores(
         Columns skill, nll (nats, over the whole answer), n_tokens (of the answer), exact_match
         (1 or 0), a line for each row.
     """
+    return scores_of_rows(subject, rows, [gates])[0]
+
+
+def scores_of_rows(
+    subject: Subject, rows: Sequence[Row], settings: Sequence[str | Float[Tensor, "row k"]]
+) -> list[pd.DataFrame]:
+    """As `row_scores`, under each of several settings."""
     encoded = subject.encoded(rows)
-    nll, exact = answer_losses(subject, encoded, gates)
-    return pd.DataFrame(
-        {
-            "skill": [skill_name(row) for row in rows],
-            "nll": nll,
-            "n_tokens": answer_tokens(encoded),
-            "exact_match": exact,
-        }
-    )
+    skills, tokens = [skill_name(row) for row in rows], answer_tokens(encoded)
+    return [
+        pd.DataFrame({"skill": skills, "nll": nll, "n_tokens": tokens, "exact_match": exact})
+        for nll, exact in losses_under(subject, encoded, settings)
+    ]
 
 
 def mean_scores(
@@ -96,39 +99,48 @@ def score_settings(
     subject: Subject, rows: Sequence[Row], sources: Sequence[Source]
 ) -> pd.DataFrame:
     """Scores of the rows under each source's gates, `hard` and `off`; see `settings_table`."""
-    asked = [(s.name, s.subject, s.gates) for s in sources]
+    gates_of = {s.name: s.gates for s in sources if s.subject is subject}
+    gates_of["off"] = torch.zeros(len(rows), subject.adapter.n_subspaces)
     if sources[0].name == "learned":
-        hard = torch.from_numpy(sources[0].is_open()).float()
-        asked.insert(1, (HARD, subject, hard))
-    asked.append(("off", subject, torch.zeros(len(rows), subject.adapter.n_subspaces)))
-    scores = [row_scores(whose, rows, gates) for _, whose, gates in asked]
+        gates_of[HARD] = torch.from_numpy(sources[0].is_open()).float()
+    own = scores_of_rows(subject, rows, list(gates_of.values()))
+    scores = dict(zip(gates_of, own, strict=True))
+    scores |= {
+        s.name: row_scores(s.subject, rows, s.gates) for s in sources if s.name not in scores
+    }
+    names = [s.name for s in sources]
+    order = [names[0], *([HARD] if HARD in scores else []), *names[1:], "off"]
     units = units_of(rows)
     records = [
-        {"source": name} | _columns(mean_scores(score, units, scores[0]))
-        for (name, _, _), score in zip(asked, scores, strict=True)
+        {"source": name} | _columns(mean_scores(scores[name], units, scores[names[0]]))
+        for name in order
     ]
     return pd.DataFrame(records).assign(n=len(rows), over=units.over)
 
 
 def score_sweep(name: str, subject: Subject, rows: Sequence[Row], steps: int) -> pd.DataFrame:
     """Scores of the rows under soft gates and cut at each threshold; see `sweep_table`."""
-    soft = subject.gates(rows)
-    units, reference = units_of(rows), row_scores(subject, rows, soft)
+    soft, units = subject.gates(rows), units_of(rows)
+    thresholds = np.linspace(0, 1, steps)
+    cut = [(soft > threshold).float() for threshold in thresholds]
+    # Most thresholds open the same gates; each pattern is scored once.
+    different = {hard.numpy().tobytes(): hard for hard in cut}
+    reference, *scores = scores_of_rows(subject, rows, [soft, *different.values()])
+    means = {
+        key: _columns(mean_scores(score, units, reference))
+        for key, score in zip(different, scores, strict=True)
+    }
     start = {"source": name, "gates": SOFT, "threshold": float("nan")}
     records = [
         start | {"n_open": float("nan")} | _columns(mean_scores(reference, units, reference))
     ]
-    known: dict[bytes, dict[str, float]] = {}
-    for threshold in np.linspace(0, 1, steps):
-        hard = (soft > threshold).float()
-        # Most thresholds open the same gates; each pattern is scored once.
-        key = hard.numpy().tobytes()
-        if key not in known:
-            scores = row_scores(subject, rows, hard)
-            known[key] = _columns(mean_scores(scores, units, reference))
-        n_open = float(hard.sum(1).mean())
-        place = {"gates": HARD, "threshold": float(threshold), "n_open": n_open}
-        records.append({"source": name} | place | known[key])
+    for threshold, hard in zip(thresholds, cut, strict=True):
+        place = {
+            "gates": HARD,
+            "threshold": float(threshold),
+            "n_open": float(hard.sum(1).mean()),
+        }
+        records.append({"source": name} | place | means[hard.numpy().tobytes()])
     return pd.DataFrame(records).assign(n=len(rows), over=units.over)
 
 

@@ -36,7 +36,7 @@ def site_states(
     adapter, states = subject.adapter, []
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
-        trace = subject.engine.trace(
+        _, trace = subject.engine.traces(
             adapter,
             subject.prompts_of(part),
             gates,

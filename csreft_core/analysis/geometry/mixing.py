@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import request
 from csreft_core.config import AdapterConfig, RouterConfig
+from csreft_core.inference.known import read_ahead
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.skills.batching import collate
 from csreft_core.skills.encoding import Example
@@ -103,18 +104,23 @@ def push_forward(
     """
     base, n = subject.engine.base, len(directions)
     prompt = Example(subject.encoded([row]).examples[0].prompt, ())
-    batch = collate([prompt] * n, base.pad_id).to(base.device)
+    attachment = subject.engine.attachment
     probe = probe_adapter(subject, layer, group, directions).to(base.device)
     layers = tuple(range(layer, base.n_layers))
+    known = read_ahead(attachment, probe, collate([prompt], base.pad_id).to(base.device))
+    if known is None:
+        inputs = collate([prompt] * n, base.pad_id).to(base.device).inputs
+    else:
+        known = known.repeated(n)
+        inputs = {**known.batch.inputs, "start": known.start(probe)}
     with _forward_mode():
         gates = forward_ad.make_dual(
             torch.zeros(n, n, device=base.device), torch.eye(n, device=base.device)
         )
-        _, forward = subject.engine.attachment.forward(
+        _, forward = attachment.forward(
             request(probe, gates, capture=layers),
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            logits_to_keep=1,
+            **inputs,
+            last_block=base.n_layers - 1,
             use_cache=False,
         )
         token = 0 if edits_first(subject.adapter, group) else -1

@@ -9,7 +9,8 @@ from csreft_core.analysis.interference.limits import MAX_SUBSPACES
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import request
 from csreft_core.errors import ConfigError
-from csreft_core.inference.scoring import Encoded, answer_scores, batches, summarise
+from csreft_core.inference.known import rows_at_once
+from csreft_core.inference.scoring import Encoded, batches, scores_under, summarise
 from csreft_core.reft.adapter import CSReFT
 from csreft_core.skills.skill_set import skill_name
 
@@ -33,10 +34,14 @@ def pattern_table(attachment: Attachment, adapter: CSReFT, encoded: Encoded) -> 
             f"{MAX_SUBSPACES} are possible; use 'oracle' or 'learned'"
         )
     base, parts = attachment.base, []
-    for part, batch in batches(encoded, base.pad_id, 128, base.device):
+    patterns = list(product((0.0, 1.0), repeat=k))
+    requests = [request(adapter, pattern) for pattern in patterns]
+    longest = max((len(e.prompt) + len(e.answer) for e in encoded.examples), default=1)
+    size = rows_at_once(attachment, longest, 128)
+    for part, batch in batches(encoded, base.pad_id, size, base.device):
         skills = [skill_name(row) for row in encoded.rows[part]]
-        for pattern in product((0.0, 1.0), repeat=k):
-            nll, exact, _ = answer_scores(attachment, request(adapter, pattern), batch)
+        found = scores_under(attachment, adapter, batch, requests)
+        for pattern, (nll, exact) in zip(patterns, found, strict=True):
             columns = {
                 "row": range(part.start, part.start + len(skills)),
                 "skill": skills,

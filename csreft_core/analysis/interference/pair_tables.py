@@ -7,14 +7,12 @@ import pandas as pd
 
 from csreft_core.analysis.interference.pairs import (
     comparable,
-    losses_without,
     overlaps,
     start_gates,
-    switched_losses,
+    switched,
 )
 from csreft_core.analysis.labels import CONTROL, RUN
 from csreft_core.analysis.losses import (
-    answer_losses,
     answer_tokens,
     per_token,
     rows_by_skill,
@@ -111,10 +109,8 @@ def pairs_table(
     if not encoded.rows:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
     start = start_gates(subject, encoded, measure)
-    tokens, loss = answer_tokens(encoded), answer_losses(subject, encoded, start)[0]
-    change = losses_without if measure == "A" else switched_losses
-    switched = [change(subject, encoded, start, loss, i) for i in range(len(names))]
-    before, after = (np.stack(side) for side in zip(*switched, strict=True))
+    tokens = answer_tokens(encoded)
+    before, after = switched(subject, encoded, start, measure)
     rows = []
     for skill, places in rows_by_skill(encoded).items():
         units = units_of(subset(encoded, places).rows)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csreft_core.analysis.geometry.metrics import orthonormal_basis, overlap
-from csreft_core.analysis.losses import answer_losses
+from csreft_core.analysis.losses import losses_under
 from csreft_core.analysis.subject import Subject, beside
 from csreft_core.errors import ConfigError
 from csreft_core.inference.scoring import Encoded, row_labels
@@ -35,24 +35,27 @@ def start_gates(subject: Subject, encoded: Encoded, measure: str) -> Float[Tenso
     return subject.gates(encoded.rows, subject.trained_gates)
 
 
-def switched_losses(
-    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses with gate i closed and open, where `loss` is that of the start, gates of 0 and 1."""
-    switched = start.clone()
-    switched[:, i] = 1 - start[:, i]
-    other = answer_losses(subject, encoded, switched)[0]
-    is_open = start[:, i].numpy() == 1
-    return np.where(is_open, other, loss), np.where(is_open, loss, other)
+def switched(
+    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], measure: str
+) -> tuple[Float[np.ndarray, "gate row"], Float[np.ndarray, "gate row"]]:
+    """Losses before and after each gate is changed: closed for `A`, else opened.
 
-
-def losses_without(
-    subject: Subject, encoded: Encoded, start: Float[Tensor, "row k"], loss: np.ndarray, i: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses as trained, and with gate i closed."""
-    closed = start.clone()
-    closed[:, i] = 0
-    return loss, answer_losses(subject, encoded, closed)[0]
+    Args:
+        subject: The opened run.
+        encoded: The rows.
+        start: See `start_gates`.
+        measure: `I_on`, `S` or `A`.
+    """
+    settings = [start]
+    for i in range(start.shape[1]):
+        changed = start.clone()
+        changed[:, i] = 0 if measure == "A" else 1 - start[:, i]
+        settings.append(changed)
+    loss, *others = (nll for nll, _ in losses_under(subject, encoded, settings))
+    if measure == "A":
+        return np.stack([loss] * len(others)), np.stack(others)
+    is_open = start.numpy().T == 1
+    return np.where(is_open, others, loss), np.where(is_open, loss, others)
 
 
 def overlaps(adapter: CSReFT) -> Float[np.ndarray, "k k"]:

@@ -15,6 +15,7 @@ from scipy.special import log_softmax, rel_entr
 from csreft_core.analysis.interference.limits import MAX_SUBSPACES
 from csreft_core.analysis.interference.prompt_forward import answer_under
 from csreft_core.analysis.labels import BASE, IN_USE, PATTERN
+from csreft_core.analysis.latest import Latest
 from csreft_core.analysis.statistics.shapley import place_of, shapley_interactions, shapley_values
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
@@ -36,6 +37,8 @@ TOKEN_COLUMNS = (
     "p_base",
     "p_adapter",
 )
+
+_LATEST = Latest[tuple[np.ndarray, np.ndarray]](2)
 
 
 def patterns_table(
@@ -68,7 +71,7 @@ def patterns_table(
     row = _answer_row(subject, prompts, answer, gates)
     names = subject.adapter.names
     patterns = _patterns(len(names))
-    nll, logits = answer_under(subject, row, torch.tensor(patterns))
+    nll, logits = _under_patterns(subject, row)
     own_nll, own_logits = answer_under(subject, row, gates)
     log_p = log_softmax(np.concatenate([logits, own_logits]), axis=1)
     p = np.exp(log_p)
@@ -176,16 +179,14 @@ def tokens_table(
         ConfigError: not one prompt, an empty or too long one, or a setting that does not fit.
     """
     row = _one_row(subject, prompts, gates)
-    labels = [row.skills] if gates == "oracle" else None
-    sides = [
-        subject.engine.trace(
-            adapter, subject.prompts_of([row]), gates, template=subject.template, skills=labels
-        )
-        .logits[0]
-        .double()
-        .numpy()
-        for adapter in (None, subject.adapter)
-    ]
+    found = subject.engine.next_logits(
+        subject.adapter,
+        subject.prompts_of([row]),
+        (None, gates),
+        template=subject.template,
+        skills=[row.skills] if gates == "oracle" else None,
+    )
+    sides = [logits[0].double().numpy() for logits in found]
     p = [np.exp(log_softmax(logits)) for logits in sides]
     ranks = [np.argsort(np.argsort(-logits, kind="stable"), kind="stable") + 1 for logits in sides]
     chosen = np.flatnonzero((ranks[0] <= most) | (ranks[1] <= most))
@@ -206,6 +207,14 @@ def tokens_table(
     return pd.DataFrame(rows, columns=list(TOKEN_COLUMNS))
 
 
+def _under_patterns(
+    subject: Subject, row: Row
+) -> tuple[Float[np.ndarray, " pattern"], Float[np.ndarray, "pattern vocab"]]:
+    """`answer_under` all patterns; three tables of the page are made from it."""
+    patterns = torch.tensor(_patterns(subject.adapter.n_subspaces))
+    return _LATEST.of(subject, row, lambda: answer_under(subject, row, patterns))
+
+
 def _patterns(k: int) -> list[tuple[float, ...]]:
     return list(product((0.0, 1.0), repeat=k))
 
@@ -224,7 +233,7 @@ def _values(
     """The row, the names of the gates, and f of every pattern."""
     row = _answer_row(subject, prompts, answer, "learned")
     names = subject.adapter.names
-    nll, _ = answer_under(subject, row, torch.tensor(_patterns(len(names))))
+    nll, _ = _under_patterns(subject, row)
     return row, names, -nll
 
 

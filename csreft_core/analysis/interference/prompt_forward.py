@@ -8,6 +8,7 @@ from torch import Tensor
 from csreft_core.analysis.subject import Subject
 from csreft_core.attachment.passes import Request, request
 from csreft_core.errors import ConfigError
+from csreft_core.inference.known import read_ahead
 from csreft_core.inference.scoring import row_labels
 from csreft_core.skills.batching import collate
 from csreft_core.skills.skill_set import Row
@@ -33,20 +34,20 @@ def answer_under(
             "probability; write another answer"
         )
     n = len(gates) if isinstance(gates, Tensor) else 1
-    batch = collate([encoded.examples[0]] * n, base.pad_id).to(base.device)
-    req = _request(subject, row, gates)
+    attachment, req = subject.engine.attachment, _request(subject, row, gates)
+    batch = collate([encoded.examples[0]], base.pad_id).to(base.device)
     width = int(batch.n_answer_tokens.max())
-    output, _ = subject.engine.attachment.forward(
-        req,
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        prompt_mask=batch.prompt_mask,
-        logits_to_keep=width + 1,
-        use_cache=False,
-    )
-    logits = output.logits[:, -width - 1 : -1].double()
+    labels = batch.labels[:, -width:, None].expand(n, -1, -1)
+    known = read_ahead(attachment, subject.adapter, batch)
+    if known is None:
+        batch = collate([encoded.examples[0]] * n, base.pad_id).to(base.device)
+        inputs = {**batch.inputs, "prompt_mask": batch.prompt_mask, "use_cache": False}
+        output, _ = attachment.forward(req, **inputs, logits_to_keep=width + 1)
+        logits = output.logits[:, -width - 1 : -1].double()
+    else:
+        logits = known.repeated(n).logits(attachment, subject.adapter, req, width).double()
     log_p = logits.log_softmax(-1)
-    nll = -log_p.gather(-1, batch.labels[:, -width:, None])[..., 0].sum(1)
+    nll = -log_p.gather(-1, labels)[..., 0].sum(1)
     return nll.cpu().numpy(), logits[:, 0].cpu().numpy()
 
 

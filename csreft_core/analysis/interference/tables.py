@@ -28,6 +28,7 @@ from csreft_core.analysis.losses import (
     answer_tokens,
     fitting_settings,
     greedy_answers,
+    losses_under,
     per_token,
     rows_by_skill,
     subset,
@@ -106,9 +107,10 @@ def settings_table(
     """
     encoded = subject.encoded(subject.split(split, per_skill))
     tokens, groups = answer_tokens(encoded), rows_by_skill(encoded)
+    settings = fitting_settings(subject, encoded.rows)
     scores_of = {
-        (setting, RUN): answer_losses(subject, encoded, setting)
-        for setting in fitting_settings(subject, encoded.rows)
+        (setting, RUN): scores
+        for setting, scores in zip(settings, losses_under(subject, encoded, settings), strict=True)
     }
     for path in others:
         other = comparable(subject, path)
@@ -223,7 +225,7 @@ def regret_table(
     own = subject.trained_gates
     fitting = [s for s in fitting_settings(subject, encoded.rows) if not s.startswith("only:")]
     settings = list(dict.fromkeys([own, *fitting]))
-    losses = np.stack([answer_losses(subject, encoded, setting)[0] for setting in settings])
+    losses = np.stack([nll for nll, _ in losses_under(subject, encoded, settings)])
     tokens, rows = answer_tokens(encoded), []
     for skill, places in rows_by_skill(encoded).items():
         n_tokens, n = tokens[places], len(places)

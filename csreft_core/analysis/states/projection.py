@@ -14,6 +14,7 @@ from torch import Tensor
 
 from csreft_core.analysis.geometry.bases import orthonormal_rows_of
 from csreft_core.analysis.geometry.metrics import orthonormal_rows
+from csreft_core.analysis.latest import Latest
 from csreft_core.analysis.states.choices import BASES
 from csreft_core.analysis.subject import Subject
 from csreft_core.errors import ConfigError
@@ -35,9 +36,7 @@ _NO_SPREAD = 1e-6
 def traces(
     subject: Subject, rows: Sequence[Row], gates: str, layers: Sequence[int]
 ) -> Iterator[tuple[slice, Trace, Trace]]:
-    """Two forwards of each batch of rows: of the bare base, and with the adapter.
-
-    Two forwards, because above the edited layer the base's states are not in the edited run.
+    """Each batch of rows without and with the adapter.
 
     Raises:
         ConfigError: `oracle` for a row whose skill no subspace is named after, or another
@@ -48,10 +47,13 @@ def traces(
         check_labels(rows, subject.adapter.names)
     for start in range(0, len(rows), _BATCH):
         part = slice(start, min(start + _BATCH, len(rows)))
-        prompts, skills = subject.prompts_of(rows[part]), [r.skills for r in rows[part]]
-        plain = engine.trace(None, prompts, layers=layers, template=template)
-        edited = engine.trace(
-            subject.adapter, prompts, gates, layers=layers, template=template, skills=skills
+        plain, edited = engine.traces(
+            subject.adapter,
+            subject.prompts_of(rows[part]),
+            gates,
+            layers=layers,
+            template=template,
+            skills=[row.skills for row in rows[part]],
         )
         yield part, plain, edited
 
@@ -111,15 +113,25 @@ class Points:
     group: Int[np.ndarray, " point"]
 
 
+_LATEST = Latest[Points](8)
+
+
 def points_at(
     subject: Subject, rows: Sequence[Row], gates: str, layer: int, position: str
 ) -> Points:
-    """The states of rows at one layer and token.
+    """The states of rows at one layer and token; the latest are kept, for all tables of a page.
 
     Raises:
         ConfigError: no such layer or token, or gates that do not fit.
     """
     check_layer(subject, layer)
+    key = (tuple(rows), gates, layer, position)
+    return _LATEST.of(subject, key, lambda: _read_points(subject, rows, gates, layer, position))
+
+
+def _read_points(
+    subject: Subject, rows: Sequence[Row], gates: str, layer: int, position: str
+) -> Points:
     kept: list[Row] = []
     names = ("base", "before", "after", "gates", "group")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}

@@ -11,6 +11,7 @@ from csreft_core.analysis.states import projection as p
 from csreft_core.analysis.states.choices import edited_token
 from csreft_core.analysis.states.edits import Snapshot, subspace_coordinates
 from csreft_core.analysis.subject import Subject
+from csreft_core.skills.encoding import prompt_ids
 from csreft_core.skills.skill_set import Row, evenly, skill_name
 
 AXES = ("x", "y", "z")
@@ -81,9 +82,9 @@ def coordinates(
 
 def token_texts(subject: Subject, prompt: str) -> list[str]:
     """Each token of a prompt as text, in order."""
-    trace = subject.engine.trace(None, [prompt], template=subject.template)
-    tokenizer = subject.engine.base.tokenizer
-    return [str(tokenizer.decode([i])) for i in trace.input_ids[0].tolist()]
+    base = subject.engine.base
+    ids = prompt_ids(prompt, base.tokenizer, subject.template, base.vocabulary)
+    return [str(base.tokenizer.decode([i])) for i in ids]
 
 
 def features(
