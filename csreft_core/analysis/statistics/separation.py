@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_samples
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
@@ -88,8 +89,16 @@ def _wordings(y: np.ndarray, units: Units) -> Int[np.ndarray, " point"] | None:
 def _predictions(
     features: Features, y: np.ndarray, groups: Int[np.ndarray, " point"] | None
 ) -> np.ndarray:
-    """What a probe calls each prompt that it has not seen."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    """What a probe calls each prompt that it has not seen.
+
+    More features than prompts are turned, in each fold anew, onto the directions in which its
+    training prompts differ: the penalty knows no directions, so the probe is the same.
+    """
+    model = make_pipeline(
+        StandardScaler(),
+        *([PCA(svd_solver="full")] if features.shape[1] > len(features) else []),
+        LogisticRegression(max_iter=1000),
+    )
     if groups is None:
         folds = min(_FOLDS, int(np.unique(y, return_counts=True)[1].min()))
         split = StratifiedKFold(folds, shuffle=True, random_state=_SEED)
