@@ -6,7 +6,7 @@ any layer. So the base reads the rows once; then a forward under any gates start
 read once, and stands in the first columns, before the padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -103,12 +103,18 @@ class Known:
 
     def repeated(self, n: int) -> "Known":
         """Each row n times, one after the other."""
-        fields = {name: _repeat(value, n) for name, value in vars(self.batch).items()}
+        return self._each(lambda rows: _repeat(rows, n))
+
+    def row(self, i: int) -> "Known":
+        """One row alone; what is known of it may reach further than for all rows together."""
+        return self._each(lambda rows: rows[i : i + 1])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Known":
         return Known(
-            Batch(**fields),
-            _repeat(self.source, n),
-            {layer: _repeat(h, n) for layer, h in self.states.items()},
-            {b: (_repeat(k, n), _repeat(v, n)) for b, (k, v) in self.key_values.items()},
+            Batch(**{name: change(value) for name, value in vars(self.batch).items()}),
+            change(self.source),
+            {layer: change(h) for layer, h in self.states.items()},
+            {b: (change(k), change(v)) for b, (k, v) in self.key_values.items()},
         )
 
 

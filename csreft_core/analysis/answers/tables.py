@@ -266,13 +266,15 @@ def _answer_scores(
         Example(e.prompt, tokens) for e in encoded.examples for tokens in (e.answer, e.answer[:1])
     ]
     base, n, attachment = subject.engine.base, len(matrix), subject.engine.attachment
-    req = request(subject.adapter, matrix.repeat(len(both), 1))
-    known = read_ahead(attachment, subject.adapter, collate(both, base.pad_id).to(base.device))
+    adapter = subject.adapter
+    known = read_ahead(attachment, adapter, collate(both, base.pad_id).to(base.device))
     if known is None:
-        rows = [example for example in both for _ in range(n)]
-        nll, _, _ = answer_scores(attachment, req, collate(rows, base.pad_id).to(base.device))
-    else:
-        known = known.repeated(n)
-        nll, _, _ = answer_scores(attachment, req, known.batch, known.start(subject.adapter))
+        batch = collate([e for e in both for _ in range(n)], base.pad_id).to(base.device)
+        nll, _, _ = answer_scores(attachment, request(adapter, matrix.repeat(len(both), 1)), batch)
+    else:  # each on its own, for a long answer would pad a short one
+        rows = [known.row(i).repeated(n) for i in range(len(both))]
+        req = request(adapter, matrix)
+        scored = [answer_scores(attachment, req, one.batch, one.start(adapter)) for one in rows]
+        nll = torch.cat([of_row for of_row, _, _ in scored])
     scores = -nll.double().cpu().numpy().reshape(len(encoded.examples), 2, n)
     return list(zip(encoded.examples, scores, strict=True))
