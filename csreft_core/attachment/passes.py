@@ -90,10 +90,14 @@ class Pass:
     def prompt_gates(self) -> Float[Tensor, "batch k"]:
         """The gates of each prompt; of its last token where the router is per token."""
         assert self.gates is not None
-        if self.gates.ndim == 2:
-            return self.gates
-        last = self.last_prompt_column().to(self.gates.device)
-        return self.gates[torch.arange(len(self.gates), device=last.device), last]
+        return self.of_prompts(self.gates)
+
+    def of_prompts(self, values: Tensor) -> Float[Tensor, "batch size"]:
+        """Values of each prompt; of its last token, which has seen all of it, if per token."""
+        if values.ndim == 2:
+            return values
+        last = self.last_prompt_column().to(values.device)
+        return values[torch.arange(len(values), device=last.device), last]
 
     def token_gates(self) -> Float[Tensor, "batch seq k"]:
         """The gates of each token; those of its prompt where the router is not per token."""

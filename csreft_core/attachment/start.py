@@ -7,9 +7,14 @@ layer, nor anything of the tokens before the first edited one, at any layer.
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from csreft_core.base.key_values import KeyValues, cache_of
+
+_TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+"""Of the largest logit: sums in another order over all blocks."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,11 @@ class Start:
             rest["position_ids"] = inputs["position_ids"][..., self.n_columns :]
         rest[cache] = cache_of(self.key_values, n_blocks, self.n_columns)
         return {**rest, "use_cache": True}
+
+
+def same_logits(short: Float[Tensor, "site vocab"], whole: Float[Tensor, "site vocab"]) -> bool:
+    """Whether a forward that starts from what is known gives what a whole one gives."""
+    # A token that a model rules out is minus infinity in both.
+    gap = torch.where(whole == short, 0, whole - short).abs().max()
+    scale = torch.where(whole.isfinite(), whole.abs(), 0).max()
+    return bool(gap <= _TOLERANCE.get(whole.dtype, 0.0) * scale)

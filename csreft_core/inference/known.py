@@ -17,7 +17,7 @@ from torch import Tensor
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Request
-from csreft_core.attachment.start import Start
+from csreft_core.attachment.start import Start, same_logits
 from csreft_core.base.key_values import KeyValues, recorded, recording_cache
 from csreft_core.base.library_calls import cache_argument
 from csreft_core.reft.adapter import CSReFT
@@ -29,8 +29,6 @@ FEWEST_COLUMNS = 16
 """To know fewer saves less than it costs; and so the small bases compute as they always did."""
 
 _MOST_BYTES = 256 * 2**20
-_TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-"""Of the largest logit: sums in another order over all blocks."""
 
 _EXACT: WeakKeyDictionary[Attachment, bool] = WeakKeyDictionary()
 
@@ -310,7 +308,4 @@ def is_exact(attachment: Attachment) -> bool:
         )
     except Exception:  # noqa: BLE001 - each family misses something else
         return False
-    # A token that a model rules out is minus infinity in both.
-    gap = torch.where(whole == short, 0, whole - short).abs().max()
-    scale = torch.where(whole.isfinite(), whole.abs(), 0).max()
-    return bool(gap <= _TOLERANCE[whole.dtype] * scale)
+    return same_logits(short, whole)

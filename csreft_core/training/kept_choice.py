@@ -11,6 +11,7 @@ from torch import nn
 
 from csreft_core.attachment.attach import Attachment
 from csreft_core.attachment.passes import Request
+from csreft_core.attachment.start import same_logits
 from csreft_core.base.library_calls import HOOKS_THAT_ONLY_READ
 from csreft_core.base.memory.need import in_gb
 from csreft_core.inference.scoring import Encoded
@@ -21,8 +22,6 @@ from csreft_core.skills.skill_set import Row
 from csreft_core.training.kept_states import Contents, KeptStates
 from csreft_core.training.row_store import RowStore
 
-_TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-"""Of the largest logit: sums in another order over all blocks."""
 _FEWEST_TOKENS, _MOST_ANSWER_TOKENS = 9, 16
 
 
@@ -153,7 +152,4 @@ def is_enough(trial: KeptStates) -> bool:
         short, _ = attachment.logits(Request(None), sites, **inputs, start=trial.of([0, 1]))
     except Exception:  # noqa: BLE001 - each family misses something else
         return False
-    # A token that a model rules out is minus infinity in both.
-    gap = torch.where(whole == short, 0, whole - short).abs().max()
-    scale = torch.where(whole.isfinite(), whole.abs(), 0).max()
-    return bool(gap <= _TOLERANCE.get(whole.dtype, 0.0) * scale)
+    return same_logits(short, whole)

@@ -95,7 +95,7 @@ def batch_loss(
     loss = nll.sum() / n_tokens
     share = len(rows) / n_rows
     if adapter.router is not None and forward_pass.logits is not None:
-        logits = _at_last(forward_pass, forward_pass.logits)
+        logits = forward_pass.of_prompts(forward_pass.logits)
         if r.supervision > 0:
             loss = loss + share * r.supervision * supervision_loss(logits, labels, r.gate)
         if r.sparsity > 0:
@@ -154,11 +154,4 @@ def total_gates(
         use_cache=False,
     )
     assert forward_pass.logits is not None
-    return adapter.router.gates(_at_last(forward_pass, forward_pass.logits)).sum(0)
-
-
-def _at_last(forward_pass: Pass, values: Tensor) -> Float[Tensor, "batch k"]:
-    """Router values of each prompt: of its last token, which has seen all of it, if per token."""
-    if values.ndim == 2:
-        return values
-    return values[torch.arange(len(values)), forward_pass.last_prompt_column()]
+    return adapter.router.gates(forward_pass.of_prompts(forward_pass.logits)).sum(0)

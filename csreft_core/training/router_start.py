@@ -39,7 +39,5 @@ def _features(training: TrainingState) -> list[Float[Tensor, "batch d_model"]]:
             use_cache=False,
         )
         features = router.features(forward_pass.states[layer][0], forward_pass.prompt_mask)
-        if features.ndim == 3:  # per token: the last one has seen the whole prompt
-            features = features[torch.arange(len(features)), forward_pass.last_prompt_column()]
-        parts.append(features)
+        parts.append(forward_pass.of_prompts(features))
     return parts
