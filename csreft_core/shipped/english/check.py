@@ -11,7 +11,7 @@ from csreft_core.config import PLAIN_TEMPLATE
 from csreft_core.inference.engine import Engine
 from csreft_core.inference.scoring import encode_rows, greedy_tokens, has_words
 from csreft_core.reft.adapter import CSReFT
-from csreft_core.shipped.english.tables import SKILLS, StudentPrompt, read_student_prompts
+from csreft_core.shipped.english.tables import StudentPrompt, read_student_prompts
 from csreft_core.skills.skill_set import Row
 
 _NEW_TOKENS = 16
@@ -64,11 +64,12 @@ def student_answers(engine: Engine, adapter: CSReFT, template: str) -> Iterator[
             prompt.prompt,
             answer,
             " or ".join(prompt.answers),
-            _is_right(answer, prompt),
+            is_right(answer, prompt),
         )
 
 
-def _is_right(answer: str, prompt: StudentPrompt) -> bool:
+def is_right(answer: str, prompt: StudentPrompt) -> bool:
+    """Whether an answer is one of the right ones, but for capitals and a full stop."""
     plain = answer.strip().rstrip(".").casefold()
     return plain in (right.casefold() for right in prompt.answers)
 
@@ -87,7 +88,7 @@ def few_shot_knowledge(
         seed: Of the draw.
     """
     rng = np.random.default_rng(seed)
-    for skill in SKILLS:
+    for skill in dict.fromkeys(row.skills[0] for row in rows if len(row.skills) == 1):
         pool = [row for row in examples if row.skills == (skill,)]
         asked = [row for row in rows if row.skills == (skill,)]
         chosen = [rng.choice(len(pool), shots, replace=False) for _ in asked]
